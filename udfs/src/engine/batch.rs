@@ -1,0 +1,83 @@
+//! Cuts a window of sequences into batches of similar length.
+
+/// Some sequences of a window that are run together, padded to the longest.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch {
+    /// Indices into the window's sequences, longest first.
+    pub(crate) members: Vec<u32>,
+    /// Length of the longest, to which all are padded.
+    pub(crate) padded_tokens: usize,
+}
+
+/// Cuts sequences of the given lengths into batches of at most `budget_tokens`, padding included; a longer sequence
+/// is a batch of its own.
+///
+/// Sequences are taken longest first, equal lengths in their order, so that the cut depends on the lengths alone.
+/// The longest come first so that the device's memory reaches its peak at once.
+pub(crate) fn cut(lengths: &[u32], budget_tokens: usize) -> Vec<Batch> {
+    let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
+    order.sort_by_key(|&index| std::cmp::Reverse(lengths[index as usize]));
+
+    let mut batches = Vec::new();
+    let mut rest = order.as_slice();
+    while let Some(&longest) = rest.first() {
+        let padded_tokens = lengths[longest as usize] as usize;
+        let size = (budget_tokens / padded_tokens.max(1)).clamp(1, rest.len());
+        let (members, others) = rest.split_at(size);
+        batches.push(Batch { members: members.to_vec(), padded_tokens });
+        rest = others;
+    }
+    batches
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_sequence_is_in_exactly_one_batch(
+            lengths in prop::collection::vec(0u32..600, 0..300), budget in 1usize..5000,
+        ) {
+            let batches = cut(&lengths, budget);
+            let mut members: Vec<u32> = batches.iter().flat_map(|b| b.members.clone()).collect();
+            members.sort_unstable();
+            prop_assert_eq!(members, (0..lengths.len() as u32).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn batches_hold_their_longest_and_keep_the_budget(
+            lengths in prop::collection::vec(0u32..600, 0..300), budget in 1usize..5000,
+        ) {
+            for batch in cut(&lengths, budget) {
+                let longest = batch.members.iter().map(|&i| lengths[i as usize]).max();
+                prop_assert_eq!(longest, Some(batch.padded_tokens as u32));
+                prop_assert!(batch.members.len() == 1 || batch.members.len() * batch.padded_tokens.max(1) <= budget);
+            }
+        }
+
+        #[test]
+        fn padding_is_bounded_by_the_spread_of_lengths(lengths in prop::collection::vec(1u32..600, 1..300)) {
+            // Neighbours in length share batches: the padding of all batches together is at most the length range
+            // times the size of the largest batch.
+            let budget = 2000;
+            let batches = cut(&lengths, budget);
+            let padding: usize = batches
+                .iter()
+                .map(|b| b.members.iter().map(|&i| b.padded_tokens - lengths[i as usize] as usize).sum::<usize>())
+                .sum();
+            let largest = batches.iter().map(|b| b.members.len()).max().unwrap_or(0);
+            let spread = (lengths.iter().max().unwrap() - lengths.iter().min().unwrap()) as usize;
+            prop_assert!(padding <= spread * largest, "{padding} > {spread} * {largest}");
+        }
+    }
+
+    #[test]
+    fn equal_lengths_keep_their_order() {
+        let batches = cut(&[3, 5, 3, 5], 10);
+        assert_eq!(batches[0], Batch { members: vec![1, 3], padded_tokens: 5 });
+        assert_eq!(batches[1], Batch { members: vec![0, 2], padded_tokens: 3 });
+    }
+}

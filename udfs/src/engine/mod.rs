@@ -1,0 +1,28 @@
+//! Pairs in, scores out: tokenization in parallel, exact repeats scored once, batches cut by tokens, devices kept busy.
+//!
+//! ```text
+//! rows ──> Window::prepare ──> cut ──> queue ──> worker ──> Window::finish ──> scores in row order
+//!          (rayon: distinct    (pure)            (a thread   (last batch
+//!           texts, ids)                           a session)  calls back)
+//! ```
+//!
+//! A window is the rows that are sorted by length together. Batches never mix windows, so the scores of a window do
+//! not depend on what else is being scored, nor on timing.
+
+mod batch;
+mod device;
+mod library;
+mod session;
+mod stats;
+mod texts;
+mod window;
+mod worker;
+
+pub use device::Device;
+pub use library::set_environment;
+pub(crate) use session::Program;
+pub use stats::ScoreStats;
+pub(crate) use texts::texts;
+pub(crate) use window::{Cancel, Encoded, RowScore, WindowScores};
+pub use worker::EngineOptions;
+pub(crate) use worker::{Engine, EngineSpec};

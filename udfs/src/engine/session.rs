@@ -1,0 +1,201 @@
+//! One ONNX Runtime session: the only place that runs a model.
+
+use std::path::{Path, PathBuf};
+
+use ort::ep::ExecutionProvider;
+use ort::logging::LogLevel;
+use ort::session::Session as OrtSession;
+use ort::session::builder::SessionBuilder;
+use ort::value::{TensorElementType, TensorRef};
+
+use super::{Device, EngineOptions, library};
+use crate::error::{Error, Result};
+use crate::graph::OnnxGraph;
+use crate::text::EncodedPair;
+
+/// What a session runs.
+#[derive(Debug, Clone)]
+pub(crate) enum Program {
+    /// A graph built here, its weights in the checkpoint's files.
+    Graph(OnnxGraph),
+    /// A ready `model.onnx`.
+    File(PathBuf),
+}
+
+/// A loaded model on a device. `run` needs `&mut`, so each worker thread owns one.
+#[derive(Debug)]
+pub(crate) struct Session {
+    inner: OrtSession,
+    model: String,
+    pad_id: i64,
+    /// Scores per pair.
+    columns: usize,
+    logits_type: TensorElementType,
+    ids: Vec<i64>,
+    mask: Vec<i64>,
+}
+
+impl Session {
+    /// Loads the program.
+    ///
+    /// # Errors
+    /// [`Error::Library`], [`Error::Device`], or [`Error::Runtime`] if ONNX Runtime refuses the graph.
+    pub(crate) fn load(
+        program: &Program,
+        model: &str,
+        pad_id: u32,
+        columns: usize,
+        options: &EngineOptions,
+    ) -> Result<Self> {
+        let environment = library::environment()?;
+        let fail = |action: &str, source: ort::Error| Error::Runtime {
+            model: model.to_owned(),
+            action: action.to_owned(),
+            source,
+        };
+        let mut builder = session_builder(environment, options).map_err(|error| match error {
+            BuildError::Device(source) => {
+                Error::Device { device: options.device.to_string(), message: device_remedy(options.device, &source) }
+            }
+            BuildError::Session(source) => fail("configuring a session", source),
+        })?;
+        let inner = match program {
+            Program::Graph(graph) => {
+                let (bytes, folder) = graph.in_place()?;
+                builder = with_weights_folder(builder, &folder).map_err(|e| fail("configuring a session", e))?;
+                builder.commit_from_memory(&bytes)
+            }
+            Program::File(path) => builder.commit_from_file(path),
+        }
+        .map_err(|e| fail("loading the graph", e))?;
+
+        let logits_type = check_interface(&inner, model)?;
+        Ok(Self {
+            inner,
+            model: model.to_owned(),
+            pad_id: i64::from(pad_id),
+            columns,
+            logits_type,
+            ids: Vec::new(),
+            mask: Vec::new(),
+        })
+    }
+
+    /// Scores `pairs`, right-padded to `padded_tokens`. The result holds `columns` logits for each pair in turn.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] with the batch's shape.
+    pub(crate) fn run<'a>(
+        &mut self,
+        pairs: impl ExactSizeIterator<Item = &'a EncodedPair>,
+        padded_tokens: usize,
+    ) -> Result<Vec<f32>> {
+        let size = pairs.len();
+        self.ids.clear();
+        self.mask.clear();
+        for (row, pair) in pairs.enumerate() {
+            let end = (row + 1) * padded_tokens;
+            self.ids.extend(pair.ids.iter().map(|&id| i64::from(id)));
+            self.mask.resize(self.ids.len(), 1);
+            self.ids.resize(end, self.pad_id);
+            self.mask.resize(end, 0);
+        }
+
+        let shape = [size, padded_tokens];
+        let fail = |source| Error::Runtime {
+            model: self.model.clone(),
+            action: format!("scoring {size} pairs of {padded_tokens} tokens"),
+            source,
+        };
+        let ids = TensorRef::from_array_view((shape, self.ids.as_slice())).map_err(fail)?;
+        let mask = TensorRef::from_array_view((shape, self.mask.as_slice())).map_err(fail)?;
+        let outputs = self.inner.run(ort::inputs!["input_ids" => ids, "attention_mask" => mask]).map_err(fail)?;
+        let logits = &outputs["logits"];
+        let values: Vec<f32> = match self.logits_type {
+            TensorElementType::Float16 => {
+                logits.try_extract_tensor::<half::f16>().map_err(fail)?.1.iter().map(|v| v.to_f32()).collect()
+            }
+            _ => logits.try_extract_tensor::<f32>().map_err(fail)?.1.to_vec(),
+        };
+        if values.len() != size * self.columns {
+            return Err(Error::model(
+                &self.model,
+                format!("it gave {} logits for {size} pairs, expected {} for each", values.len(), self.columns),
+            ));
+        }
+        Ok(values)
+    }
+}
+
+enum BuildError {
+    Device(ort::Error),
+    Session(ort::Error),
+}
+
+impl<T> From<ort::Error<T>> for BuildError {
+    fn from(error: ort::Error<T>) -> Self {
+        Self::Session(ort::Error::new(error.message()))
+    }
+}
+
+fn session_builder(
+    environment: &ort::environment::Environment,
+    options: &EngineOptions,
+) -> std::result::Result<SessionBuilder, BuildError> {
+    let builder = SessionBuilder::new(environment)?
+        .with_log_level(LogLevel::Error)?
+        .with_intra_threads(options.threads())?
+        // Every batch has another shape: a plan of the allocations of one would be made anew for each.
+        .with_memory_pattern(false)?
+        // A spinning pool would take the cores from tokenization and from the query engine between two batches.
+        .with_intra_op_spinning(false)?;
+    match options.device {
+        Device::Cpu => Ok(builder),
+        Device::Cuda(index) => {
+            let provider = ort::ep::CUDA::default().with_device_id(i32::from(index));
+            if !ort::ep::CUDA::is_available().unwrap_or(false) {
+                return Err(BuildError::Device(ort::Error::new("the loaded ONNX Runtime was built without CUDA")));
+            }
+            builder
+                .with_execution_providers([provider.build().error_on_failure()])
+                .map_err(|e| BuildError::Device(ort::Error::new(e.message())))
+        }
+    }
+}
+
+fn with_weights_folder(builder: SessionBuilder, folder: &Path) -> ort::Result<SessionBuilder> {
+    let folder = folder.to_str().ok_or_else(|| ort::Error::new("the weights' folder is not UTF-8"))?;
+    builder
+        .with_config_entry("session.model_external_initializers_file_folder_path", folder)
+        .map_err(|e| ort::Error::new(e.message()))
+}
+
+fn device_remedy(device: Device, source: &ort::Error) -> String {
+    let message = source.message().trim();
+    match device {
+        Device::Cpu => message.to_owned(),
+        Device::Cuda(_) => format!(
+            "{message}; install onnxruntime-gpu and put the CUDA and cuDNN libraries on LD_LIBRARY_PATH, or use device cpu"
+        ),
+    }
+}
+
+/// A model must take what is fed and give what is read.
+fn check_interface(session: &OrtSession, model: &str) -> Result<TensorElementType> {
+    let inputs: Vec<&str> = session.inputs().iter().map(ort::value::Outlet::name).collect();
+    let expected = ["input_ids", "attention_mask"];
+    if inputs.len() != expected.len() || expected.iter().any(|name| !inputs.contains(name)) {
+        return Err(Error::model(
+            model,
+            format!("its ONNX inputs are {}; expected exactly {}", inputs.join(", "), expected.join(" and ")),
+        ));
+    }
+    let logits = session.outputs().iter().find(|output| output.name() == "logits").ok_or_else(|| {
+        let outputs: Vec<&str> = session.outputs().iter().map(ort::value::Outlet::name).collect();
+        Error::model(model, format!("its ONNX outputs are {}; expected one called logits", outputs.join(", ")))
+    })?;
+    match logits.dtype().tensor_type() {
+        Some(ty @ (TensorElementType::Float32 | TensorElementType::Float16)) => Ok(ty),
+        other => Err(Error::model(model, format!("its logits are {other:?}; expected a Float32 or Float16 tensor"))),
+    }
+}

@@ -1,0 +1,264 @@
+//! The rows that are sorted by length and cut into batches together, and where their scores are gathered.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use foldhash::{HashMap, HashMapExt};
+use rayon::prelude::*;
+
+use super::ScoreStats;
+use super::batch::Batch;
+use crate::error::{Error, Result};
+use crate::text::{EncodedPair, EncodedText, PairEncoder, Tokenizer};
+
+/// Set by a caller that no longer wants its scores; batches not yet begun are dropped.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(crate) fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one row is.
+#[derive(Debug, Clone, PartialEq)]
+enum Row {
+    /// Query or passage is NULL.
+    Null,
+    /// One of the window's distinct pairs.
+    Pair(u32),
+    /// A text of it cannot be tokenized.
+    Failed(Arc<str>),
+}
+
+/// Distinct encoded pairs, and which row is which of them.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    rows: Vec<Row>,
+    pairs: Vec<EncodedPair>,
+    stats: ScoreStats,
+}
+
+impl Encoded {
+    /// Encodes the rows, each distinct text and each distinct pair once. Runs on rayon's pool.
+    pub(crate) fn new(
+        encoder: &PairEncoder,
+        tokenizer: &Tokenizer,
+        queries: &[Option<&str>],
+        passages: &[Option<&str>],
+    ) -> Self {
+        let start = Instant::now();
+        let queries = Distinct::new(queries);
+        let passages = Distinct::new(passages);
+        let (encoded_queries, encoded_passages) = rayon::join(
+            || encode_all(&queries.texts, |text| encoder.query(tokenizer, text)),
+            || encode_all(&passages.texts, |text| encoder.passage(tokenizer, text)),
+        );
+
+        let mut stats = ScoreStats { rows: queries.rows.len() as u64, ..ScoreStats::default() };
+        let mut index_of = HashMap::new();
+        let mut pairs: Vec<EncodedPair> = Vec::new();
+        let rows = queries
+            .rows
+            .iter()
+            .zip(&passages.rows)
+            .map(|key| {
+                let (Some(query), Some(passage)) = key else { return Row::Null };
+                stats.pairs += 1;
+                let (query_text, passage_text) =
+                    (&encoded_queries[*query as usize], &encoded_passages[*passage as usize]);
+                let (query_text, passage_text) = match (query_text, passage_text) {
+                    (Ok(query_text), Ok(passage_text)) => (query_text, passage_text),
+                    (Err(reason), _) => return failed("query", reason, &mut stats),
+                    (_, Err(reason)) => return failed("passage", reason, &mut stats),
+                };
+                let index = *index_of.entry((*query, *passage)).or_insert_with(|| {
+                    pairs.push(encoder.pair(query_text, passage_text));
+                    pairs.len() as u32 - 1
+                });
+                stats.truncated += u64::from(pairs[index as usize].truncated);
+                Row::Pair(index)
+            })
+            .collect();
+        stats.duplicates = stats.pairs - stats.errors - pairs.len() as u64;
+        stats.tokenize_time = start.elapsed();
+        Self { rows, pairs, stats }
+    }
+
+    /// Tokens of each distinct pair.
+    pub(crate) fn lengths(&self) -> Vec<u32> {
+        self.pairs.iter().map(|pair| pair.ids.len() as u32).collect()
+    }
+}
+
+fn failed(argument: &str, reason: &str, stats: &mut ScoreStats) -> Row {
+    stats.errors += 1;
+    Row::Failed(format!("{argument} {reason}").into())
+}
+
+fn encode_all(
+    texts: &[&str],
+    encode: impl Fn(&str) -> Result<EncodedText, String> + Sync,
+) -> Vec<Result<EncodedText, String>> {
+    texts.par_iter().map(|text| encode(text)).collect()
+}
+
+/// The different texts of a column in order of appearance, and which of them each row holds.
+struct Distinct<'a> {
+    texts: Vec<&'a str>,
+    rows: Vec<Option<u32>>,
+}
+
+impl<'a> Distinct<'a> {
+    fn new(column: &[Option<&'a str>]) -> Self {
+        let mut index_of: HashMap<&str, u32> = HashMap::new();
+        let mut texts = Vec::new();
+        let rows = column
+            .iter()
+            .map(|text| {
+                text.map(|text| {
+                    *index_of.entry(text).or_insert_with(|| {
+                        texts.push(text);
+                        texts.len() as u32 - 1
+                    })
+                })
+            })
+            .collect();
+        Self { texts, rows }
+    }
+}
+
+type OnDone = Box<dyn FnOnce(Result<WindowScores>) + Send>;
+
+/// A window under way: its batches are with the workers, its scores come in here.
+pub(crate) struct Window {
+    encoded: Encoded,
+    columns: usize,
+    cancel: Cancel,
+    batches_left: AtomicUsize,
+    state: Mutex<State>,
+}
+
+struct State {
+    scores: Vec<f32>,
+    stats: ScoreStats,
+    failure: Option<Error>,
+    on_done: Option<OnDone>,
+}
+
+impl Window {
+    /// `on_done` is called once, by whichever thread ends the window's last batch; if the workers are gone it is
+    /// dropped instead.
+    pub(crate) fn new(encoded: Encoded, columns: usize, batches: usize, cancel: Cancel, on_done: OnDone) -> Self {
+        let state = State {
+            scores: vec![f32::NAN; encoded.pairs.len() * columns],
+            stats: encoded.stats,
+            failure: None,
+            on_done: Some(on_done),
+        };
+        Self { encoded, columns, cancel, batches_left: AtomicUsize::new(batches), state: Mutex::new(state) }
+    }
+
+    /// Whether a batch of this window is still worth running.
+    pub(crate) fn is_wanted(&self) -> bool {
+        !self.cancel.is_cancelled() && self.lock().failure.is_none()
+    }
+
+    pub(crate) fn pairs<'a>(&'a self, batch: &'a Batch) -> impl ExactSizeIterator<Item = &'a EncodedPair> {
+        batch.members.iter().map(|&member| &self.encoded.pairs[member as usize])
+    }
+
+    /// Takes in what came of a batch: its logits and how long the device ran, or the failure. `None` for a batch that
+    /// was dropped.
+    pub(crate) fn finish_batch(&self, batch: &Batch, outcome: Option<Result<(Vec<f32>, Duration)>>) {
+        {
+            let mut state = self.lock();
+            match outcome {
+                Some(Ok((logits, device_time))) => {
+                    let mut tokens = 0;
+                    for (&member, logits) in batch.members.iter().zip(logits.chunks_exact(self.columns)) {
+                        let start = member as usize * self.columns;
+                        state.scores[start..start + self.columns].copy_from_slice(logits);
+                        tokens += self.encoded.pairs[member as usize].ids.len();
+                    }
+                    state.stats.batches += 1;
+                    state.stats.tokens += tokens as u64;
+                    state.stats.padding_tokens += (batch.members.len() * batch.padded_tokens - tokens) as u64;
+                    state.stats.device_time += device_time;
+                }
+                Some(Err(error)) => drop(state.failure.get_or_insert(error)),
+                None => {}
+            }
+        }
+        if self.batches_left.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.complete();
+        }
+    }
+
+    /// Hands the result to the caller. Called by the last batch, or at once for a window without batches.
+    pub(crate) fn complete(&self) {
+        let mut state = self.lock();
+        let Some(on_done) = state.on_done.take() else { return };
+        let result = match state.failure.take() {
+            Some(error) => Err(error),
+            None => Ok(self.scores(&state)),
+        };
+        drop(state);
+        on_done(result);
+    }
+
+    fn scores(&self, state: &State) -> WindowScores {
+        let rows = self
+            .encoded
+            .rows
+            .iter()
+            .map(|row| match row {
+                Row::Null => RowScore::Null,
+                Row::Failed(reason) => RowScore::Failed(Arc::clone(reason)),
+                Row::Pair(index) => {
+                    let pair = &self.encoded.pairs[*index as usize];
+                    RowScore::Pair {
+                        index: *index,
+                        query_tokens: pair.query_tokens,
+                        passage_tokens: pair.passage_tokens,
+                        truncated: pair.truncated,
+                    }
+                }
+            })
+            .collect();
+        WindowScores { rows, columns: self.columns, logits: state.scores.clone(), stats: state.stats }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What one row came to.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum RowScore {
+    Null,
+    Failed(Arc<str>),
+    /// Its logits are `logits[index * columns..][..columns]`.
+    Pair {
+        index: u32,
+        query_tokens: u32,
+        passage_tokens: u32,
+        truncated: bool,
+    },
+}
+
+/// The raw logits of a window, by row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WindowScores {
+    pub(crate) rows: Vec<RowScore>,
+    pub(crate) columns: usize,
+    pub(crate) logits: Vec<f32>,
+    pub(crate) stats: ScoreStats,
+}

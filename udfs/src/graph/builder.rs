@@ -1,0 +1,294 @@
+//! Collects nodes and initializers into an ONNX graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use prost::Message;
+
+use super::proto::{
+    Attribute, AttributeType, DataLocation, DataType, Dimension, DimensionValue, Graph, Model, Node, OperatorSetId,
+    StringStringEntry, Tensor as TensorProto, TensorShape, TensorType, Type, ValueInfo,
+};
+use crate::checkpoint::{DType, Tensor};
+use crate::error::{Error, Result};
+
+/// ONNX operator set of every graph: the first with a causal, grouped-query `Attention`.
+const OPSET: i64 = 23;
+/// ONNX Runtime's own operators (`com.microsoft`).
+const MS_OPSET: i64 = 1;
+/// IR version that goes with opset 23.
+const IR_VERSION: i64 = 11;
+
+/// A tensor inside the graph under construction, known by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Value(String);
+
+impl Value {
+    /// An optional operand that is left out.
+    pub(crate) fn none() -> Self {
+        Self(String::new())
+    }
+}
+
+/// Value of an operator's attribute.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Attr {
+    Int(i64),
+    Float(f32),
+}
+
+/// Builds one graph. Operators are named after what they are; values are named after the node that made them.
+#[derive(Debug, Default)]
+pub(crate) struct GraphBuilder {
+    nodes: Vec<Node>,
+    inputs: Vec<ValueInfo>,
+    outputs: Vec<ValueInfo>,
+    /// Small constants, by name.
+    constants: BTreeMap<String, TensorProto>,
+    /// Weights, by the name of the tensor they come from.
+    weights: BTreeMap<String, Tensor>,
+    /// Values of weights already made usable, by the name of their tensor.
+    loaded: BTreeMap<String, Value>,
+}
+
+impl GraphBuilder {
+    /// Declares a graph input of the given symbolic dimensions.
+    pub(crate) fn input(&mut self, name: &str, data_type: DataType, dims: &[&str]) -> Value {
+        self.inputs.push(value_info(name, data_type, dims.iter().map(|d| DimensionValue::Param((*d).to_owned()))));
+        Value(name.to_owned())
+    }
+
+    /// Declares `value` as the f32 graph output `name` with shape [batch, columns].
+    pub(crate) fn output(&mut self, name: &str, value: &Value, columns: usize) {
+        self.nodes.push(Node {
+            input: vec![value.0.clone()],
+            output: vec![name.to_owned()],
+            name: format!("output/{name}"),
+            op_type: "Identity".to_owned(),
+            ..Node::default()
+        });
+        let dims = [DimensionValue::Param("batch".to_owned()), DimensionValue::Value(columns as i64)];
+        self.outputs.push(value_info(name, DataType::Float, dims));
+    }
+
+    /// A standard ONNX operator with one output.
+    pub(crate) fn op(&mut self, op_type: &str, inputs: &[&Value], attributes: &[(&str, Attr)]) -> Value {
+        self.node("", op_type, inputs, attributes)
+    }
+
+    /// One of ONNX Runtime's own operators, of which the first output is used.
+    pub(crate) fn ms_op(&mut self, op_type: &str, inputs: &[&Value], attributes: &[(&str, Attr)]) -> Value {
+        self.node("com.microsoft", op_type, inputs, attributes)
+    }
+
+    fn node(&mut self, domain: &str, op_type: &str, inputs: &[&Value], attributes: &[(&str, Attr)]) -> Value {
+        let name = format!("{op_type}_{}", self.nodes.len());
+        self.nodes.push(Node {
+            input: inputs.iter().map(|value| value.0.clone()).collect(),
+            output: vec![name.clone()],
+            name: name.clone(),
+            op_type: op_type.to_owned(),
+            attribute: attributes.iter().map(|(name, value)| attribute(name, *value)).collect(),
+            domain: domain.to_owned(),
+        });
+        Value(name)
+    }
+
+    /// The weights of `tensor` as f32. Stored half-precision weights are cast in the graph: ONNX Runtime folds the
+    /// cast while it loads, so that no converted copy is written anywhere.
+    pub(crate) fn weight(&mut self, tensor: &Tensor) -> Value {
+        if let Some(value) = self.loaded.get(&tensor.name) {
+            return value.clone();
+        }
+        let stored = Value(tensor.name.clone());
+        self.weights.insert(tensor.name.clone(), tensor.clone());
+        let value = match tensor.dtype {
+            DType::F32 => stored,
+            DType::F16 | DType::BF16 => self.cast(&stored, DataType::Float),
+        };
+        self.loaded.insert(tensor.name.clone(), value.clone());
+        value
+    }
+
+    pub(crate) fn cast(&mut self, value: &Value, to: DataType) -> Value {
+        self.op("Cast", &[value], &[("to", Attr::Int(i64::from(to as i32)))])
+    }
+
+    /// A constant vector of integers (shapes, axes, indices).
+    pub(crate) fn ints(&mut self, values: &[i64]) -> Value {
+        let name = format!("ints{values:?}");
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(name, DataType::Int64, &[values.len()], bytes)
+    }
+
+    /// A constant integer scalar.
+    pub(crate) fn int(&mut self, value: i64) -> Value {
+        self.constant(format!("int({value})"), DataType::Int64, &[], value.to_le_bytes().to_vec())
+    }
+
+    /// A constant f32 scalar.
+    pub(crate) fn float(&mut self, value: f32) -> Value {
+        self.constant(format!("float({value})"), DataType::Float, &[], value.to_le_bytes().to_vec())
+    }
+
+    /// A constant f32 vector under a name of its own.
+    pub(crate) fn floats(&mut self, name: &str, values: &[f32]) -> Value {
+        let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        self.constant(name.to_owned(), DataType::Float, &[values.len()], bytes)
+    }
+
+    fn constant(&mut self, name: String, data_type: DataType, dims: &[usize], raw_data: Vec<u8>) -> Value {
+        self.constants.entry(name.clone()).or_insert_with(|| TensorProto {
+            dims: dims.iter().map(|n| *n as i64).collect(),
+            data_type: data_type as i32,
+            name: name.clone(),
+            raw_data: Some(raw_data),
+            ..TensorProto::default()
+        });
+        Value(name)
+    }
+
+    /// The finished graph.
+    pub(crate) fn build(self, name: &str) -> OnnxGraph {
+        OnnxGraph {
+            graph: Graph {
+                node: self.nodes,
+                name: name.to_owned(),
+                initializer: self.constants.into_values().collect(),
+                input: self.inputs,
+                output: self.outputs,
+            },
+            weights: self.weights.into_values().collect(),
+        }
+    }
+}
+
+/// A graph whose weights still lie where the checkpoint put them.
+#[derive(Debug, Clone)]
+pub(crate) struct OnnxGraph {
+    graph: Graph,
+    weights: Vec<Tensor>,
+}
+
+/// Where a weight's bytes are, as ONNX external data says it.
+pub(crate) struct ExternalData {
+    /// Relative to the model's folder.
+    pub(crate) location: String,
+    pub(crate) offset_bytes: u64,
+}
+
+impl OnnxGraph {
+    /// The weights the graph refers to, by name.
+    pub(crate) fn weights(&self) -> &[Tensor] {
+        &self.weights
+    }
+
+    /// The serialized model, pointing into the checkpoint's own files, and the folder they are relative to.
+    pub(crate) fn in_place(&self) -> Result<(Vec<u8>, PathBuf)> {
+        let files: BTreeSet<&Path> = self.weights.iter().map(|tensor| tensor.file.as_path()).collect();
+        let folder = common_folder(files.iter().copied()).ok_or_else(|| {
+            Error::model(&self.graph.name, "its weights have no common folder; keep all shards on one file system")
+        })?;
+        let model = self.model(|tensor| {
+            let relative = tensor.file.strip_prefix(&folder).unwrap_or(&tensor.file);
+            let location = relative.to_str().ok_or_else(|| {
+                Error::checkpoint(
+                    tensor.file.as_path(),
+                    "ONNX Runtime needs a path in UTF-8; rename the file or its folder",
+                )
+            })?;
+            Ok(ExternalData { location: location.to_owned(), offset_bytes: tensor.offset_bytes })
+        })?;
+        Ok((model, folder))
+    }
+
+    /// The serialized model with every weight at the place `place` gives it.
+    pub(crate) fn model(&self, mut place: impl FnMut(&Tensor) -> Result<ExternalData>) -> Result<Vec<u8>> {
+        let mut graph = self.graph.clone();
+        for tensor in &self.weights {
+            let data = place(tensor)?;
+            graph.initializer.push(TensorProto {
+                dims: tensor.shape.iter().map(|n| *n as i64).collect(),
+                data_type: data_type(tensor.dtype) as i32,
+                name: tensor.name.clone(),
+                raw_data: None,
+                external_data: [
+                    ("location", data.location),
+                    ("offset", data.offset_bytes.to_string()),
+                    ("length", tensor.bytes().to_string()),
+                ]
+                .map(|(key, value)| StringStringEntry { key: key.to_owned(), value })
+                .to_vec(),
+                data_location: DataLocation::External as i32,
+            });
+        }
+        let opset = |domain: &str, version| OperatorSetId { domain: domain.to_owned(), version };
+        Ok(Model {
+            ir_version: IR_VERSION,
+            producer_name: env!("CARGO_PKG_NAME").to_owned(),
+            producer_version: env!("CARGO_PKG_VERSION").to_owned(),
+            graph: Some(graph),
+            opset_import: vec![opset("", OPSET), opset("com.microsoft", MS_OPSET)],
+        }
+        .encode_to_vec())
+    }
+}
+
+fn data_type(dtype: DType) -> DataType {
+    match dtype {
+        DType::F32 => DataType::Float,
+        DType::F16 => DataType::Float16,
+        DType::BF16 => DataType::Bfloat16,
+    }
+}
+
+fn attribute(name: &str, value: Attr) -> Attribute {
+    let attribute = Attribute { name: name.to_owned(), ..Attribute::default() };
+    match value {
+        Attr::Int(i) => Attribute { i: Some(i), r#type: AttributeType::Int as i32, ..attribute },
+        Attr::Float(f) => Attribute { f: Some(f), r#type: AttributeType::Float as i32, ..attribute },
+    }
+}
+
+fn value_info(name: &str, data_type: DataType, dims: impl IntoIterator<Item = DimensionValue>) -> ValueInfo {
+    let dim = dims.into_iter().map(|value| Dimension { value: Some(value) }).collect();
+    ValueInfo {
+        name: name.to_owned(),
+        r#type: Some(Type {
+            tensor_type: Some(TensorType { elem_type: data_type as i32, shape: Some(TensorShape { dim }) }),
+        }),
+    }
+}
+
+/// The deepest folder that holds all `files`; `None` if they share none or there are none.
+fn common_folder<'a>(files: impl IntoIterator<Item = &'a Path>) -> Option<PathBuf> {
+    let mut folders = files.into_iter().filter_map(Path::parent);
+    let first = folders.next()?.to_owned();
+    let common = folders.fold(first, |common, folder| {
+        common.components().zip(folder.components()).take_while(|(a, b)| a == b).map(|(a, _)| a).collect()
+    });
+    Some(common).filter(|folder| folder.has_root())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_folder_of_hub_blobs_and_shards() {
+        let folder = |files: &[&str]| common_folder(files.iter().map(Path::new));
+        assert_eq!(folder(&["/m/a.safetensors"]), Some("/m".into()));
+        assert_eq!(folder(&["/m/blobs/x", "/m/blobs/y"]), Some("/m/blobs".into()));
+        assert_eq!(folder(&["/m/a/x", "/m/b/y"]), Some("/m".into()));
+        assert_eq!(folder(&["/a/x", "/b/y"]), Some("/".into()));
+        assert_eq!(folder(&[]), None);
+    }
+
+    #[test]
+    fn constants_are_shared_by_value() {
+        let mut graph = GraphBuilder::default();
+        assert_eq!(graph.ints(&[1, 2]), graph.ints(&[1, 2]));
+        assert_ne!(graph.int(1), graph.ints(&[1]));
+        assert_eq!(graph.constants.len(), 3);
+    }
+}

@@ -1,0 +1,113 @@
+//! One opened checkpoint, and the engines that run its graphs.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::checkpoint::{Checkpoint, Weights};
+use crate::engine::{Engine, EngineOptions, EngineSpec, Program};
+use crate::error::{Error, Result};
+use crate::graph::{self, OnnxGraph};
+use crate::models::{Architecture, GraphOptions, recognise};
+use crate::options::ScoreOptions;
+use crate::text::{PairEncoder, Tokenizer};
+
+/// Headers, tokenizer and configuration of a checkpoint. Weights are loaded when a graph of it is first run.
+pub(crate) struct Model {
+    checkpoint: Checkpoint,
+    architecture: Box<dyn Architecture>,
+    pub(crate) tokenizer: Tokenizer,
+    options: EngineOptions,
+    /// Engines by graph. The lock is held while one loads, so that two callers do not load the same weights.
+    engines: Mutex<HashMap<GraphOptions, Arc<Engine>>>,
+}
+
+impl Model {
+    /// Reads everything but the weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`], [`Error::Checkpoint`] or [`Error::Io`].
+    pub(crate) fn open(path: &Path, options: &EngineOptions) -> Result<Self> {
+        let checkpoint = Checkpoint::open(path)?;
+        let architecture = recognise(&checkpoint)?;
+        let tokenizer = Tokenizer::read(&checkpoint.tokenizer_file())?;
+        if let Some(vocabulary) = architecture.vocabulary()
+            && tokenizer.id_limit() > vocabulary
+        {
+            return Err(tokenizer.error(format!(
+                "it makes ids up to {}, but config.json gives the model a vocabulary of {vocabulary}",
+                tokenizer.id_limit() - 1
+            )));
+        }
+        Ok(Self { checkpoint, architecture, tokenizer, options: options.clone(), engines: Mutex::default() })
+    }
+
+    pub(crate) fn path(&self) -> &PathBuf {
+        &self.checkpoint.path
+    }
+
+    pub(crate) fn architecture(&self) -> &dyn Architecture {
+        self.architecture.as_ref()
+    }
+
+    pub(crate) fn engine_options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    /// Checks the options against the family and the checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub(crate) fn resolve(&self, options: &ScoreOptions) -> Result<(PairEncoder, GraphOptions)> {
+        options.check_allowed(self.architecture.family().name(), self.architecture.options())?;
+        let graph_options = self.architecture.graph_options(options)?;
+        let recipe = self.architecture.recipe(&self.tokenizer)?;
+        Ok((PairEncoder::new(recipe, &self.tokenizer, options)?, graph_options))
+    }
+
+    /// The engine of a graph, loading it on first use: blocks for as long as the weights take to load.
+    ///
+    /// # Errors
+    /// Those of building the graph and loading the session.
+    pub(crate) fn engine(&self, graph_options: &GraphOptions) -> Result<Arc<Engine>> {
+        let mut engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(engine) = engines.get(graph_options) {
+            return Ok(Arc::clone(engine));
+        }
+        let program = match &self.checkpoint.weights {
+            Weights::Tensors(_) => Program::Graph(self.graph(graph_options)?),
+            Weights::Onnx(file) => Program::File(file.clone()),
+        };
+        let engine = Arc::new(Engine::start(&EngineSpec {
+            program,
+            model: self.checkpoint.path.display().to_string(),
+            pad_id: self.architecture.pad_id(),
+            columns: graph_options.columns(),
+            options: self.options.clone(),
+        })?);
+        engines.insert(graph_options.clone(), Arc::clone(&engine));
+        Ok(engine)
+    }
+
+    fn graph(&self, graph_options: &GraphOptions) -> Result<OnnxGraph> {
+        match &self.checkpoint.weights {
+            Weights::Tensors(tensors) => self.architecture.graph(tensors, graph_options),
+            Weights::Onnx(file) => {
+                Err(Error::model(file.display().to_string(), "it is an ONNX graph already; copy its files instead"))
+            }
+        }
+    }
+
+    /// Writes the graph, its weights and the tokenizer as a standard ONNX model directory.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Model`] if this is an ONNX export already.
+    pub(crate) fn export(&self, graph_options: &GraphOptions, folder: &Path) -> Result<()> {
+        graph::export(&self.graph(graph_options)?, folder)?;
+        for file in self.checkpoint.companions() {
+            let copy = folder.join(file.file_name().unwrap_or_default());
+            std::fs::copy(&file, &copy).map_err(|source| Error::io(&copy, source))?;
+        }
+        Ok(())
+    }
+}

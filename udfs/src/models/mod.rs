@@ -1,0 +1,80 @@
+//! The model families: one file each, all answering the same questions.
+//!
+//! To add a family, write its file (configuration, text recipe, graph), give it a [`Family`] variant and add it to
+//! [`recognise`].
+
+mod family;
+mod onnx;
+mod xlm_roberta;
+
+use std::fmt::Debug;
+
+pub use family::Family;
+pub(crate) use onnx::OnnxExport;
+
+use crate::checkpoint::{Checkpoint, Config, Tensors};
+use crate::error::Result;
+use crate::graph::OnnxGraph;
+use crate::options::ScoreOptions;
+use crate::text::{Recipe, Tokenizer};
+
+/// What a family knows about one checkpoint.
+pub(crate) trait Architecture: Debug + Send + Sync {
+    fn family(&self) -> Family;
+
+    /// Names of the options that mean something to this family.
+    fn options(&self) -> &'static [&'static str];
+
+    /// Size of the embedding table, which bounds the token ids; `None` if only the graph knows.
+    fn vocabulary(&self) -> Option<usize>;
+
+    /// The id that fills up short sequences.
+    fn pad_id(&self) -> u32;
+
+    /// How query and passage are joined.
+    fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe>;
+
+    /// The part of the options that changes the graph, checked against the checkpoint.
+    fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions>;
+
+    /// The graph from `input_ids` and `attention_mask` to `logits` `[batch, exits]`.
+    fn graph(&self, tensors: &Tensors, options: &GraphOptions) -> Result<OnnxGraph>;
+}
+
+/// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct GraphOptions {
+    /// The layers whose scores come out, in the order of the output's columns; empty for families with one exit.
+    pub(crate) exits: Vec<usize>,
+}
+
+impl GraphOptions {
+    /// Scores per pair.
+    pub(crate) fn columns(&self) -> usize {
+        self.exits.len().max(1)
+    }
+}
+
+/// Finds the family of a checkpoint from its configuration.
+///
+/// # Errors
+/// [`Error::Checkpoint`] for an architecture that is not one of the families.
+pub(crate) fn recognise(checkpoint: &Checkpoint) -> Result<Box<dyn Architecture>> {
+    let Some(config) = &checkpoint.config else {
+        return Ok(Box::new(OnnxExport::default()));
+    };
+    if checkpoint.is_onnx() {
+        return Ok(Box::new(OnnxExport::read(config)?));
+    }
+    from_config(config)
+}
+
+fn from_config(config: &Config) -> Result<Box<dyn Architecture>> {
+    let architecture = config.architecture().unwrap_or_default();
+    match architecture {
+        "XLMRobertaForSequenceClassification" => Ok(Box::new(xlm_roberta::XlmRoberta::read(config)?)),
+        _ => Err(config.error(format!(
+            "architectures is [{architecture}], which is not a supported reranker; supported are XLMRobertaForSequenceClassification"
+        ))),
+    }
+}

@@ -1,0 +1,69 @@
+//! Somebody's own ONNX export of a cross-encoder: `model.onnx` beside `tokenizer.json`.
+//!
+//! The graph takes `input_ids` and `attention_mask`, `[batch, sequence]` i64, and gives `logits`, one per pair.
+
+use super::{Architecture, Family, GraphOptions};
+use crate::checkpoint::{Config, Tensors};
+use crate::error::{Error, Result};
+use crate::graph::OnnxGraph;
+use crate::options::ScoreOptions;
+use crate::text::{Recipe, Tokenizer};
+
+/// `<pad>` of XLM-RoBERTa vocabularies.
+const DEFAULT_PAD_ID: u32 = 1;
+
+/// What is known of a ready graph: what `config.json` says, if there is one.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct OnnxExport {
+    vocabulary: Option<usize>,
+    max_tokens: Option<usize>,
+    pad_id: u32,
+}
+
+impl Default for OnnxExport {
+    fn default() -> Self {
+        Self { vocabulary: None, max_tokens: None, pad_id: DEFAULT_PAD_ID }
+    }
+}
+
+impl OnnxExport {
+    pub(super) fn read(config: &Config) -> Result<Self> {
+        let pad_id = config.optional_id("pad_token_id")?.unwrap_or(DEFAULT_PAD_ID);
+        let positions = config.optional_count("max_position_embeddings")?;
+        Ok(Self {
+            vocabulary: config.optional_count("vocab_size")?,
+            max_tokens: positions.map(|positions| positions.saturating_sub(pad_id as usize + 1)),
+            pad_id,
+        })
+    }
+}
+
+impl Architecture for OnnxExport {
+    fn family(&self) -> Family {
+        Family::M3
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        super::xlm_roberta::OPTIONS
+    }
+
+    fn vocabulary(&self) -> Option<usize> {
+        self.vocabulary
+    }
+
+    fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
+        Recipe::encoder(tokenizer, self.max_tokens)
+    }
+
+    fn graph_options(&self, _options: &ScoreOptions) -> Result<GraphOptions> {
+        Ok(GraphOptions::default())
+    }
+
+    fn graph(&self, _tensors: &Tensors, _options: &GraphOptions) -> Result<OnnxGraph> {
+        Err(Error::model("ONNX export", "it comes with its graph, there is none to build"))
+    }
+}

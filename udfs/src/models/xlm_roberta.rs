@@ -1,0 +1,214 @@
+//! XLM-RoBERTa cross-encoders: bge-reranker-base, -large and -v2-m3.
+//!
+//! Reference: `XLMRobertaForSequenceClassification` of transformers 4.46.3 with one label, as called by
+//! FlagEmbedding's `FlagReranker`.
+
+use super::{Architecture, Family, GraphOptions};
+use crate::checkpoint::{Config, Tensors};
+use crate::error::Result;
+use crate::graph::{
+    Attr, DataType, GraphBuilder, Inputs, Norm, OnnxGraph, Value, layer_norm_residual, linear, per_token,
+};
+use crate::options::ScoreOptions;
+use crate::text::{Recipe, Tokenizer};
+
+/// Options this family understands.
+pub(super) const OPTIONS: &[&str] = &[
+    "normalize",
+    "max_length",
+    "query_max_length",
+    "query_instruction",
+    "query_instruction_format",
+    "passage_instruction",
+    "passage_instruction_format",
+];
+
+/// The dimensions of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct XlmRoberta {
+    layers: usize,
+    hidden: usize,
+    intermediate: usize,
+    heads: usize,
+    vocabulary: usize,
+    positions: usize,
+    token_types: usize,
+    layer_norm_eps: f64,
+    pad_id: u32,
+}
+
+impl XlmRoberta {
+    /// # Errors
+    /// [`Error::Checkpoint`] for a missing key or a variant of the architecture that is not implemented.
+    pub(super) fn read(config: &Config) -> Result<Self> {
+        config.require("hidden_act", &["gelu"])?;
+        config.require("position_embedding_type", &["absolute"])?;
+        let model = Self {
+            layers: config.count("num_hidden_layers")?,
+            hidden: config.count("hidden_size")?,
+            intermediate: config.count("intermediate_size")?,
+            heads: config.count("num_attention_heads")?,
+            vocabulary: config.count("vocab_size")?,
+            positions: config.count("max_position_embeddings")?,
+            token_types: config.count("type_vocab_size")?,
+            layer_norm_eps: config.number("layer_norm_eps")?,
+            pad_id: config.id("pad_token_id")?,
+        };
+        if !model.hidden.is_multiple_of(model.heads) {
+            return Err(config.error(format!(
+                "hidden_size {} is not a multiple of num_attention_heads {}",
+                model.hidden, model.heads
+            )));
+        }
+        if model.positions <= model.pad_id as usize + 1 {
+            return Err(config.error(format!("max_position_embeddings {} leaves no room for tokens", model.positions)));
+        }
+        Ok(model)
+    }
+
+    /// Longest sequence: positions start after the padding id.
+    fn max_tokens(&self) -> usize {
+        self.positions - self.pad_id as usize - 1
+    }
+
+    /// Word, position and token type embeddings, normalised: `[tokens, hidden]`.
+    fn embeddings(&self, g: &mut GraphBuilder, inputs: &Inputs, tensors: &Tensors) -> Result<Value> {
+        let name = |part: &str| format!("roberta.embeddings.{part}");
+        let words = tensors.get(&name("word_embeddings.weight"), &[self.vocabulary, self.hidden])?;
+        let positions = tensors.get(&name("position_embeddings.weight"), &[self.positions, self.hidden])?;
+        let types = tensors.get(&name("token_type_embeddings.weight"), &[self.token_types, self.hidden])?;
+        let norm = Norm::named(tensors, &name("LayerNorm"), self.hidden, self.layer_norm_eps)?;
+
+        let (words, positions) = (g.weight(words), g.weight(positions));
+        let words = g.op("Gather", &[&words, &inputs.ids], &[]);
+        let position_ids = self.position_ids(g, inputs);
+        let positions = g.op("Gather", &[&positions, &position_ids], &[]);
+        // Every token is of type 0, so that embedding is a bias.
+        let x = layer_norm_residual(g, &words, &positions, &types.row(0), &norm);
+        Ok(per_token(g, &x, self.hidden))
+    }
+
+    /// Positions count the tokens that are not `<pad>` by id, not by mask: a literal `<pad>` in the text is attended
+    /// to, but takes position `pad_id` and does not advance the count.
+    /// (`create_position_ids_from_input_ids`, transformers 4.46.3, `modeling_xlm_roberta.py`)
+    fn position_ids(&self, g: &mut GraphBuilder, inputs: &Inputs) -> Value {
+        let pad = g.int(i64::from(self.pad_id));
+        let is_pad = g.op("Equal", &[&inputs.ids, &pad], &[]);
+        let is_token = g.op("Not", &[&is_pad], &[]);
+        let is_token = g.cast(&is_token, DataType::Int64);
+        let axis = g.int(1);
+        let count = g.op("CumSum", &[&is_token, &axis], &[]);
+        let count = g.op("Mul", &[&count, &is_token], &[]);
+        g.op("Add", &[&count, &pad], &[])
+    }
+
+    /// One post-norm BERT layer. The score reads the first token only, so the last layer computes keys and values for
+    /// all tokens, and everything else for that one: `[batch, hidden]`.
+    fn layer(
+        &self,
+        g: &mut GraphBuilder,
+        inputs: &Inputs,
+        tensors: &Tensors,
+        layer: usize,
+        x: &Value,
+        only_first_token: bool,
+    ) -> Result<Value> {
+        let prefix = format!("roberta.encoder.layer.{layer}");
+        let (hidden, intermediate) = (self.hidden, self.intermediate);
+        let weight =
+            |part: &str, out: usize, r#in: usize| tensors.get(&format!("{prefix}.{part}.weight"), &[out, r#in]);
+        let bias = |part: &str, out: usize| tensors.get(&format!("{prefix}.{part}.bias"), &[out]);
+        let norm = |part: &str| Norm::named(tensors, &format!("{prefix}.{part}"), hidden, self.layer_norm_eps);
+
+        let projection = |g: &mut GraphBuilder, x: &Value, part: &str| -> Result<Value> {
+            let part = format!("attention.self.{part}");
+            Ok(linear(g, x, weight(&part, hidden, hidden)?, Some(bias(&part, hidden)?)))
+        };
+        let keys = projection(g, x, "key")?;
+        let keys = inputs.per_batch(g, &keys);
+        let values = projection(g, x, "value")?;
+        let values = inputs.per_batch(g, &values);
+        let (residual, queries) = if only_first_token {
+            let batch = inputs.per_batch(g, x);
+            let first = g.int(0);
+            let first = g.op("Gather", &[&batch, &first], &[("axis", Attr::Int(1))]);
+            let queries = projection(g, &first, "query")?;
+            let sequence_axis = g.ints(&[1]);
+            (first, g.op("Unsqueeze", &[&queries, &sequence_axis], &[]))
+        } else {
+            let queries = projection(g, x, "query")?;
+            (x.clone(), inputs.per_batch(g, &queries))
+        };
+        let attended = g.ms_op(
+            "MultiHeadAttention",
+            &[&queries, &keys, &values, &Value::none(), &inputs.lengths],
+            &[("num_heads", Attr::Int(self.heads as i64))],
+        );
+        let attended = per_token(g, &attended, hidden);
+
+        let part = "attention.output.dense";
+        let attended = linear(g, &attended, weight(part, hidden, hidden)?, None);
+        let x = layer_norm_residual(g, &attended, &residual, bias(part, hidden)?, &norm("attention.output.LayerNorm")?);
+
+        let part = "intermediate.dense";
+        let inner = linear(g, &x, weight(part, intermediate, hidden)?, None);
+        let inner_bias = g.weight(bias(part, intermediate)?);
+        let inner = g.ms_op("BiasGelu", &[&inner, &inner_bias], &[]);
+        let part = "output.dense";
+        let inner = linear(g, &inner, weight(part, hidden, intermediate)?, None);
+        Ok(layer_norm_residual(g, &inner, &x, bias(part, hidden)?, &norm("output.LayerNorm")?))
+    }
+
+    /// `out_proj(tanh(dense(x)))` on the first tokens.
+    /// (`XLMRobertaClassificationHead`, transformers 4.46.3, `modeling_xlm_roberta.py`)
+    fn classifier(&self, g: &mut GraphBuilder, tensors: &Tensors, x: &Value) -> Result<Value> {
+        let dense = tensors.get("classifier.dense.weight", &[self.hidden, self.hidden])?;
+        let dense_bias = tensors.get("classifier.dense.bias", &[self.hidden])?;
+        let out = tensors
+            .get("classifier.out_proj.weight", &[1, self.hidden])
+            .map_err(|error| error.with_remark("a reranker has exactly one label"))?;
+        let out_bias = tensors.get("classifier.out_proj.bias", &[1])?;
+        let x = linear(g, x, dense, Some(dense_bias));
+        let x = g.op("Tanh", &[&x], &[]);
+        Ok(linear(g, &x, out, Some(out_bias)))
+    }
+}
+
+impl Architecture for XlmRoberta {
+    fn family(&self) -> Family {
+        Family::M3
+    }
+
+    fn options(&self) -> &'static [&'static str] {
+        OPTIONS
+    }
+
+    fn vocabulary(&self) -> Option<usize> {
+        Some(self.vocabulary)
+    }
+
+    fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
+        Recipe::encoder(tokenizer, Some(self.max_tokens()))
+    }
+
+    fn graph_options(&self, _options: &ScoreOptions) -> Result<GraphOptions> {
+        Ok(GraphOptions::default())
+    }
+
+    fn graph(&self, tensors: &Tensors, _options: &GraphOptions) -> Result<OnnxGraph> {
+        let mut g = GraphBuilder::default();
+        let inputs = Inputs::declare(&mut g);
+        let mut x = self.embeddings(&mut g, &inputs, tensors)?;
+        for layer in 0..self.layers {
+            let only_first_token = layer + 1 == self.layers;
+            x = self.layer(&mut g, &inputs, tensors, layer, &x, only_first_token)?;
+        }
+        let logits = self.classifier(&mut g, tensors, &x)?;
+        g.output("logits", &logits, 1);
+        Ok(g.build("xlm-roberta"))
+    }
+}

@@ -1,0 +1,264 @@
+//! The Arrow API: arrays in, scores out.
+
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float32Array};
+use arrow::datatypes::DataType;
+
+use crate::engine::{Cancel, Encoded, EngineOptions, WindowScores, texts};
+use crate::error::{Error, Result};
+use crate::model::Model;
+use crate::models::{Family, GraphOptions};
+use crate::options::{Cutoffs, ScoreOptions};
+use crate::scores::Scores;
+use crate::text::PairEncoder;
+
+/// Rows sorted by length and cut into batches together. More rows mean less padding and more memory.
+pub const DEFAULT_WINDOW_ROWS: usize = 8192;
+
+/// Windows of one call that are under way at once: while one runs, the next is tokenized.
+const WINDOWS_IN_FLIGHT: usize = 2;
+
+/// An opened model with the options of a call. Cheap to clone; clones share tokenizer, weights and device.
+///
+/// ```no_run
+/// use arrow::array::StringArray;
+/// use datafusion_rerank::{EngineOptions, Reranker};
+///
+/// let reranker = Reranker::open("bge-reranker-v2-m3", &EngineOptions::default())?;
+/// let queries = StringArray::from(vec!["what is a panda?", "what is a panda?"]);
+/// let passages = StringArray::from(vec!["hi", "The giant panda is a bear species endemic to China."]);
+/// let scores = reranker.score(&queries, &passages)?;
+/// assert!(scores.value(0) < scores.value(1));
+/// # Ok::<(), datafusion_rerank::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Reranker {
+    model: Arc<Model>,
+    encoder: Arc<PairEncoder>,
+    graph_options: GraphOptions,
+    options: ScoreOptions,
+    window_rows: usize,
+}
+
+impl std::fmt::Debug for Reranker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reranker")
+            .field("model", self.location())
+            .field("family", &self.family())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reranker {
+    /// Opens a checkpoint directory: `config.json`, `model.safetensors` (or its shards and index, or a `model.onnx`)
+    /// and `tokenizer.json`.
+    ///
+    /// Reads headers and the tokenizer only; the weights are loaded by the first call, or by [`Self::load`].
+    ///
+    /// # Errors
+    /// [`Error::Model`] if there is no such directory, [`Error::Checkpoint`] or [`Error::Io`] if a file is wrong.
+    pub fn open(location: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
+        Self::new(Arc::new(Model::open(location.as_ref(), options)?), ScoreOptions::default())
+    }
+
+    fn new(model: Arc<Model>, options: ScoreOptions) -> Result<Self> {
+        let (encoder, graph_options) = model.resolve(&options)?;
+        Ok(Self { model, encoder: Arc::new(encoder), graph_options, options, window_rows: DEFAULT_WINDOW_ROWS })
+    }
+
+    /// The same model with other options (those not set are the model's defaults). Weights are shared if the options
+    /// do not change the graph.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for an option that this family does not have or a value that this checkpoint cannot honour.
+    pub fn with_options(&self, options: &ScoreOptions) -> Result<Self> {
+        let window_rows = self.window_rows;
+        Ok(Self { window_rows, ..Self::new(Arc::clone(&self.model), options.clone())? })
+    }
+
+    /// How many rows are sorted by length together. Default: [`DEFAULT_WINDOW_ROWS`]; at least 1.
+    #[must_use]
+    pub fn with_window_rows(self, rows: usize) -> Self {
+        Self { window_rows: rows.max(1), ..self }
+    }
+
+    /// Rows sorted by length together.
+    pub fn window_rows(&self) -> usize {
+        self.window_rows
+    }
+
+    /// The checkpoint's directory.
+    pub fn location(&self) -> &PathBuf {
+        self.model.path()
+    }
+
+    /// The model family, recognised from `config.json`.
+    pub fn family(&self) -> Family {
+        self.model.architecture().family()
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &ScoreOptions {
+        &self.options
+    }
+
+    /// How and where the model runs.
+    pub fn engine_options(&self) -> &EngineOptions {
+        self.model.engine_options()
+    }
+
+    /// The type of the score column: `Float32`, or `List<Float32>` if `cutoff_layers` is a list.
+    pub fn score_type(&self) -> DataType {
+        if self.scores_are_lists() { Scores::list_type() } else { DataType::Float32 }
+    }
+
+    fn scores_are_lists(&self) -> bool {
+        self.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list)
+    }
+
+    /// Loads the weights now instead of in the first call. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// [`Error::Library`], [`Error::Device`], [`Error::Checkpoint`] or [`Error::Runtime`].
+    pub fn load(&self) -> Result<()> {
+        self.model.engine(&self.graph_options).map(drop)
+    }
+
+    /// Scores pairs of rows and blocks until all are done. `Utf8`, `LargeUtf8`, `Utf8View` and dictionary columns are
+    /// read as they are; a NULL query or passage has a NULL score.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for columns that are no text or differ in length, if a row failed (naming the first), or if
+    /// the options ask for several scores a row; otherwise the errors of [`Self::load`].
+    pub fn score(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Float32Array> {
+        let scores = self.score_rows(queries, passages)?;
+        match scores.errors().next() {
+            Some((row, reason)) => Err(Error::input(format!("row {row}: {reason}"))),
+            None => scores.to_float32(),
+        }
+    }
+
+    /// As [`Self::score`], with everything there is to know of each row, failures included.
+    ///
+    /// # Errors
+    /// As [`Self::score`], but a failed row is not an error.
+    pub fn score_rows(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Scores> {
+        let (results, done) = std::sync::mpsc::channel();
+        let windows = self.windows(queries, passages)?;
+        let mut scored: Vec<Option<WindowScores>> = vec![None; windows.len()];
+        let cancel = CancelOnDrop::default();
+        let mut submit = windows.into_iter().enumerate();
+        let mut in_flight = 0;
+        loop {
+            while in_flight < WINDOWS_IN_FLIGHT
+                && let Some((index, (queries, passages))) = submit.next()
+            {
+                let results = results.clone();
+                self.submit(queries, passages, cancel.0.clone(), move |result| {
+                    // The receiver is gone only if an earlier window failed.
+                    drop(results.send((index, result)));
+                });
+                in_flight += 1;
+            }
+            if in_flight == 0 {
+                let windows = scored.into_iter().flatten().collect();
+                return Ok(self.scores(windows));
+            }
+            let (index, result) = done.recv().map_err(|_| Error::Stopped)?;
+            scored[index] = Some(result?);
+            in_flight -= 1;
+        }
+    }
+
+    /// As [`Self::score_rows`] without blocking: the work runs on the engine's threads. Dropping the future stops the
+    /// work within one device batch. The rows are one window, whatever their number.
+    ///
+    /// # Errors
+    /// As [`Self::score_rows`].
+    pub fn score_rows_async(
+        &self,
+        queries: ArrayRef,
+        passages: ArrayRef,
+    ) -> impl Future<Output = Result<Scores>> + Send + use<> {
+        let reranker = self.clone();
+        async move {
+            check_lengths(queries.as_ref(), passages.as_ref())?;
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let cancel = CancelOnDrop::default();
+            reranker.submit(queries, passages, cancel.0.clone(), move |result| drop(sender.send(result)));
+            let window = receiver.await.map_err(|_| Error::Stopped)??;
+            Ok(reranker.scores(vec![window]))
+        }
+    }
+
+    /// Writes the model with these options as a standard ONNX directory: `model.onnx`, `model.onnx.data`, tokenizer
+    /// and configuration. Other tools can run it, and [`Self::open`] opens it.
+    ///
+    /// # Errors
+    /// [`Error::Io`], or [`Error::Model`] if this is an ONNX export already.
+    pub fn export(&self, folder: impl AsRef<Path>) -> Result<()> {
+        self.model.export(&self.graph_options, folder.as_ref())
+    }
+
+    fn scores(&self, windows: Vec<WindowScores>) -> Scores {
+        Scores::new(windows, self.options.normalize.unwrap_or(false), self.scores_are_lists())
+    }
+
+    /// Slices of the columns that become windows.
+    fn windows(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Vec<(ArrayRef, ArrayRef)>> {
+        check_lengths(queries, passages)?;
+        let rows = queries.len();
+        Ok((0..rows)
+            .step_by(self.window_rows)
+            .map(|start| {
+                let length = self.window_rows.min(rows - start);
+                (queries.slice(start, length), passages.slice(start, length))
+            })
+            .collect())
+    }
+
+    /// Encodes a window on rayon's pool and hands it to the engine.
+    fn submit(
+        &self,
+        queries: ArrayRef,
+        passages: ArrayRef,
+        cancel: Cancel,
+        on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
+    ) {
+        let reranker = self.clone();
+        rayon::spawn(move || match reranker.encode(queries.as_ref(), passages.as_ref()) {
+            Err(error) => on_done(Err(error)),
+            Ok(encoded) => match reranker.model.engine(&reranker.graph_options) {
+                Err(error) => on_done(Err(error)),
+                Ok(engine) => engine.submit(encoded, cancel, on_done),
+            },
+        });
+    }
+
+    fn encode(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Encoded> {
+        let queries = texts("query", queries)?;
+        let passages = texts("passage", passages)?;
+        Ok(Encoded::new(&self.encoder, &self.model.tokenizer, &queries, &passages))
+    }
+}
+
+fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
+    if queries.len() == passages.len() {
+        return Ok(());
+    }
+    Err(Error::input(format!("{} queries for {} passages; there must be one for each", queries.len(), passages.len())))
+}
+
+/// Cancels the work of a call that nobody waits for any more.
+#[derive(Default)]
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}

@@ -1,0 +1,37 @@
+//! How a family joins a query and a passage.
+
+use super::Tokenizer;
+use crate::error::Result;
+
+/// The fixed parts of a family's input, with the checkpoint's own ids.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Recipe {
+    /// `<s> query </s></s> passage </s>`
+    Encoder {
+        bos: u32,
+        eos: u32,
+        /// Longest sequence that the position table allows.
+        max_tokens: Option<usize>,
+    },
+    /// `<bos> query \n passage \n prompt`; all parts tokenized apart.
+    Decoder {
+        /// `None` where the reference leaves it out.
+        bos: Option<u32>,
+        /// Ids of a newline; more than one with some tokenizers.
+        separator: Vec<u32>,
+        query_instruction: &'static str,
+        passage_instruction: &'static str,
+        prompt: &'static str,
+    },
+}
+
+impl Recipe {
+    pub(crate) fn encoder(tokenizer: &Tokenizer, max_tokens: Option<usize>) -> Result<Self> {
+        Ok(Self::Encoder { bos: tokenizer.id("<s>")?, eos: tokenizer.id("</s>")?, max_tokens })
+    }
+
+    pub(crate) fn decoder(tokenizer: &Tokenizer, bos: Option<u32>, prompt: &'static str) -> Result<Self> {
+        let separator = tokenizer.encode("\n").map_err(|e| tokenizer.error(format!("a newline {e}")))?;
+        Ok(Self::Decoder { bos, separator, query_instruction: "A: ", passage_instruction: "B: ", prompt })
+    }
+}

@@ -1,0 +1,47 @@
+//! Cutting ids to length, as the reference's tokenizer does.
+
+use super::tokenizer::Side;
+
+/// Keeps `max` ids of one text. Returns whether any were dropped.
+pub(crate) fn truncate(ids: &mut Vec<u32>, max: usize, side: Side) -> bool {
+    let excess = ids.len().saturating_sub(max);
+    match side {
+        Side::Right => ids.truncate(max),
+        Side::Left => drop(ids.drain(..excess)),
+    }
+    excess > 0
+}
+
+/// How many of the second text's ids stay when a pair with `special` tokens around it must fit into `max`.
+///
+/// `truncation="only_second"` of the reference (`PreTrainedTokenizerBase.truncate_sequences`, transformers 4.46.3):
+/// when the second text is too short to give up all that is too much, **nothing** is dropped and the pair stays too
+/// long.
+pub(crate) fn only_second(first: usize, second: usize, special: usize, max: usize) -> usize {
+    let excess = (first + second + special).saturating_sub(max);
+    if second > excess { second - excess } else { second }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_second_drops_all_of_the_excess_or_nothing() {
+        assert_eq!(only_second(10, 10, 4, 24), 10);
+        assert_eq!(only_second(10, 10, 4, 20), 6);
+        assert_eq!(only_second(10, 10, 4, 15), 1);
+        assert_eq!(only_second(10, 10, 4, 14), 10);
+        assert_eq!(only_second(30, 0, 4, 20), 0);
+    }
+
+    #[test]
+    fn truncation_keeps_the_named_end() {
+        let mut ids = vec![1, 2, 3, 4];
+        assert!(truncate(&mut ids, 3, Side::Right));
+        assert_eq!(ids, [1, 2, 3]);
+        assert!(truncate(&mut ids, 2, Side::Left));
+        assert_eq!(ids, [2, 3]);
+        assert!(!truncate(&mut ids, 2, Side::Left));
+    }
+}
