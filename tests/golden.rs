@@ -101,8 +101,7 @@ fn options(case: &Value, extra: &Value) -> ScoreOptions {
 
 /// Recorded scores, `[pairs]` or `[exits][pairs]`, as rows of one exit each.
 fn rows(scores: &Value) -> Vec<Vec<f32>> {
-    serde_json::from_value(scores.clone())
-        .unwrap_or_else(|_| vec![serde_json::from_value(scores.clone()).unwrap()])
+    serde_json::from_value(scores.clone()).unwrap_or_else(|_| vec![serde_json::from_value(scores.clone()).unwrap()])
 }
 
 fn compare(case: &str, actual: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
@@ -123,4 +122,96 @@ fn compare(case: &str, actual: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f3
 fn xlm_roberta_equals_the_reference() {
     let golden = Golden::read("xlmr.json", "tiny-xlmr-reranker");
     assert_eq!(golden.check(&Value::Null, 5e-5, &[]), golden.cases.len());
+}
+
+#[test]
+fn gemma_equals_the_reference() {
+    let golden = Golden::read("gemma.json", "tiny-gemma-reranker");
+    assert_eq!(golden.check(&Value::Null, 1e-4, &[]), golden.cases.len());
+}
+
+/// What the reference makes of lists that are unsorted, repeat a layer or name one that does not exist; see
+/// [`cutoffs_come_in_the_order_asked_each_with_its_own_head`] for what this library does.
+const MINICPM_QUIRKS: &[&str] = &[
+    "cutoff_unsorted_8_3",
+    "cutoff_unsorted_5_2_8",
+    "cutoff_duplicate_5_5",
+    "cutoff_some_invalid_1_5_99",
+    "cutoff_all_invalid_1",
+];
+
+#[test]
+fn minicpm_equals_the_reference() {
+    let golden = Golden::read("minicpm.json", "tiny-minicpm-layerwise-reranker");
+    let compared = golden.check(&Value::Null, 1e-4, MINICPM_QUIRKS);
+    assert_eq!(compared, golden.cases.len() - MINICPM_QUIRKS.len());
+}
+
+#[test]
+fn cutoffs_come_in_the_order_asked_each_with_its_own_head() {
+    let golden = Golden::read("minicpm.json", "tiny-minicpm-layerwise-reranker");
+    let all = rows(&golden.case("cutoff_all")["scores_spec_f64"]);
+    let of_layer = |layer: usize| all[layer - 2].clone();
+    let score = |cutoffs: Value| {
+        golden.score(&ScoreOptions::from_json(&serde_json::json!({ "cutoff_layers": cutoffs })).unwrap())
+    };
+    compare("[8, 3]", &score([8, 3].into()), &[of_layer(8), of_layer(3)], 1e-4);
+    compare("[5, 2, 8]", &score([5, 2, 8].into()), &[of_layer(5), of_layer(2), of_layer(8)], 1e-4);
+    compare("[5, 5]", &score([5, 5].into()), &[of_layer(5), of_layer(5)], 1e-4);
+}
+
+#[test]
+fn impossible_cutoffs_are_refused() {
+    for (file, checkpoint) in
+        [("minicpm.json", "tiny-minicpm-layerwise-reranker"), ("lightweight.json", "tiny-gemma2-lightweight-reranker")]
+    {
+        let golden = Golden::read(file, checkpoint);
+        for case in ["cutoff_some_invalid_1_5_99", "cutoff_all_invalid_1"] {
+            let options = options(golden.case(case), &Value::Null);
+            let error = golden.reranker.with_options(&options).unwrap_err().to_string();
+            assert_eq!(
+                error, "option cutoff_layers: 1 is not an exit of this model; its exits are layers 2 to 8",
+                "{checkpoint}, {case}"
+            );
+        }
+    }
+}
+
+/// As [`MINICPM_QUIRKS`], for a family whose reference sorts the layers it is given.
+const GEMMA2_QUIRKS: &[&str] =
+    &["cutoff_unsorted_8_3", "cutoff_duplicate_5_5", "cutoff_some_invalid_1_5_99", "cutoff_all_invalid_1"];
+
+#[test]
+fn gemma2_equals_the_reference() {
+    let golden = Golden::read("lightweight.json", "tiny-gemma2-lightweight-reranker");
+    let compared = golden.check(&Value::Null, 2e-4, GEMMA2_QUIRKS);
+    assert_eq!(compared, golden.cases.len() - GEMMA2_QUIRKS.len());
+}
+
+#[test]
+fn gemma2_with_attention_softcap_equals_the_reference_with_eager_attention() {
+    let golden = Golden::read("lightweight_eager.json", "tiny-gemma2-lightweight-reranker");
+    let compared = golden.check(&serde_json::json!({"attention_softcap": true}), 2e-4, GEMMA2_QUIRKS);
+    assert_eq!(compared, golden.cases.len() - GEMMA2_QUIRKS.len());
+}
+
+#[test]
+fn gemma2_cutoffs_come_in_the_order_asked() {
+    let golden = Golden::read("lightweight.json", "tiny-gemma2-lightweight-reranker");
+    let mut expected = rows(&golden.case("cutoff_unsorted_8_3")["scores_spec_f64"]);
+    expected.reverse();
+    let options = options(golden.case("cutoff_unsorted_8_3"), &Value::Null);
+    compare("[8, 3]", &golden.score(&options), &expected, 2e-4);
+}
+
+#[test]
+fn gemma2_by_layer_gives_each_layer_the_head_trained_for_it() {
+    // Asked for all layers at once the reference, too, pairs each with its own head.
+    let golden = Golden::read("lightweight.json", "tiny-gemma2-lightweight-reranker");
+    let all = rows(&golden.case("cutoff_all")["scores_spec_f64"]);
+    for (exit, expected) in all.iter().enumerate() {
+        let options = serde_json::json!({"cutoff_layers": exit + 2, "heads": "by_layer"});
+        let scores = golden.score(&ScoreOptions::from_json(&options).unwrap());
+        compare(&options.to_string(), &scores, std::slice::from_ref(expected), 2e-4);
+    }
 }
