@@ -4,16 +4,12 @@
 //! ids that the reference fed its model, the scores it returned, and the scores of an independent float64
 //! implementation (`scores_spec_f64`), which are the ones compared here. `tests/fixtures/reference` has the scripts.
 
-use std::path::{Path, PathBuf};
-
 use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::Float32Type;
 use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 use serde_json::{Map, Value};
 
-pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
+use crate::support::fixture;
 
 /// The recorded runs of one family.
 struct Golden {

@@ -1,4 +1,13 @@
 //! The integration tests, one binary.
 
+/// Checkpoints as they come: sharded, in half precision, linked, corrupt.
+mod checkpoint;
+/// What every family must do alike, whatever the layout, the batch or the order of its input.
+mod conformance;
 /// Every family against the scores of the reference library.
 mod golden;
+/// ONNX exports, ours and other people's.
+mod onnx;
+/// Scored record batch streams.
+mod stream;
+mod support;

@@ -153,10 +153,6 @@ impl Tensors {
         Ok(tensor)
     }
 
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
-    }
-
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tensor> {
         self.by_name.values()
     }
