@@ -1,5 +1,7 @@
 //! ONNX in and out: an exported model opens again and scores the same.
 
+use std::path::Path;
+
 use arrow::array::StringArray;
 use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 use serde_json::json;
@@ -59,16 +61,42 @@ fn exports_of_every_option_that_changes_the_graph_differ() {
     }
 }
 
-#[test]
-fn a_graph_with_other_inputs_is_refused_by_name() {
-    let folder = tempfile::tempdir().unwrap();
-    let exported = tempfile::tempdir().unwrap();
-    // A graph with token compression takes the lengths of the parts, which an encoder has not.
+/// An export with token compression: a graph that takes more than ids and mask.
+fn export_with_compression(folder: &Path) {
     let options = ScoreOptions::from_json(&json!({"compress_ratio": 2, "compress_layers": [3]})).unwrap();
-    open("tiny-gemma2-lightweight-reranker").with_options(&options).unwrap().export(exported.path()).unwrap();
+    open("tiny-gemma2-lightweight-reranker").with_options(&options).unwrap().export(folder).unwrap();
+}
+
+#[test]
+fn an_export_of_a_decoder_is_refused_since_its_options_are_unknown() {
+    let folder = tempfile::tempdir().unwrap();
+    export_with_compression(folder.path());
+    let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("CostWiseGemmaForCausalLM as model.onnx cannot be scored"), "{error}");
+}
+
+#[test]
+fn graphs_that_are_none_or_take_other_inputs_are_refused() {
+    let exported = tempfile::tempdir().unwrap();
+    export_with_compression(exported.path());
+    let folder = tempfile::tempdir().unwrap();
     copy("tiny-xlmr-reranker", folder.path());
     std::fs::remove_file(folder.path().join("model.safetensors")).unwrap();
+    std::fs::copy(exported.path().join("model.onnx.data"), folder.path().join("model.onnx.data")).unwrap();
+    let mut graph = std::fs::read(exported.path().join("model.onnx")).unwrap();
+    let load = || Reranker::open(folder.path(), &EngineOptions::default()).unwrap().load();
+
+    std::fs::write(folder.path().join("model.onnx"), &graph).unwrap();
+    assert!(load().is_ok(), "the graph itself must load");
+    // The same graph with one input by another name.
+    while let Some(at) = graph.windows(11).position(|bytes| bytes == b"tail_tokens") {
+        graph[at..at + 4].copy_from_slice(b"last");
+    }
+    std::fs::write(folder.path().join("model.onnx"), &graph).unwrap();
+    let error = load().unwrap_err().to_string();
+    assert!(error.contains("last_tokens; expected input_ids and attention_mask"), "{error}");
+
     std::fs::write(folder.path().join("model.onnx"), b"not a graph").unwrap();
-    let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap().load().unwrap_err().to_string();
+    let error = load().unwrap_err().to_string();
     assert!(error.contains("loading the graph"), "{error}");
 }

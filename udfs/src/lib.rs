@@ -15,7 +15,7 @@ mod text;
 
 pub use engine::{Device, EngineOptions, ScoreStats, set_environment};
 pub use error::{Error, Result};
-pub use models::Family;
+pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, ScoreOptions};
 pub use registry::ModelRegistry;
 pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};

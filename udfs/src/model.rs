@@ -1,6 +1,6 @@
 //! One opened checkpoint, and the engines that run its graphs.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -88,6 +88,17 @@ impl Model {
         })?);
         engines.insert(graph_options.clone(), Arc::clone(&engine));
         Ok(engine)
+    }
+
+    /// Parameters by the type they are stored in; empty for an ONNX export.
+    pub(crate) fn parameters(&self) -> BTreeMap<&'static str, u64> {
+        let mut parameters = BTreeMap::new();
+        if let Weights::Tensors(tensors) = &self.checkpoint.weights {
+            for tensor in tensors.iter() {
+                *parameters.entry(tensor.dtype.name()).or_default() += tensor.elements() as u64;
+            }
+        }
+        parameters
     }
 
     fn graph(&self, graph_options: &GraphOptions) -> Result<OnnxGraph> {

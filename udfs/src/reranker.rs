@@ -1,5 +1,6 @@
 //! The Arrow API: arrays in, scores out.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use arrow::datatypes::DataType;
 use crate::engine::{Cancel, Encoded, EngineOptions, WindowScores, texts};
 use crate::error::{Error, Result};
 use crate::model::Model;
-use crate::models::{Family, GraphOptions};
+use crate::models::{Family, GraphOptions, ModelShape};
 use crate::options::{Cutoffs, ScoreOptions};
 use crate::scores::Scores;
 use crate::text::PairEncoder;
@@ -99,6 +100,23 @@ impl Reranker {
     /// The model family, recognised from `config.json`.
     pub fn family(&self) -> Family {
         self.model.architecture().family()
+    }
+
+    /// The transformer's dimensions; `None` for an ONNX export, of which only the graph knows them.
+    pub fn shape(&self) -> Option<ModelShape> {
+        self.model.architecture().shape()
+    }
+
+    /// Number of parameters by the type they are stored in (`F32`, `F16`, `BF16`); empty for an ONNX export.
+    pub fn parameters(&self) -> BTreeMap<&'static str, u64> {
+        self.model.parameters()
+    }
+
+    /// Floating point operations for one pair of `tokens` tokens under the options in force: cutoff layers and
+    /// compression (as if all tokens were passage) included, embeddings and heads (below 1 %) left out. `None` for an
+    /// ONNX export.
+    pub fn pair_flops(&self, tokens: usize) -> Option<f64> {
+        self.shape().map(|shape| shape.pair_flops(&self.graph_options, tokens))
     }
 
     /// The options in force.
@@ -207,7 +225,7 @@ impl Reranker {
     }
 
     /// Writes the model with these options as a standard ONNX directory: `model.onnx`, `model.onnx.data`, tokenizer
-    /// and configuration. Other tools can run it, and [`Self::open`] opens it.
+    /// and configuration. Other tools can run it; of encoder families, [`Self::open`] opens it too.
     ///
     /// # Errors
     /// [`Error::Io`], or [`Error::Model`] if this is an ONNX export already.

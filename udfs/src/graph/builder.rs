@@ -220,11 +220,6 @@ pub(crate) struct ExternalData {
 }
 
 impl OnnxGraph {
-    /// The weights the graph refers to, by name.
-    pub(crate) fn weights(&self) -> &[Tensor] {
-        &self.weights
-    }
-
     /// The serialized model, pointing into the checkpoint's own files, and the folder they are relative to.
     pub(crate) fn in_place(&self) -> Result<(Vec<u8>, PathBuf)> {
         let files: BTreeSet<&Path> = self.weights.iter().map(|tensor| tensor.file.as_path()).collect();

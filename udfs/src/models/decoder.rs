@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::ModelShape;
+use super::exits::ExitLayers;
 use crate::checkpoint::{Config, Tensor, Tensors};
 use crate::error::Result;
 use crate::graph::{
@@ -106,6 +108,22 @@ impl Decoder {
             );
         }
         Ok(decoder)
+    }
+
+    pub(super) fn shape(&self, exits: Option<&ExitLayers>) -> ModelShape {
+        ModelShape {
+            layers: self.layers,
+            hidden: self.hidden,
+            intermediate: self.intermediate,
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            head_dim: self.variation.head_dim,
+            vocabulary: self.vocabulary,
+            // Rotary positions have no table that could end.
+            max_tokens: None,
+            mlp_matrices: 3,
+            exits: exits.map(|exits| (exits.first, exits.last, exits.step)),
+        }
     }
 
     pub(super) fn embeddings<'a>(&self, tensors: &'a Tensors) -> Result<&'a Tensor> {

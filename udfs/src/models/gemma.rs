@@ -3,7 +3,7 @@
 //! Reference: `GemmaForCausalLM` of transformers 4.46.3, as called by FlagEmbedding's `FlagLLMReranker`.
 
 use super::decoder::{Decoder, Variation};
-use super::{Architecture, Family, GraphOptions};
+use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear};
@@ -61,6 +61,10 @@ pub(super) fn activation(config: &Config) -> Result<Activation> {
 impl Architecture for Gemma {
     fn family(&self) -> Family {
         Family::Gemma
+    }
+
+    fn shape(&self) -> Option<ModelShape> {
+        Some(self.decoder.shape(None))
     }
 
     fn vocabulary(&self) -> Option<usize> {

@@ -13,7 +13,7 @@
 use super::decoder::{Compression, Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::gemma::activation;
-use super::{Architecture, Family, GraphOptions};
+use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};
 use crate::graph::{Attr, GraphBuilder, OnnxGraph};
@@ -89,6 +89,10 @@ impl Gemma2 {
 impl Architecture for Gemma2 {
     fn family(&self) -> Family {
         Family::Gemma2
+    }
+
+    fn shape(&self) -> Option<ModelShape> {
+        Some(self.decoder.shape(Some(&self.exits)))
     }
 
     fn vocabulary(&self) -> Option<usize> {

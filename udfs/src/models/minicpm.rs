@@ -5,7 +5,7 @@
 use super::decoder::{Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::gemma::PROMPT;
-use super::{Architecture, Family, GraphOptions};
+use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{Activation, Attr, GraphBuilder, OnnxGraph, linear};
@@ -57,6 +57,10 @@ impl MiniCpm {
 impl Architecture for MiniCpm {
     fn family(&self) -> Family {
         Family::MiniCpm
+    }
+
+    fn shape(&self) -> Option<ModelShape> {
+        Some(self.decoder.shape(Some(&self.exits)))
     }
 
     fn vocabulary(&self) -> Option<usize> {

@@ -10,6 +10,7 @@ mod gemma;
 mod gemma2;
 mod minicpm;
 mod onnx;
+mod shape;
 mod xlm_roberta;
 
 use std::fmt::Debug;
@@ -18,6 +19,7 @@ pub(crate) use decoder::Compression;
 pub(crate) use exits::Exit;
 pub use family::Family;
 pub(crate) use onnx::OnnxExport;
+pub use shape::ModelShape;
 
 use crate::checkpoint::{Checkpoint, Config, Tensors};
 use crate::error::Result;
@@ -28,6 +30,9 @@ use crate::text::{Recipe, Tokenizer};
 /// What a family knows about one checkpoint.
 pub(crate) trait Architecture: Debug + Send + Sync {
     fn family(&self) -> Family;
+
+    /// The transformer's dimensions; `None` if only the graph knows.
+    fn shape(&self) -> Option<ModelShape>;
 
     /// Size of the embedding table, which bounds the token ids; `None` if only the graph knows.
     fn vocabulary(&self) -> Option<usize>;

@@ -2,7 +2,7 @@
 //!
 //! The graph takes `input_ids` and `attention_mask`, `[batch, sequence]` i64, and gives `logits`, one per pair.
 
-use super::{Architecture, Family, GraphOptions};
+use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};
 use crate::graph::OnnxGraph;
@@ -27,7 +27,15 @@ impl Default for OnnxExport {
 }
 
 impl OnnxExport {
+    /// # Errors
+    /// [`Error::Checkpoint`] for a decoder: its graph does not say which cutoffs, compression and prompt it was made
+    /// for, so that options could be ignored without anybody noticing.
     pub(super) fn read(config: &Config) -> Result<Self> {
+        if let Some(decoder) = config.architecture().filter(|architecture| architecture.ends_with("ForCausalLM")) {
+            return Err(config.error(format!(
+                "{decoder} as model.onnx cannot be scored; open the checkpoint with its safetensors instead"
+            )));
+        }
         let pad_id = config.optional_id("pad_token_id")?.unwrap_or(DEFAULT_PAD_ID);
         let positions = config.optional_count("max_position_embeddings")?;
         Ok(Self {
@@ -41,6 +49,10 @@ impl OnnxExport {
 impl Architecture for OnnxExport {
     fn family(&self) -> Family {
         Family::M3
+    }
+
+    fn shape(&self) -> Option<ModelShape> {
+        None
     }
 
     fn vocabulary(&self) -> Option<usize> {

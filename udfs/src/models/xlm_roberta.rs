@@ -3,7 +3,7 @@
 //! Reference: `XLMRobertaForSequenceClassification` of transformers 4.46.3 with one label, as called by
 //! FlagEmbedding's `FlagReranker`.
 
-use super::{Architecture, Family, GraphOptions};
+use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{
@@ -166,6 +166,21 @@ impl XlmRoberta {
 impl Architecture for XlmRoberta {
     fn family(&self) -> Family {
         Family::M3
+    }
+
+    fn shape(&self) -> Option<ModelShape> {
+        Some(ModelShape {
+            layers: self.layers,
+            hidden: self.hidden,
+            intermediate: self.intermediate,
+            heads: self.heads,
+            kv_heads: self.heads,
+            head_dim: self.hidden / self.heads,
+            vocabulary: self.vocabulary,
+            max_tokens: Some(self.max_tokens()),
+            mlp_matrices: 2,
+            exits: None,
+        })
     }
 
     fn vocabulary(&self) -> Option<usize> {
