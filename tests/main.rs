@@ -1,5 +1,7 @@
 //! The integration tests, one binary.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 /// Checkpoints as they come: sharded, in half precision, linked, corrupt.
 mod checkpoint;
 /// What every family must do alike, whatever the layout, the batch or the order of its input.

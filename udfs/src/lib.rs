@@ -13,7 +13,7 @@ mod scores;
 mod stream;
 mod text;
 
-pub use engine::{Device, EngineOptions, ScoreStats, set_environment};
+pub use engine::{Device, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
 pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, ScoreOptions};

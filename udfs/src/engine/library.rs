@@ -34,8 +34,13 @@ pub fn set_environment(environment: Environment) -> Result<()> {
     })
 }
 
-/// The process's environment, loading the library on first use.
-pub(crate) fn environment() -> Result<&'static Environment> {
+/// The process's ONNX Runtime environment: the host's own, or one made by finding and loading the library.
+///
+/// A host that runs other models in the same process shares this one, since there can be no second.
+///
+/// # Errors
+/// [`Error::Library`] if ONNX Runtime is not found or too old, with where it was looked for and how to get it.
+pub fn environment() -> Result<&'static Environment> {
     static LOADING: Mutex<()> = Mutex::new(());
 
     // A failed attempt leaves nothing behind, so that a later call can succeed.

@@ -19,7 +19,7 @@ mod window;
 mod worker;
 
 pub use device::Device;
-pub use library::set_environment;
+pub use library::{environment, set_environment};
 pub(crate) use session::Program;
 pub use stats::ScoreStats;
 pub(crate) use texts::texts;

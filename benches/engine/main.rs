@@ -1,0 +1,67 @@
+//! What the engine adds to the model's own work, and how that work follows the options.
+//!
+//! One target with a module per question, since a target each would mean a link each:
+//!
+//! ```text
+//! cargo bench --bench engine -- overhead DIR            engine and job against a bare ONNX Runtime loop
+//! cargo bench --bench engine -- options DIR JSON JSON   options against each other
+//! cargo bench --bench engine -- open DIR                seconds and memory to open a checkpoint
+//! ```
+//!
+//! Checkpoints of any shape come from `benches/make_checkpoint.py`. Runs alternate, and medians are compared.
+
+mod open;
+mod options;
+mod overhead;
+mod support;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+struct Args {
+    #[command(subcommand)]
+    question: Question,
+    /// Passed by cargo.
+    #[arg(long, global = true, hide = true)]
+    bench: bool,
+}
+
+#[derive(Subcommand)]
+enum Question {
+    /// Pairs a second of a bare session, of the engine, and of `rerank run` as a process.
+    Overhead {
+        checkpoint: PathBuf,
+        /// Rows of the table, repeated if there are fewer.
+        #[arg(long, default_value_t = 1000)]
+        rows: usize,
+        #[arg(long, default_value_t = 3)]
+        repeats: usize,
+    },
+    /// Seconds for the same pairs under each of several option sets.
+    Options {
+        checkpoint: PathBuf,
+        /// Option sets as JSON objects; the first is what the others are compared with.
+        #[arg(required = true)]
+        options: Vec<String>,
+        #[arg(long, default_value_t = 64)]
+        rows: usize,
+        #[arg(long, default_value_t = 3)]
+        repeats: usize,
+    },
+    /// Seconds and peak memory to open a checkpoint and score a few pairs.
+    Open {
+        checkpoint: PathBuf,
+        #[arg(long, default_value_t = 4)]
+        rows: usize,
+    },
+}
+
+fn main() -> anyhow::Result<()> {
+    match Args::parse().question {
+        Question::Overhead { checkpoint, rows, repeats } => overhead::run(&checkpoint, rows, repeats),
+        Question::Options { checkpoint, options, rows, repeats } => options::run(&checkpoint, &options, rows, repeats),
+        Question::Open { checkpoint, rows } => open::run(&checkpoint, rows),
+    }
+}
