@@ -176,7 +176,7 @@ impl Reranker {
                 && let Some((index, (queries, passages))) = submit.next()
             {
                 let results = results.clone();
-                self.submit(queries, passages, cancel.0.clone(), move |result| {
+                self.submit(vec![(queries, passages)], cancel.0.clone(), move |result| {
                     // The receiver is gone only if an earlier window failed.
                     drop(results.send((index, result)));
                 });
@@ -202,12 +202,27 @@ impl Reranker {
         queries: ArrayRef,
         passages: ArrayRef,
     ) -> impl Future<Output = Result<Scores>> + Send + use<> {
+        self.score_pieces_async(vec![(queries, passages)])
+    }
+
+    /// As [`Self::score_rows_async`] for rows that come in several pieces, queries and passages of each: one window,
+    /// without putting the columns together. Pieces may differ in layout.
+    ///
+    /// # Errors
+    /// As [`Self::score_rows`].
+    pub fn score_pieces_async(
+        &self,
+        pieces: Vec<(ArrayRef, ArrayRef)>,
+    ) -> impl Future<Output = Result<Scores>> + Send + use<> {
         let reranker = self.clone();
         async move {
-            check_lengths(queries.as_ref(), passages.as_ref())?;
+            for (queries, passages) in &pieces {
+                check_lengths(queries.as_ref(), passages.as_ref())?;
+            }
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let cancel = CancelOnDrop::default();
-            reranker.submit(queries, passages, cancel.0.clone(), move |result| drop(sender.send(result)));
+            // The receiver is gone only if nobody waits any more.
+            reranker.submit(pieces, cancel.0.clone(), move |result| drop(sender.send(result)));
             let window = receiver.await.map_err(|_| Error::Stopped)??;
             Ok(reranker.scores(vec![window]))
         }
@@ -253,13 +268,12 @@ impl Reranker {
     /// Encodes a window on rayon's pool and hands it to the engine.
     fn submit(
         &self,
-        queries: ArrayRef,
-        passages: ArrayRef,
+        pieces: Vec<(ArrayRef, ArrayRef)>,
         cancel: Cancel,
         on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
     ) {
         let reranker = self.clone();
-        rayon::spawn(move || match reranker.encode(queries.as_ref(), passages.as_ref()) {
+        rayon::spawn(move || match reranker.encode(&pieces) {
             Err(error) => on_done(Err(error)),
             Ok(encoded) => match reranker.model.engine(&reranker.graph_options) {
                 Err(error) => on_done(Err(error)),
@@ -268,9 +282,12 @@ impl Reranker {
         });
     }
 
-    fn encode(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Encoded> {
-        let queries = texts("query", queries)?;
-        let passages = texts("passage", passages)?;
+    fn encode(&self, pieces: &[(ArrayRef, ArrayRef)]) -> Result<Encoded> {
+        let (mut queries, mut passages) = (Vec::new(), Vec::new());
+        for (query, passage) in pieces {
+            queries.extend(texts("query", query.as_ref())?);
+            passages.extend(texts("passage", passage.as_ref())?);
+        }
         Ok(Encoded::new(&self.encoder, &self.model.tokenizer, &queries, &passages))
     }
 }

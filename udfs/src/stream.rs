@@ -3,8 +3,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef};
-use arrow::compute::concat;
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
@@ -131,14 +129,14 @@ impl Reranker {
 
     async fn score_window(self, window: Result<Vec<RecordBatch>>, columns: PairColumns) -> Result<ScoredRows> {
         let batches = window?;
-        let mut queries = Vec::with_capacity(batches.len());
-        let mut passages = Vec::with_capacity(batches.len());
-        for batch in &batches {
-            let (query, passage) = columns.indices(batch.schema_ref())?;
-            queries.push(Arc::clone(batch.column(query)));
-            passages.push(Arc::clone(batch.column(passage)));
-        }
-        let scores = self.score_rows_async(concatenate(&queries)?, concatenate(&passages)?).await?;
+        let pieces = batches
+            .iter()
+            .map(|batch| {
+                let (query, passage) = columns.indices(batch.schema_ref())?;
+                Ok((Arc::clone(batch.column(query)), Arc::clone(batch.column(passage))))
+            })
+            .collect::<Result<_>>()?;
+        let scores = self.score_pieces_async(pieces).await?;
         Ok(ScoredRows { batches, scores })
     }
 
@@ -158,14 +156,6 @@ impl Reranker {
                 RecordBatch::try_new(schema, columns).map_err(|source| Error::Arrow { source })
             })
             .collect()
-    }
-}
-
-fn concatenate(arrays: &[ArrayRef]) -> Result<ArrayRef> {
-    match arrays {
-        [one] => Ok(Arc::clone(one)),
-        several => concat(&several.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())
-            .map_err(|source| Error::Arrow { source }),
     }
 }
 
@@ -237,7 +227,7 @@ impl Gathering {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::Int32Array;
+    use arrow::array::{ArrayRef, Int32Array};
     use futures::executor::block_on_stream;
 
     use super::*;
