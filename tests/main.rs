@@ -1,4 +1,15 @@
-//! One binary for all integration tests, so that they link once.
+//! The integration tests, one binary.
 
-// The command line program, as a process.
+/// Checkpoints as they come: sharded, in half precision, linked, corrupt.
+mod checkpoint;
+/// The command line program, as a process.
 mod cli;
+/// What every family must do alike, whatever the layout, the batch or the order of its input.
+mod conformance;
+/// Every family against the scores of the reference library.
+mod golden;
+/// ONNX exports, ours and other people's.
+mod onnx;
+/// Scored record batch streams.
+mod stream;
+mod support;

@@ -61,6 +61,13 @@ pub enum Error {
         message: String,
     },
 
+    /// Arrow data could not be read or put together.
+    #[error("{source}")]
+    Arrow {
+        /// Arrow's own error.
+        source: arrow::error::ArrowError,
+    },
+
     /// The execution device was asked for and cannot be used.
     #[error("device {device}: {message}")]
     Device {

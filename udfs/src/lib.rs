@@ -10,6 +10,7 @@ mod options;
 mod registry;
 mod reranker;
 mod scores;
+mod stream;
 mod text;
 
 pub use engine::{Device, EngineOptions, ScoreStats, set_environment};
@@ -19,3 +20,4 @@ pub use options::{Cutoffs, Heads, OPTION_NAMES, ScoreOptions};
 pub use registry::ModelRegistry;
 pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};
 pub use scores::Scores;
+pub use stream::{PairColumns, ScoredRows};

@@ -59,7 +59,8 @@ impl Model {
     /// # Errors
     /// [`Error::Option`].
     pub(crate) fn resolve(&self, options: &ScoreOptions) -> Result<(PairEncoder, GraphOptions)> {
-        options.check_allowed(self.architecture.family().name(), self.architecture.options())?;
+        let family = self.architecture.family();
+        options.check_allowed(family.name(), family.options())?;
         let graph_options = self.architecture.graph_options(options)?;
         let recipe = self.architecture.recipe(&self.tokenizer)?;
         Ok((PairEncoder::new(recipe, &self.tokenizer, options)?, graph_options))
@@ -91,7 +92,7 @@ impl Model {
 
     fn graph(&self, graph_options: &GraphOptions) -> Result<OnnxGraph> {
         match &self.checkpoint.weights {
-            Weights::Tensors(tensors) => self.architecture.graph(tensors, graph_options),
+            Weights::Tensors(tensors) => self.architecture.graph(tensors, &self.tokenizer, graph_options),
             Weights::Onnx(file) => {
                 Err(Error::model(file.display().to_string(), "it is an ONNX graph already; copy its files instead"))
             }

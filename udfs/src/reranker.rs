@@ -195,6 +195,17 @@ impl Reranker {
         }
     }
 
+    /// The token ids that the model is fed for a pair, without padding.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a text cannot be tokenized.
+    pub fn token_ids(&self, query: &str, passage: &str) -> Result<Vec<u32>> {
+        let tokenizer = &self.model.tokenizer;
+        let query = self.encoder.query(tokenizer, query).map_err(|e| Error::input(format!("query {e}")))?;
+        let passage = self.encoder.passage(tokenizer, passage).map_err(|e| Error::input(format!("passage {e}")))?;
+        Ok(self.encoder.pair(&query, &passage).ids.into_vec())
+    }
+
     /// Writes the model with these options as a standard ONNX directory: `model.onnx`, `model.onnx.data`, tokenizer
     /// and configuration. Other tools can run it, and [`Self::open`] opens it.
     ///

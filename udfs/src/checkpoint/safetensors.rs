@@ -66,13 +66,19 @@ impl Tensor {
         self.elements() as u64 * self.dtype.bytes() as u64
     }
 
-    /// Row `index` of a matrix, as a vector: its bytes are consecutive.
+    /// Row `index` of a matrix, as a vector.
     pub(crate) fn row(&self, index: usize) -> Self {
+        let row = self.row_matrix(index);
+        Self { shape: vec![row.elements()], ..row }
+    }
+
+    /// Row `index` of a matrix, as a matrix of one row: its bytes are consecutive.
+    pub(crate) fn row_matrix(&self, index: usize) -> Self {
         debug_assert!(self.shape.len() == 2 && index < self.shape[0], "row {index} of {:?}", self.shape);
         let columns = self.shape[1];
         Self {
             name: format!("{}[{index}]", self.name),
-            shape: vec![columns],
+            shape: vec![1, columns],
             offset_bytes: self.offset_bytes + (index * columns * self.dtype.bytes()) as u64,
             ..self.clone()
         }
@@ -145,10 +151,6 @@ impl Tensors {
             ));
         }
         Ok(tensor)
-    }
-
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        self.by_name.contains_key(name)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Tensor> {

@@ -10,7 +10,7 @@ use ort::value::{TensorElementType, TensorRef};
 
 use super::{Device, EngineOptions, library};
 use crate::error::{Error, Result};
-use crate::graph::OnnxGraph;
+use crate::graph::{HEAD_TOKENS, OnnxGraph, TAIL_TOKENS};
 use crate::text::EncodedPair;
 
 /// What a session runs.
@@ -31,8 +31,37 @@ pub(crate) struct Session {
     /// Scores per pair.
     columns: usize,
     logits_type: TensorElementType,
+    /// Whether the graph compresses tokens, and so needs to know which.
+    compresses: bool,
+    feed: Feed,
+}
+
+/// Buffers of a batch's inputs, kept from one batch to the next.
+#[derive(Debug, Default)]
+struct Feed {
     ids: Vec<i64>,
     mask: Vec<i64>,
+    head_tokens: Vec<i64>,
+    tail_tokens: Vec<i64>,
+}
+
+impl Feed {
+    /// Lays out `pairs`, right-padded with `pad_id` to `padded_tokens`.
+    fn fill<'a>(&mut self, pairs: impl Iterator<Item = &'a EncodedPair>, padded_tokens: usize, pad_id: i64) {
+        let Self { ids, mask, head_tokens, tail_tokens } = self;
+        for buffer in [&mut *ids, mask, head_tokens, tail_tokens] {
+            buffer.clear();
+        }
+        for (row, pair) in pairs.enumerate() {
+            let end = (row + 1) * padded_tokens;
+            ids.extend(pair.ids.iter().map(|&id| i64::from(id)));
+            mask.resize(ids.len(), 1);
+            ids.resize(end, pad_id);
+            mask.resize(end, 0);
+            head_tokens.push(i64::from(pair.head_tokens));
+            tail_tokens.push(i64::from(pair.tail_tokens));
+        }
+    }
 }
 
 impl Session {
@@ -69,15 +98,15 @@ impl Session {
         }
         .map_err(|e| fail("loading the graph", e))?;
 
-        let logits_type = check_interface(&inner, model)?;
+        let (compresses, logits_type) = check_interface(&inner, model)?;
         Ok(Self {
             inner,
             model: model.to_owned(),
             pad_id: i64::from(pad_id),
             columns,
             logits_type,
-            ids: Vec::new(),
-            mask: Vec::new(),
+            compresses,
+            feed: Feed::default(),
         })
     }
 
@@ -91,25 +120,24 @@ impl Session {
         padded_tokens: usize,
     ) -> Result<Vec<f32>> {
         let size = pairs.len();
-        self.ids.clear();
-        self.mask.clear();
-        for (row, pair) in pairs.enumerate() {
-            let end = (row + 1) * padded_tokens;
-            self.ids.extend(pair.ids.iter().map(|&id| i64::from(id)));
-            self.mask.resize(self.ids.len(), 1);
-            self.ids.resize(end, self.pad_id);
-            self.mask.resize(end, 0);
-        }
+        self.feed.fill(pairs, padded_tokens, self.pad_id);
 
-        let shape = [size, padded_tokens];
         let fail = |source| Error::Runtime {
             model: self.model.clone(),
             action: format!("scoring {size} pairs of {padded_tokens} tokens"),
             source,
         };
-        let ids = TensorRef::from_array_view((shape, self.ids.as_slice())).map_err(fail)?;
-        let mask = TensorRef::from_array_view((shape, self.mask.as_slice())).map_err(fail)?;
-        let outputs = self.inner.run(ort::inputs!["input_ids" => ids, "attention_mask" => mask]).map_err(fail)?;
+        let Feed { ids, mask, head_tokens, tail_tokens } = &self.feed;
+        let shape = [size, padded_tokens];
+        let tensor = |values| TensorRef::from_array_view((shape, values)).map_err(fail);
+        let mut inputs = ort::inputs!["input_ids" => tensor(ids.as_slice())?, "attention_mask" => tensor(mask)?];
+        if self.compresses {
+            let tensor = |values| TensorRef::from_array_view(([size], values)).map_err(fail);
+            inputs.extend(
+                ort::inputs![HEAD_TOKENS => tensor(head_tokens.as_slice())?, TAIL_TOKENS => tensor(tail_tokens)?],
+            );
+        }
+        let outputs = self.inner.run(inputs).map_err(fail)?;
         let logits = &outputs["logits"];
         let values: Vec<f32> = match self.logits_type {
             TensorElementType::Float16 => {
@@ -180,14 +208,15 @@ fn device_remedy(device: Device, source: &ort::Error) -> String {
     }
 }
 
-/// A model must take what is fed and give what is read.
-fn check_interface(session: &OrtSession, model: &str) -> Result<TensorElementType> {
+/// A model must take what is fed and give what is read. Returns whether it compresses tokens, and its logits' type.
+fn check_interface(session: &OrtSession, model: &str) -> Result<(bool, TensorElementType)> {
     let inputs: Vec<&str> = session.inputs().iter().map(ort::value::Outlet::name).collect();
-    let expected = ["input_ids", "attention_mask"];
-    if inputs.len() != expected.len() || expected.iter().any(|name| !inputs.contains(name)) {
+    let takes = |names: &[&str]| names.iter().all(|name| inputs.contains(name));
+    let compresses = takes(&[HEAD_TOKENS, TAIL_TOKENS]);
+    if !takes(&["input_ids", "attention_mask"]) || inputs.len() != if compresses { 4 } else { 2 } {
         return Err(Error::model(
             model,
-            format!("its ONNX inputs are {}; expected exactly {}", inputs.join(", "), expected.join(" and ")),
+            format!("its ONNX inputs are {}; expected input_ids and attention_mask", inputs.join(", ")),
         ));
     }
     let logits = session.outputs().iter().find(|output| output.name() == "logits").ok_or_else(|| {
@@ -195,7 +224,7 @@ fn check_interface(session: &OrtSession, model: &str) -> Result<TensorElementTyp
         Error::model(model, format!("its ONNX outputs are {}; expected one called logits", outputs.join(", ")))
     })?;
     match logits.dtype().tensor_type() {
-        Some(ty @ (TensorElementType::Float32 | TensorElementType::Float16)) => Ok(ty),
+        Some(ty @ (TensorElementType::Float32 | TensorElementType::Float16)) => Ok((compresses, ty)),
         other => Err(Error::model(model, format!("its logits are {other:?}; expected a Float32 or Float16 tensor"))),
     }
 }

@@ -1,6 +1,6 @@
 //! Collects nodes and initializers into an ONNX graph.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use prost::Message;
@@ -37,7 +37,8 @@ pub(crate) enum Attr {
     Float(f32),
 }
 
-/// Builds one graph. Operators are named after what they are; values are named after the node that made them.
+/// Builds one graph. Values are named after the node that made them, nodes after their operator. Asking twice for the
+/// same operator on the same operands gives the same value, so that a layer can ask for what it needs where it needs it.
 #[derive(Debug, Default)]
 pub(crate) struct GraphBuilder {
     nodes: Vec<Node>,
@@ -47,8 +48,8 @@ pub(crate) struct GraphBuilder {
     constants: BTreeMap<String, TensorProto>,
     /// Weights, by the name of the tensor they come from.
     weights: BTreeMap<String, Tensor>,
-    /// Values of weights already made usable, by the name of their tensor.
-    loaded: BTreeMap<String, Value>,
+    /// The output names of each distinct computation.
+    computed: HashMap<String, Vec<String>>,
 }
 
 impl GraphBuilder {
@@ -73,41 +74,82 @@ impl GraphBuilder {
 
     /// A standard ONNX operator with one output.
     pub(crate) fn op(&mut self, op_type: &str, inputs: &[&Value], attributes: &[(&str, Attr)]) -> Value {
-        self.node("", op_type, inputs, attributes)
+        let [value] = self.node("", op_type, inputs, attributes, [0]);
+        value
     }
 
     /// One of ONNX Runtime's own operators, of which the first output is used.
     pub(crate) fn ms_op(&mut self, op_type: &str, inputs: &[&Value], attributes: &[(&str, Attr)]) -> Value {
-        self.node("com.microsoft", op_type, inputs, attributes)
+        let [value] = self.node("com.microsoft", op_type, inputs, attributes, [0]);
+        value
     }
 
-    fn node(&mut self, domain: &str, op_type: &str, inputs: &[&Value], attributes: &[(&str, Attr)]) -> Value {
-        let name = format!("{op_type}_{}", self.nodes.len());
-        self.nodes.push(Node {
-            input: inputs.iter().map(|value| value.0.clone()).collect(),
-            output: vec![name.clone()],
-            name: name.clone(),
-            op_type: op_type.to_owned(),
-            attribute: attributes.iter().map(|(name, value)| attribute(name, *value)).collect(),
-            domain: domain.to_owned(),
-        });
-        Value(name)
+    /// One of ONNX Runtime's own operators, of which the outputs at `positions` (ascending) are used.
+    pub(crate) fn ms_op_outputs<const N: usize>(
+        &mut self,
+        op_type: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attr)],
+        positions: [usize; N],
+    ) -> [Value; N] {
+        self.node("com.microsoft", op_type, inputs, attributes, positions)
+    }
+
+    fn node<const N: usize>(
+        &mut self,
+        domain: &str,
+        op_type: &str,
+        inputs: &[&Value],
+        attributes: &[(&str, Attr)],
+        positions: [usize; N],
+    ) -> [Value; N] {
+        let operands: Vec<&str> = inputs.iter().map(|value| value.0.as_str()).collect();
+        let key = format!("{domain}.{op_type}{operands:?}{attributes:?}{positions:?}");
+        let outputs = if let Some(outputs) = self.computed.get(&key) {
+            outputs.clone()
+        } else {
+            let name = format!("{op_type}_{}", self.nodes.len());
+            let last = positions.iter().max().copied().unwrap_or(0);
+            let outputs: Vec<String> = (0..=last)
+                .map(|position| match position {
+                    0 if positions.contains(&0) => name.clone(),
+                    _ if positions.contains(&position) => format!("{name}:{position}"),
+                    _ => String::new(),
+                })
+                .collect();
+            self.nodes.push(Node {
+                input: operands.into_iter().map(str::to_owned).collect(),
+                output: outputs.clone(),
+                name,
+                op_type: op_type.to_owned(),
+                attribute: attributes.iter().map(|(name, value)| attribute(name, *value)).collect(),
+                domain: domain.to_owned(),
+            });
+            self.computed.insert(key, outputs.clone());
+            outputs
+        };
+        positions.map(|position| Value(outputs[position].clone()))
     }
 
     /// The weights of `tensor` as f32. Stored half-precision weights are cast in the graph: ONNX Runtime folds the
     /// cast while it loads, so that no converted copy is written anywhere.
     pub(crate) fn weight(&mut self, tensor: &Tensor) -> Value {
-        if let Some(value) = self.loaded.get(&tensor.name) {
-            return value.clone();
+        let stored = self.stored(tensor);
+        self.widen(&stored, tensor.dtype)
+    }
+
+    /// The weights of `tensor` in the type they are stored in.
+    pub(crate) fn stored(&mut self, tensor: &Tensor) -> Value {
+        self.weights.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
+        Value(tensor.name.clone())
+    }
+
+    /// `value`, which is of a stored type, as f32.
+    pub(crate) fn widen(&mut self, value: &Value, from: DType) -> Value {
+        match from {
+            DType::F32 => value.clone(),
+            DType::F16 | DType::BF16 => self.cast(value, DataType::Float),
         }
-        let stored = Value(tensor.name.clone());
-        self.weights.insert(tensor.name.clone(), tensor.clone());
-        let value = match tensor.dtype {
-            DType::F32 => stored,
-            DType::F16 | DType::BF16 => self.cast(&stored, DataType::Float),
-        };
-        self.loaded.insert(tensor.name.clone(), value.clone());
-        value
     }
 
     pub(crate) fn cast(&mut self, value: &Value, to: DataType) -> Value {

@@ -9,40 +9,83 @@ use super::proto::DataType;
 use crate::checkpoint::{Tensor, Tensors};
 use crate::error::Result;
 
-/// What every model is fed, and what all its layers need to know about it.
-pub(crate) struct Inputs {
-    /// Token ids, `[batch, sequence]`, right-padded.
-    pub(crate) ids: Value,
-    /// Real tokens per row, i32 `[batch]`.
+/// A batch of right-padded sequences: what layers need to know besides the activations.
+#[derive(Debug, Clone)]
+pub(crate) struct Sequences {
+    /// Real tokens of each row, i64 `[batch]`.
     pub(crate) lengths: Value,
     /// The shape `[batch, sequence, -1]`.
-    pub(crate) batch_shape: Value,
+    pub(crate) shape: Value,
 }
 
-impl Inputs {
-    /// Declares `input_ids` and `attention_mask`. Only the mask's row sums are used: padding is on the right.
-    pub(crate) fn declare(g: &mut GraphBuilder) -> Self {
-        let ids = g.input("input_ids", DataType::Int64, &["batch", "sequence"]);
-        let mask = g.input("attention_mask", DataType::Int64, &["batch", "sequence"]);
-        let last_axis = g.ints(&[1]);
-        let lengths = g.op("ReduceSum", &[&mask, &last_axis], &[("keepdims", Attr::Int(0))]);
-        let lengths = g.cast(&lengths, DataType::Int32);
-        let shape = g.op("Shape", &[&ids], &[]);
-        let rest = g.ints(&[-1]);
-        let batch_shape = g.op("Concat", &[&shape, &rest], &[("axis", Attr::Int(0))]);
-        Self { ids, lengths, batch_shape }
+impl Sequences {
+    /// Real tokens of each row, i32 `[batch]`.
+    pub(crate) fn lengths_i32(&self, g: &mut GraphBuilder) -> Value {
+        g.cast(&self.lengths, DataType::Int32)
+    }
+
+    /// Padded tokens of a row, a scalar.
+    pub(crate) fn padded(&self, g: &mut GraphBuilder) -> Value {
+        let sequence = g.int(1);
+        g.op("Gather", &[&self.shape, &sequence], &[])
+    }
+
+    /// The positions 0, 1, ... of a row, i64 `[sequence]`.
+    pub(crate) fn positions(&self, g: &mut GraphBuilder) -> Value {
+        let (start, end, step) = (g.int(0), self.padded(g), g.int(1));
+        g.op("Range", &[&start, &end, &step], &[])
+    }
+
+    /// Position of each row's last real token, i64 `[batch, 1]`.
+    pub(crate) fn last_positions(&self, g: &mut GraphBuilder) -> Value {
+        let one = g.int(1);
+        let last = g.op("Sub", &[&self.lengths, &one], &[]);
+        unsqueeze(g, &last, &[1])
     }
 
     /// `[tokens, hidden]` to `[batch, sequence, hidden]`.
     pub(crate) fn per_batch(&self, g: &mut GraphBuilder, tokens: &Value) -> Value {
-        g.op("Reshape", &[tokens, &self.batch_shape], &[])
+        g.op("Reshape", &[tokens, &self.shape], &[])
     }
+
+    /// The rows' last real tokens: `[tokens, hidden]` to `[batch, hidden]`.
+    pub(crate) fn last_tokens(&self, g: &mut GraphBuilder, tokens: &Value) -> Value {
+        let batch = self.per_batch(g, tokens);
+        let last = self.last_positions(g);
+        g.op("GatherND", &[&batch, &last], &[("batch_dims", Attr::Int(1))])
+    }
+}
+
+/// Declares `input_ids` and `attention_mask`, both i64 `[batch, sequence]`. Padding is on the right, so that only the
+/// mask's row sums matter. Returns the ids with them.
+pub(crate) fn declare_inputs(g: &mut GraphBuilder) -> (Value, Sequences) {
+    let ids = g.input("input_ids", DataType::Int64, &["batch", "sequence"]);
+    let mask = g.input("attention_mask", DataType::Int64, &["batch", "sequence"]);
+    let sequence_axis = g.ints(&[1]);
+    let lengths = g.op("ReduceSum", &[&mask, &sequence_axis], &[("keepdims", Attr::Int(0))]);
+    let shape = g.op("Shape", &[&ids], &[]);
+    let rest = g.ints(&[-1]);
+    let shape = g.op("Concat", &[&shape, &rest], &[("axis", Attr::Int(0))]);
+    (ids, Sequences { lengths, shape })
 }
 
 /// `[batch, sequence, hidden]` to `[tokens, hidden]`.
 pub(crate) fn per_token(g: &mut GraphBuilder, batch: &Value, hidden: usize) -> Value {
     let shape = g.ints(&[-1, hidden as i64]);
     g.op("Reshape", &[batch, &shape], &[])
+}
+
+/// New dimensions of size 1 at `axes`.
+pub(crate) fn unsqueeze(g: &mut GraphBuilder, value: &Value, axes: &[i64]) -> Value {
+    let axes = g.ints(axes);
+    g.op("Unsqueeze", &[value, &axes], &[])
+}
+
+/// Rows of an embedding table. Of a half-precision table only the rows are widened, never the table.
+pub(crate) fn embedding(g: &mut GraphBuilder, table: &Tensor, ids: &Value) -> Value {
+    let stored = g.stored(table);
+    let rows = g.op("Gather", &[&stored, ids], &[]);
+    g.widen(&rows, table.dtype)
 }
 
 /// `x · weightᵀ + bias` on `[rows, in]`.
@@ -58,14 +101,20 @@ pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Opt
     }
 }
 
-/// Scale and shift of a layer normalisation.
-pub(crate) struct Norm<'a> {
-    pub(crate) weight: &'a Tensor,
-    pub(crate) bias: &'a Tensor,
-    pub(crate) eps: f64,
+/// `scale * x · weightᵀ` on `[rows, in]`.
+pub(crate) fn scaled_linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, scale: f32) -> Value {
+    let weight = g.weight(weight);
+    g.op("Gemm", &[x, &weight], &[("transB", Attr::Int(1)), ("alpha", Attr::Float(scale))])
 }
 
-impl<'a> Norm<'a> {
+/// Scale and shift of a layer normalisation.
+pub(crate) struct LayerNorm<'a> {
+    weight: &'a Tensor,
+    bias: &'a Tensor,
+    eps: f64,
+}
+
+impl<'a> LayerNorm<'a> {
     /// The tensors `name.weight` and `name.bias`, each `[hidden]`.
     pub(crate) fn named(tensors: &'a Tensors, name: &str, hidden: usize, eps: f64) -> Result<Self> {
         Ok(Self {
@@ -74,17 +123,199 @@ impl<'a> Norm<'a> {
             eps,
         })
     }
+
+    /// `layer_norm(x + residual + bias)`, one fused operator; `bias` is the one of the projection that made `x`.
+    pub(crate) fn of_sum(&self, g: &mut GraphBuilder, x: &Value, residual: &Value, bias: &Tensor) -> Value {
+        let (weight, shift, bias) = (g.weight(self.weight), g.weight(self.bias), g.weight(bias));
+        let eps = [("epsilon", Attr::Float(self.eps as f32))];
+        g.ms_op("SkipLayerNormalization", &[x, residual, &weight, &shift, &bias], &eps)
+    }
 }
 
-/// `layer_norm(x + residual + bias)`, one fused operator; `bias` is the one of the projection that made `x`.
-pub(crate) fn layer_norm_residual(
-    g: &mut GraphBuilder,
-    x: &Value,
-    residual: &Value,
-    bias: &Tensor,
-    norm: &Norm<'_>,
-) -> Value {
-    let (weight, shift, bias) = (g.weight(norm.weight), g.weight(norm.bias), g.weight(bias));
-    let eps = [("epsilon", Attr::Float(norm.eps as f32))];
-    g.ms_op("SkipLayerNormalization", &[x, residual, &weight, &shift, &bias], &eps)
+/// A root mean square normalisation: `x / sqrt(mean(x²) + eps) * weight`.
+pub(crate) struct RmsNorm<'a> {
+    pub(crate) weight: &'a Tensor,
+    pub(crate) eps: f64,
+    /// Gemma stores `weight - 1`.
+    pub(crate) plus_one: bool,
+}
+
+impl RmsNorm<'_> {
+    fn scale(&self, g: &mut GraphBuilder) -> Value {
+        let weight = g.weight(self.weight);
+        if !self.plus_one {
+            return weight;
+        }
+        // Folded by ONNX Runtime while it loads.
+        let one = g.float(1.0);
+        g.op("Add", &[&weight, &one], &[])
+    }
+
+    pub(crate) fn of(&self, g: &mut GraphBuilder, x: &Value) -> Value {
+        let scale = self.scale(g);
+        let attributes = [("epsilon", Attr::Float(self.eps as f32)), ("axis", Attr::Int(-1))];
+        g.op("RMSNormalization", &[x, &scale], &attributes)
+    }
+
+    /// The normalised `x + residual`, and the sum itself, by one fused operator.
+    pub(crate) fn of_sum(&self, g: &mut GraphBuilder, x: &Value, residual: &Value) -> (Value, Value) {
+        let scale = self.scale(g);
+        let eps = [("epsilon", Attr::Float(self.eps as f32))];
+        let operator = "SkipSimplifiedLayerNormalization";
+        let [normalised, sum] = g.ms_op_outputs(operator, &[x, residual, &scale], &eps, [0, 3]);
+        (normalised, sum)
+    }
+}
+
+/// Nonlinearity of a gated MLP.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Activation {
+    /// GELU by its tanh approximation.
+    GeluTanh,
+    /// GELU by the error function.
+    GeluErf,
+    /// `x * sigmoid(x)`
+    Silu,
+}
+
+impl Activation {
+    fn apply(self, g: &mut GraphBuilder, x: &Value) -> Value {
+        match self {
+            Self::GeluTanh => g.ms_op("FastGelu", &[x], &[]),
+            Self::GeluErf => g.ms_op("Gelu", &[x], &[]),
+            Self::Silu => g.ms_op("QuickGelu", &[x], &[("alpha", Attr::Float(1.0))]),
+        }
+    }
+}
+
+/// Weights of `down(activation(gate(x)) * up(x))`.
+pub(crate) struct GatedMlp<'a> {
+    pub(crate) gate: &'a Tensor,
+    pub(crate) up: &'a Tensor,
+    pub(crate) down: &'a Tensor,
+    pub(crate) activation: Activation,
+}
+
+impl GatedMlp<'_> {
+    /// The MLP on `[rows, hidden]`, its result times `scale`.
+    pub(crate) fn apply(&self, g: &mut GraphBuilder, x: &Value, scale: f32) -> Value {
+        let gate = linear(g, x, self.gate, None);
+        let gate = self.activation.apply(g, &gate);
+        let up = linear(g, x, self.up, None);
+        let inner = g.op("Mul", &[&gate, &up], &[]);
+        scaled_linear(g, &inner, self.down, scale)
+    }
+}
+
+/// Rotary position embedding, half-split: cosine and sine of every position, `[sequence, head_dim / 2]`.
+#[derive(Debug, Clone)]
+pub(crate) struct Rotary {
+    cosine: Value,
+    sine: Value,
+}
+
+impl Rotary {
+    /// Tables for the positions of `sequences`; they also serve shorter sequences.
+    pub(crate) fn new(g: &mut GraphBuilder, sequences: &Sequences, head_dim: usize, theta: f64) -> Self {
+        let frequencies: Vec<f32> =
+            (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64) as f32).collect();
+        let frequencies = g.floats("rotary/frequencies", &frequencies);
+        let positions = sequences.positions(g);
+        let positions = g.cast(&positions, DataType::Float);
+        let positions = unsqueeze(g, &positions, &[1]);
+        let angles = g.op("Mul", &[&positions, &frequencies], &[]);
+        Self { cosine: g.op("Cos", &[&angles], &[]), sine: g.op("Sin", &[&angles], &[]) }
+    }
+
+    /// Rotates `[batch, sequence, heads * head_dim]` at positions 0, 1, ...
+    pub(crate) fn apply(&self, g: &mut GraphBuilder, x: &Value) -> Value {
+        let from_zero = g.ints(&[0]);
+        self.apply_at(g, x, &from_zero)
+    }
+
+    /// Rotates each token at its own position; `positions` is i64 `[batch, sequence]`.
+    pub(crate) fn apply_at(&self, g: &mut GraphBuilder, x: &Value, positions: &Value) -> Value {
+        g.ms_op("RotaryEmbedding", &[x, positions, &self.cosine, &self.sine], &[])
+    }
+}
+
+/// Causal attention of grouped queries on `[batch, sequence, heads * head_dim]` operands. Right-padding needs no mask:
+/// no real token sees what comes after it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CausalAttention {
+    pub(crate) heads: usize,
+    pub(crate) kv_heads: usize,
+    pub(crate) scale: f32,
+    /// A token sees itself and this many minus one before it.
+    pub(crate) window: Option<usize>,
+    /// Logits become `cap * tanh(logit / cap)`.
+    pub(crate) softcap: Option<f32>,
+}
+
+impl CausalAttention {
+    /// Attention of every token.
+    pub(crate) fn apply(
+        &self,
+        g: &mut GraphBuilder,
+        sequences: &Sequences,
+        queries: &Value,
+        keys: &Value,
+        values: &Value,
+    ) -> Value {
+        if self.window.is_none() && self.softcap.is_none() {
+            let causal = ("is_causal", Attr::Int(1));
+            return g.op("Attention", &[queries, keys, values], &[self.heads(), self.kv_heads(), self.scale(), causal]);
+        }
+        let mut attributes = vec![("num_heads", Attr::Int(self.heads as i64)), self.kv_heads(), self.scale()];
+        attributes.extend(self.window.map(|window| ("local_window_size", Attr::Int(window as i64))));
+        attributes.extend(self.softcap.map(|cap| ("softcap", Attr::Float(cap))));
+        let lengths = sequences.lengths_i32(g);
+        let one = g.int(1);
+        let one = g.cast(&one, DataType::Int32);
+        let last = g.op("Sub", &[&lengths, &one], &[]);
+        let padded = sequences.padded(g);
+        let padded = g.cast(&padded, DataType::Int32);
+        let none = Value::none();
+        g.ms_op("GroupQueryAttention", &[queries, keys, values, &none, &none, &last, &padded], &attributes)
+    }
+
+    /// Whether [`Self::apply_to_last`] can be used: ONNX leaves open whether a mask comes before or after the
+    /// soft-capping.
+    pub(crate) fn can_attend_from_last(&self) -> bool {
+        self.softcap.is_none()
+    }
+
+    /// Attention of the rows' last real tokens only: `queries` is `[batch, 1, heads * head_dim]`.
+    pub(crate) fn apply_to_last(
+        &self,
+        g: &mut GraphBuilder,
+        sequences: &Sequences,
+        queries: &Value,
+        keys: &Value,
+        values: &Value,
+    ) -> Value {
+        let last = sequences.last_positions(g);
+        let positions = sequences.positions(g);
+        let mut visible = g.op("LessOrEqual", &[&positions, &last], &[]);
+        if let Some(window) = self.window {
+            let window = g.int(window as i64);
+            let before = g.op("Sub", &[&last, &window], &[]);
+            let inside = g.op("Greater", &[&positions, &before], &[]);
+            visible = g.op("And", &[&visible, &inside], &[]);
+        }
+        let visible = unsqueeze(g, &visible, &[1, 2]);
+        g.op("Attention", &[queries, keys, values, &visible], &[self.heads(), self.kv_heads(), self.scale()])
+    }
+
+    fn heads(&self) -> (&'static str, Attr) {
+        ("q_num_heads", Attr::Int(self.heads as i64))
+    }
+
+    fn kv_heads(&self) -> (&'static str, Attr) {
+        ("kv_num_heads", Attr::Int(self.kv_heads as i64))
+    }
+
+    fn scale(&self) -> (&'static str, Attr) {
+        ("scale", Attr::Float(self.scale))
+    }
 }

@@ -1,11 +1,16 @@
 //! ONNX graphs written directly as protobuf: the fused operators by name, the weights by reference.
 
 mod builder;
+mod compression;
 mod export;
 mod layers;
 mod proto;
 
 pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, Value};
+pub(crate) use compression::{HEAD_TOKENS, TAIL_TOKENS, Uncompressed, compress};
 pub(crate) use export::export;
-pub(crate) use layers::{Inputs, Norm, layer_norm_residual, linear, per_token};
+pub(crate) use layers::{
+    Activation, CausalAttention, GatedMlp, LayerNorm, RmsNorm, Rotary, Sequences, declare_inputs, embedding, linear,
+    per_token, scaled_linear, unsqueeze,
+};
 pub(crate) use proto::DataType;

@@ -2,22 +2,33 @@
 
 use std::fmt;
 
+use crate::options::OPTION_NAMES;
+
 /// A family of rerankers, named as in SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Family {
     /// XLM-RoBERTa cross-encoders: `BAAI/bge-reranker-v2-m3`, `-large`, `-base`.
     M3,
+    /// Gemma decoders scored by the logit of "Yes": `BAAI/bge-reranker-v2-gemma`.
+    Gemma,
+    /// MiniCPM decoders with a head at every layer: `BAAI/bge-reranker-v2-minicpm-layerwise`.
+    MiniCpm,
+    /// Gemma 2 decoders with layer heads and token compression: `BAAI/bge-reranker-v2.5-gemma2-lightweight`.
+    Gemma2,
 }
 
 impl Family {
     /// All families.
-    pub const ALL: &'static [Self] = &[Self::M3];
+    pub const ALL: &'static [Self] = &[Self::M3, Self::Gemma, Self::MiniCpm, Self::Gemma2];
 
     /// The short name: the third argument of `rerank`.
     pub fn name(self) -> &'static str {
         match self {
             Self::M3 => "m3",
+            Self::Gemma => "gemma",
+            Self::MiniCpm => "minicpm",
+            Self::Gemma2 => "gemma2",
         }
     }
 
@@ -25,7 +36,23 @@ impl Family {
     pub fn hub_id(self) -> &'static str {
         match self {
             Self::M3 => "BAAI/bge-reranker-v2-m3",
+            Self::Gemma => "BAAI/bge-reranker-v2-gemma",
+            Self::MiniCpm => "BAAI/bge-reranker-v2-minicpm-layerwise",
+            Self::Gemma2 => "BAAI/bge-reranker-v2.5-gemma2-lightweight",
         }
+    }
+
+    /// The options that mean something to the family, in the order of [`ScoreOptions`](crate::ScoreOptions).
+    pub fn options(self) -> &'static [&'static str] {
+        // Each family has the options of the one before it and some more.
+        let last = match self {
+            Self::M3 => "passage_instruction_format",
+            Self::Gemma => "prompt",
+            Self::MiniCpm => "cutoff_layers",
+            Self::Gemma2 => "attention_softcap",
+        };
+        let count = OPTION_NAMES.iter().take_while(|name| **name != last).count();
+        &OPTION_NAMES[..=count]
     }
 
     /// The family of this short name.
@@ -37,5 +64,25 @@ impl Family {
 impl fmt::Display for Family {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_family_adds_options() {
+        let counts: Vec<usize> = Family::ALL.iter().map(|family| family.options().len()).collect();
+        assert_eq!(counts, [7, 8, 9, OPTION_NAMES.len()]);
+        assert_eq!(Family::MiniCpm.options().last(), Some(&"cutoff_layers"));
+    }
+
+    #[test]
+    fn names_round_trip() {
+        for &family in Family::ALL {
+            assert_eq!(Family::from_name(family.name()), Some(family));
+        }
+        assert_eq!(Family::from_name("M3"), None);
     }
 }

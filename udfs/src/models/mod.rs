@@ -3,12 +3,19 @@
 //! To add a family, write its file (configuration, text recipe, graph), give it a [`Family`] variant and add it to
 //! [`recognise`].
 
+mod decoder;
+mod exits;
 mod family;
+mod gemma;
+mod gemma2;
+mod minicpm;
 mod onnx;
 mod xlm_roberta;
 
 use std::fmt::Debug;
 
+pub(crate) use decoder::Compression;
+pub(crate) use exits::Exit;
 pub use family::Family;
 pub(crate) use onnx::OnnxExport;
 
@@ -21,9 +28,6 @@ use crate::text::{Recipe, Tokenizer};
 /// What a family knows about one checkpoint.
 pub(crate) trait Architecture: Debug + Send + Sync {
     fn family(&self) -> Family;
-
-    /// Names of the options that mean something to this family.
-    fn options(&self) -> &'static [&'static str];
 
     /// Size of the embedding table, which bounds the token ids; `None` if only the graph knows.
     fn vocabulary(&self) -> Option<usize>;
@@ -38,14 +42,18 @@ pub(crate) trait Architecture: Debug + Send + Sync {
     fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions>;
 
     /// The graph from `input_ids` and `attention_mask` to `logits` `[batch, exits]`.
-    fn graph(&self, tensors: &Tensors, options: &GraphOptions) -> Result<OnnxGraph>;
+    fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph>;
 }
 
 /// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct GraphOptions {
-    /// The layers whose scores come out, in the order of the output's columns; empty for families with one exit.
-    pub(crate) exits: Vec<usize>,
+    /// The scores that come out, in the order of the output's columns; empty for families with one exit.
+    pub(crate) exits: Vec<Exit>,
+    /// Token compression, if any takes place.
+    pub(crate) compression: Option<Compression>,
+    /// Whether the checkpoint's attention soft-capping is applied.
+    pub(crate) attention_softcap: bool,
 }
 
 impl GraphOptions {
@@ -73,8 +81,12 @@ fn from_config(config: &Config) -> Result<Box<dyn Architecture>> {
     let architecture = config.architecture().unwrap_or_default();
     match architecture {
         "XLMRobertaForSequenceClassification" => Ok(Box::new(xlm_roberta::XlmRoberta::read(config)?)),
+        "GemmaForCausalLM" => Ok(Box::new(gemma::Gemma::read(config)?)),
+        "LayerWiseMiniCPMForCausalLM" => Ok(Box::new(minicpm::MiniCpm::read(config)?)),
+        "CostWiseGemmaForCausalLM" => Ok(Box::new(gemma2::Gemma2::read(config)?)),
         _ => Err(config.error(format!(
-            "architectures is [{architecture}], which is not a supported reranker; supported are XLMRobertaForSequenceClassification"
+            "architectures is [{architecture}], expected one of XLMRobertaForSequenceClassification, GemmaForCausalLM, \
+             LayerWiseMiniCPMForCausalLM, CostWiseGemmaForCausalLM"
         ))),
     }
 }

@@ -43,10 +43,6 @@ impl Architecture for OnnxExport {
         Family::M3
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        super::xlm_roberta::OPTIONS
-    }
-
     fn vocabulary(&self) -> Option<usize> {
         self.vocabulary
     }
@@ -63,7 +59,7 @@ impl Architecture for OnnxExport {
         Ok(GraphOptions::default())
     }
 
-    fn graph(&self, _tensors: &Tensors, _options: &GraphOptions) -> Result<OnnxGraph> {
+    fn graph(&self, _tensors: &Tensors, _tokenizer: &Tokenizer, _options: &GraphOptions) -> Result<OnnxGraph> {
         Err(Error::model("ONNX export", "it comes with its graph, there is none to build"))
     }
 }

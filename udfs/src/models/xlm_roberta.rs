@@ -7,21 +7,11 @@ use super::{Architecture, Family, GraphOptions};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{
-    Attr, DataType, GraphBuilder, Inputs, Norm, OnnxGraph, Value, layer_norm_residual, linear, per_token,
+    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, embedding, linear, per_token,
+    unsqueeze,
 };
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
-
-/// Options this family understands.
-pub(super) const OPTIONS: &[&str] = &[
-    "normalize",
-    "max_length",
-    "query_max_length",
-    "query_instruction",
-    "query_instruction_format",
-    "passage_instruction",
-    "passage_instruction_format",
-];
 
 /// The dimensions of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,28 +62,27 @@ impl XlmRoberta {
     }
 
     /// Word, position and token type embeddings, normalised: `[tokens, hidden]`.
-    fn embeddings(&self, g: &mut GraphBuilder, inputs: &Inputs, tensors: &Tensors) -> Result<Value> {
+    fn embeddings(&self, g: &mut GraphBuilder, ids: &Value, tensors: &Tensors) -> Result<Value> {
         let name = |part: &str| format!("roberta.embeddings.{part}");
         let words = tensors.get(&name("word_embeddings.weight"), &[self.vocabulary, self.hidden])?;
         let positions = tensors.get(&name("position_embeddings.weight"), &[self.positions, self.hidden])?;
         let types = tensors.get(&name("token_type_embeddings.weight"), &[self.token_types, self.hidden])?;
-        let norm = Norm::named(tensors, &name("LayerNorm"), self.hidden, self.layer_norm_eps)?;
+        let norm = LayerNorm::named(tensors, &name("LayerNorm"), self.hidden, self.layer_norm_eps)?;
 
-        let (words, positions) = (g.weight(words), g.weight(positions));
-        let words = g.op("Gather", &[&words, &inputs.ids], &[]);
-        let position_ids = self.position_ids(g, inputs);
-        let positions = g.op("Gather", &[&positions, &position_ids], &[]);
+        let words = embedding(g, words, ids);
+        let position_ids = self.position_ids(g, ids);
+        let positions = embedding(g, positions, &position_ids);
         // Every token is of type 0, so that embedding is a bias.
-        let x = layer_norm_residual(g, &words, &positions, &types.row(0), &norm);
+        let x = norm.of_sum(g, &words, &positions, &types.row(0));
         Ok(per_token(g, &x, self.hidden))
     }
 
     /// Positions count the tokens that are not `<pad>` by id, not by mask: a literal `<pad>` in the text is attended
     /// to, but takes position `pad_id` and does not advance the count.
     /// (`create_position_ids_from_input_ids`, transformers 4.46.3, `modeling_xlm_roberta.py`)
-    fn position_ids(&self, g: &mut GraphBuilder, inputs: &Inputs) -> Value {
+    fn position_ids(&self, g: &mut GraphBuilder, ids: &Value) -> Value {
         let pad = g.int(i64::from(self.pad_id));
-        let is_pad = g.op("Equal", &[&inputs.ids, &pad], &[]);
+        let is_pad = g.op("Equal", &[ids, &pad], &[]);
         let is_token = g.op("Not", &[&is_pad], &[]);
         let is_token = g.cast(&is_token, DataType::Int64);
         let axis = g.int(1);
@@ -107,7 +96,7 @@ impl XlmRoberta {
     fn layer(
         &self,
         g: &mut GraphBuilder,
-        inputs: &Inputs,
+        sequences: &Sequences,
         tensors: &Tensors,
         layer: usize,
         x: &Value,
@@ -118,37 +107,37 @@ impl XlmRoberta {
         let weight =
             |part: &str, out: usize, r#in: usize| tensors.get(&format!("{prefix}.{part}.weight"), &[out, r#in]);
         let bias = |part: &str, out: usize| tensors.get(&format!("{prefix}.{part}.bias"), &[out]);
-        let norm = |part: &str| Norm::named(tensors, &format!("{prefix}.{part}"), hidden, self.layer_norm_eps);
+        let norm = |part: &str| LayerNorm::named(tensors, &format!("{prefix}.{part}"), hidden, self.layer_norm_eps);
 
         let projection = |g: &mut GraphBuilder, x: &Value, part: &str| -> Result<Value> {
             let part = format!("attention.self.{part}");
             Ok(linear(g, x, weight(&part, hidden, hidden)?, Some(bias(&part, hidden)?)))
         };
         let keys = projection(g, x, "key")?;
-        let keys = inputs.per_batch(g, &keys);
+        let keys = sequences.per_batch(g, &keys);
         let values = projection(g, x, "value")?;
-        let values = inputs.per_batch(g, &values);
+        let values = sequences.per_batch(g, &values);
         let (residual, queries) = if only_first_token {
-            let batch = inputs.per_batch(g, x);
+            let batch = sequences.per_batch(g, x);
             let first = g.int(0);
             let first = g.op("Gather", &[&batch, &first], &[("axis", Attr::Int(1))]);
             let queries = projection(g, &first, "query")?;
-            let sequence_axis = g.ints(&[1]);
-            (first, g.op("Unsqueeze", &[&queries, &sequence_axis], &[]))
+            (first, unsqueeze(g, &queries, &[1]))
         } else {
             let queries = projection(g, x, "query")?;
-            (x.clone(), inputs.per_batch(g, &queries))
+            (x.clone(), sequences.per_batch(g, &queries))
         };
+        let lengths = sequences.lengths_i32(g);
         let attended = g.ms_op(
             "MultiHeadAttention",
-            &[&queries, &keys, &values, &Value::none(), &inputs.lengths],
+            &[&queries, &keys, &values, &Value::none(), &lengths],
             &[("num_heads", Attr::Int(self.heads as i64))],
         );
         let attended = per_token(g, &attended, hidden);
 
         let part = "attention.output.dense";
         let attended = linear(g, &attended, weight(part, hidden, hidden)?, None);
-        let x = layer_norm_residual(g, &attended, &residual, bias(part, hidden)?, &norm("attention.output.LayerNorm")?);
+        let x = norm("attention.output.LayerNorm")?.of_sum(g, &attended, &residual, bias(part, hidden)?);
 
         let part = "intermediate.dense";
         let inner = linear(g, &x, weight(part, intermediate, hidden)?, None);
@@ -156,7 +145,7 @@ impl XlmRoberta {
         let inner = g.ms_op("BiasGelu", &[&inner, &inner_bias], &[]);
         let part = "output.dense";
         let inner = linear(g, &inner, weight(part, hidden, intermediate)?, None);
-        Ok(layer_norm_residual(g, &inner, &x, bias(part, hidden)?, &norm("output.LayerNorm")?))
+        Ok(norm("output.LayerNorm")?.of_sum(g, &inner, &x, bias(part, hidden)?))
     }
 
     /// `out_proj(tanh(dense(x)))` on the first tokens.
@@ -179,10 +168,6 @@ impl Architecture for XlmRoberta {
         Family::M3
     }
 
-    fn options(&self) -> &'static [&'static str] {
-        OPTIONS
-    }
-
     fn vocabulary(&self) -> Option<usize> {
         Some(self.vocabulary)
     }
@@ -199,13 +184,13 @@ impl Architecture for XlmRoberta {
         Ok(GraphOptions::default())
     }
 
-    fn graph(&self, tensors: &Tensors, _options: &GraphOptions) -> Result<OnnxGraph> {
+    fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, _options: &GraphOptions) -> Result<OnnxGraph> {
         let mut g = GraphBuilder::default();
-        let inputs = Inputs::declare(&mut g);
-        let mut x = self.embeddings(&mut g, &inputs, tensors)?;
+        let (ids, sequences) = declare_inputs(&mut g);
+        let mut x = self.embeddings(&mut g, &ids, tensors)?;
         for layer in 0..self.layers {
             let only_first_token = layer + 1 == self.layers;
-            x = self.layer(&mut g, &inputs, tensors, layer, &x, only_first_token)?;
+            x = self.layer(&mut g, &sequences, tensors, layer, &x, only_first_token)?;
         }
         let logits = self.classifier(&mut g, tensors, &x)?;
         g.output("logits", &logits, 1);

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
 /// Which end of a text is kept when it is too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Side {
     /// Drop the end: the first ids stay.
     #[default]
@@ -22,6 +23,10 @@ pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     pub(crate) truncation_side: Side,
+    /// The token that begins a sequence, if the tokenizer names one.
+    pub(crate) bos: Option<u32>,
+    /// The token that the tokenizer pads with, if it names one.
+    pub(crate) pad: Option<u32>,
 }
 
 impl Tokenizer {
@@ -36,8 +41,10 @@ impl Tokenizer {
         // A published file may carry the settings of its last training run.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-        let truncation_side = read_truncation_side(&path.with_file_name("tokenizer_config.json"))?;
-        Ok(Self { inner, path: path.to_owned(), truncation_side })
+        let settings = Settings::read(&path.with_file_name("tokenizer_config.json"))?;
+        let id = |token: &Option<NamedToken>| token.as_ref().and_then(|token| inner.token_to_id(token.content()));
+        let (bos, pad) = (id(&settings.bos_token), id(&settings.pad_token));
+        Ok(Self { inner, path: path.to_owned(), truncation_side: settings.truncation_side, bos, pad })
     }
 
     /// The ids of `text` alone. Special tokens that occur literally in it are recognised.
@@ -56,6 +63,15 @@ impl Tokenizer {
         self.inner.token_to_id(token).ok_or_else(|| self.error(format!("token {token} is not in the vocabulary")))
     }
 
+    /// The first id of `text` encoded alone.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none.
+    pub(crate) fn first_id(&self, text: &str) -> Result<u32> {
+        let ids = self.encode(text).map_err(|e| self.error(format!("'{text}' {e}")))?;
+        ids.first().copied().ok_or_else(|| self.error(format!("'{text}' encodes to nothing")))
+    }
+
     /// One more than the largest id that can come out.
     pub(crate) fn id_limit(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
@@ -66,17 +82,38 @@ impl Tokenizer {
     }
 }
 
-fn read_truncation_side(path: &Path) -> Result<Side> {
-    if !path.exists() {
-        return Ok(Side::default());
+/// What matters of `tokenizer_config.json`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Settings {
+    truncation_side: Side,
+    bos_token: Option<NamedToken>,
+    pad_token: Option<NamedToken>,
+}
+
+/// A token by its text, or as a description with its text in it.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum NamedToken {
+    Text(String),
+    Described { content: String },
+}
+
+impl NamedToken {
+    fn content(&self) -> &str {
+        match self {
+            Self::Text(content) | Self::Described { content } => content,
+        }
     }
-    let text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
-    let config: Value =
-        serde_json::from_slice(&text).map_err(|e| Error::checkpoint(path, format!("not valid JSON: {e}")))?;
-    match config.get("truncation_side") {
-        None | Some(Value::Null) => Ok(Side::default()),
-        Some(Value::String(side)) if side == "right" => Ok(Side::Right),
-        Some(Value::String(side)) if side == "left" => Ok(Side::Left),
-        Some(other) => Err(Error::checkpoint(path, format!("truncation_side is {other}, expected right or left"))),
+}
+
+impl Settings {
+    /// The settings in a file, or the defaults if there is none.
+    fn read(path: &Path) -> Result<Self> {
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        serde_json::from_slice(&text).map_err(|e| Error::checkpoint(path, e.to_string()))
     }
 }

@@ -1,0 +1,240 @@
+//! The transformer that the decoder families share, with what distinguishes them as data.
+
+use std::collections::BTreeMap;
+
+use crate::checkpoint::{Config, Tensor, Tensors};
+use crate::error::Result;
+use crate::graph::{
+    Activation, CausalAttention, GatedMlp, GraphBuilder, RmsNorm, Rotary, Sequences, Uncompressed, Value, compress,
+    declare_inputs, embedding, linear, per_token, scaled_linear, unsqueeze,
+};
+
+const DEFAULT_ROPE_THETA: f64 = 10_000.0;
+
+/// Dimensions of a decoder, which all configurations name alike, and what sets its family apart.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Decoder {
+    pub(super) layers: usize,
+    pub(super) hidden: usize,
+    intermediate: usize,
+    heads: usize,
+    kv_heads: usize,
+    pub(super) vocabulary: usize,
+    rms_norm_eps: f64,
+    rope_theta: f64,
+    variation: Variation,
+}
+
+/// What sets a family apart.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Variation {
+    /// Width of a head, independent of the hidden width.
+    pub(super) head_dim: usize,
+    pub(super) activation: Activation,
+    /// Embeddings are multiplied by this.
+    pub(super) embedding_scale: f64,
+    /// What a layer adds to the residual stream is multiplied by this.
+    pub(super) residual_scale: f64,
+    /// Attention logits are multiplied by this.
+    pub(super) attention_scale: f64,
+    /// Norm weights are stored less one.
+    pub(super) norm_plus_one: bool,
+    /// What a layer adds to the residual stream is normalised first.
+    pub(super) norms_after: bool,
+    /// Sliding window of the even layers.
+    pub(super) window: Option<usize>,
+}
+
+/// Token compression asked for: at which layers, how strongly.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Compression {
+    pub(crate) ratio: usize,
+    /// Before which layers passages are compressed; ascending, none of them 0.
+    pub(crate) layers: Vec<usize>,
+}
+
+/// The residual stream before it is summed: `x + delta`, left apart so that the sum is fused with the next norm.
+struct Stream {
+    x: Value,
+    delta: Option<Value>,
+}
+
+impl Stream {
+    /// The normalised sum, and the sum itself.
+    fn normalised(&self, g: &mut GraphBuilder, norm: &RmsNorm<'_>) -> (Value, Value) {
+        match &self.delta {
+            Some(delta) => norm.of_sum(g, delta, &self.x),
+            None => (norm.of(g, &self.x), self.x.clone()),
+        }
+    }
+
+    fn sum(&self, g: &mut GraphBuilder) -> Value {
+        match &self.delta {
+            Some(delta) => g.op("Add", &[&self.x, delta], &[]),
+            None => self.x.clone(),
+        }
+    }
+}
+
+impl Decoder {
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant that is not implemented.
+    pub(super) fn read(config: &Config, variation: Variation) -> Result<Self> {
+        config.require_absent("attention_bias")?;
+        config.require_absent("rope_scaling")?;
+        let heads = config.count("num_attention_heads")?;
+        let decoder = Self {
+            layers: config.count("num_hidden_layers")?,
+            hidden: config.count("hidden_size")?,
+            intermediate: config.count("intermediate_size")?,
+            heads,
+            kv_heads: config.optional_count("num_key_value_heads")?.unwrap_or(heads),
+            vocabulary: config.count("vocab_size")?,
+            rms_norm_eps: config.number("rms_norm_eps")?,
+            rope_theta: config.optional_number("rope_theta")?.unwrap_or(DEFAULT_ROPE_THETA),
+            variation,
+        };
+        if !decoder.heads.is_multiple_of(decoder.kv_heads) {
+            return Err(config.error(format!(
+                "num_attention_heads {} is not a multiple of num_key_value_heads {}",
+                decoder.heads, decoder.kv_heads
+            )));
+        }
+        if !decoder.variation.head_dim.is_multiple_of(2) {
+            return Err(
+                config.error(format!("head_dim {} is odd; rotary embedding needs pairs", decoder.variation.head_dim))
+            );
+        }
+        Ok(decoder)
+    }
+
+    pub(super) fn embeddings<'a>(&self, tensors: &'a Tensors) -> Result<&'a Tensor> {
+        tensors.get("model.embed_tokens.weight", &[self.vocabulary, self.hidden])
+    }
+
+    /// Declares the inputs and runs the layers up to the last of `exits`. Gives, for each distinct exit, the final
+    /// norm of its residual stream at the last token: `[batch, hidden]`.
+    ///
+    /// The last layer computes keys and values of all tokens, and everything else for the last token alone.
+    pub(super) fn run(
+        &self,
+        g: &mut GraphBuilder,
+        tensors: &Tensors,
+        exits: &[usize],
+        compression: Option<&Compression>,
+        softcap: Option<f32>,
+    ) -> Result<BTreeMap<usize, Value>> {
+        let (ids, mut sequences) = declare_inputs(g);
+        let uncompressed = compression.map(|compression| (compression, Uncompressed::declare(g)));
+        let rotary = Rotary::new(g, &sequences, self.variation.head_dim, self.rope_theta);
+        let final_norm = self.norm(tensors, "model.norm")?;
+
+        let x = embedding(g, self.embeddings(tensors)?, &ids);
+        let x = per_token(g, &x, self.hidden);
+        let scale = g.float(self.variation.embedding_scale as f32);
+        let mut stream = Stream { x: g.op("Mul", &[&x, &scale], &[]), delta: None };
+
+        let depth = exits.iter().max().copied().unwrap_or(self.layers);
+        let mut outputs = BTreeMap::new();
+        for layer in 0..depth {
+            if exits.contains(&layer) {
+                let last = Stream {
+                    x: sequences.last_tokens(g, &stream.x),
+                    delta: stream.delta.as_ref().map(|delta| sequences.last_tokens(g, delta)),
+                };
+                outputs.insert(layer, last.normalised(g, &final_norm).0);
+            }
+            if let Some((compression, uncompressed)) = &uncompressed
+                && compression.layers.contains(&layer)
+            {
+                let x = stream.sum(g);
+                let (x, shorter) = compress(g, &x, &sequences, uncompressed, compression.ratio, self.hidden);
+                stream = Stream { x, delta: None };
+                sequences = shorter;
+            }
+            let only_last_token = layer + 1 == depth;
+            stream = self.layer(g, tensors, layer, &stream, &sequences, &rotary, softcap, only_last_token)?;
+        }
+        outputs.insert(depth, stream.normalised(g, &final_norm).0);
+        Ok(outputs)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
+    fn layer(
+        &self,
+        g: &mut GraphBuilder,
+        tensors: &Tensors,
+        layer: usize,
+        stream: &Stream,
+        sequences: &Sequences,
+        rotary: &Rotary,
+        softcap: Option<f32>,
+        only_last_token: bool,
+    ) -> Result<Stream> {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let weight = |part: &str, out: usize, r#in: usize| tensors.get(&name(&format!("{part}.weight")), &[out, r#in]);
+        let (hidden, kv_width, width) =
+            (self.hidden, self.kv_heads * self.variation.head_dim, self.heads * self.variation.head_dim);
+
+        let (mut x, mut residual) = stream.normalised(g, &self.norm(tensors, &name("input_layernorm"))?);
+        let keys = linear(g, &x, weight("self_attn.k_proj", kv_width, hidden)?, None);
+        let keys = sequences.per_batch(g, &keys);
+        let keys = rotary.apply(g, &keys);
+        let values = linear(g, &x, weight("self_attn.v_proj", kv_width, hidden)?, None);
+        let values = sequences.per_batch(g, &values);
+
+        let attention = CausalAttention {
+            heads: self.heads,
+            kv_heads: self.kv_heads,
+            scale: self.variation.attention_scale as f32,
+            window: self.variation.window.filter(|_| layer.is_multiple_of(2)),
+            softcap,
+        };
+        let query_weight = weight("self_attn.q_proj", width, hidden)?;
+        if only_last_token {
+            residual = sequences.last_tokens(g, &residual);
+        }
+        let attended = if only_last_token && attention.can_attend_from_last() {
+            x = sequences.last_tokens(g, &x);
+            let queries = linear(g, &x, query_weight, None);
+            let queries = unsqueeze(g, &queries, &[1]);
+            let position = sequences.last_positions(g);
+            let queries = rotary.apply_at(g, &queries, &position);
+            let attended = attention.apply_to_last(g, sequences, &queries, &keys, &values);
+            per_token(g, &attended, width)
+        } else {
+            let queries = linear(g, &x, query_weight, None);
+            let queries = sequences.per_batch(g, &queries);
+            let queries = rotary.apply(g, &queries);
+            let attended = attention.apply(g, sequences, &queries, &keys, &values);
+            let attended = per_token(g, &attended, width);
+            if only_last_token { sequences.last_tokens(g, &attended) } else { attended }
+        };
+        let residual_scale = self.variation.residual_scale as f32;
+        let mut delta = scaled_linear(g, &attended, weight("self_attn.o_proj", hidden, width)?, residual_scale);
+
+        let mlp_norm = if self.variation.norms_after {
+            delta = self.norm(tensors, &name("post_attention_layernorm"))?.of(g, &delta);
+            self.norm(tensors, &name("pre_feedforward_layernorm"))?
+        } else {
+            self.norm(tensors, &name("post_attention_layernorm"))?
+        };
+        let (x, residual) = mlp_norm.of_sum(g, &delta, &residual);
+        let mlp = GatedMlp {
+            gate: weight("mlp.gate_proj", self.intermediate, hidden)?,
+            up: weight("mlp.up_proj", self.intermediate, hidden)?,
+            down: weight("mlp.down_proj", hidden, self.intermediate)?,
+            activation: self.variation.activation,
+        };
+        let mut delta = mlp.apply(g, &x, residual_scale);
+        if self.variation.norms_after {
+            delta = self.norm(tensors, &name("post_feedforward_layernorm"))?.of(g, &delta);
+        }
+        Ok(Stream { x: residual, delta: Some(delta) })
+    }
+
+    fn norm<'a>(&self, tensors: &'a Tensors, name: &str) -> Result<RmsNorm<'a>> {
+        let weight = tensors.get(&format!("{name}.weight"), &[self.hidden])?;
+        Ok(RmsNorm { weight, eps: self.rms_norm_eps, plus_one: self.variation.norm_plus_one })
+    }
+}

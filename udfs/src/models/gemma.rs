@@ -1,0 +1,96 @@
+//! Gemma decoders that answer "Yes": bge-reranker-v2-gemma.
+//!
+//! Reference: `GemmaForCausalLM` of transformers 4.46.3, as called by FlagEmbedding's `FlagLLMReranker`.
+
+use super::decoder::{Decoder, Variation};
+use super::{Architecture, Family, GraphOptions};
+use crate::checkpoint::{Config, Tensors};
+use crate::error::Result;
+use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear};
+use crate::options::ScoreOptions;
+use crate::text::{Recipe, Tokenizer};
+
+/// What the score is the logit of.
+const ANSWER: &str = "Yes";
+
+/// The prompt of the LLM rerankers.
+/// (`BaseLLMReranker`, FlagEmbedding 1.4.2, `inference/reranker/decoder_only/base.py`)
+pub(super) const PROMPT: &str = "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing a prediction of either 'Yes' or 'No'.";
+
+/// A Gemma checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Gemma {
+    decoder: Decoder,
+    pad_id: u32,
+}
+
+impl Gemma {
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant that is not implemented.
+    pub(super) fn read(config: &Config) -> Result<Self> {
+        let head_dim = config.count("head_dim")?;
+        let variation = Variation {
+            head_dim,
+            activation: activation(config)?,
+            embedding_scale: (config.count("hidden_size")? as f64).sqrt(),
+            residual_scale: 1.0,
+            attention_scale: (head_dim as f64).powf(-0.5),
+            norm_plus_one: true,
+            norms_after: false,
+            window: None,
+        };
+        Ok(Self {
+            decoder: Decoder::read(config, variation)?,
+            pad_id: config.optional_id("pad_token_id")?.unwrap_or(0),
+        })
+    }
+}
+
+/// Legacy configurations say `hidden_act: "gelu"` and mean the tanh approximation with which Gemma was trained; only
+/// `hidden_activation` is to be taken at its word.
+/// (`GemmaMLP.__init__`, transformers 4.46.3, `modeling_gemma.py`)
+pub(super) fn activation(config: &Config) -> Result<Activation> {
+    config.require("hidden_activation", &["gelu_pytorch_tanh", "gelu"])?;
+    config.require("hidden_act", &["gelu_pytorch_tanh", "gelu"])?;
+    Ok(match config.optional_text("hidden_activation")? {
+        Some("gelu") => Activation::GeluErf,
+        _ => Activation::GeluTanh,
+    })
+}
+
+impl Architecture for Gemma {
+    fn family(&self) -> Family {
+        Family::Gemma
+    }
+
+    fn vocabulary(&self) -> Option<usize> {
+        Some(self.decoder.vocabulary)
+    }
+
+    fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
+        // This one class of the reference leaves bos out where it doubles as padding.
+        let bos = tokenizer.bos.filter(|bos| Some(*bos) != tokenizer.pad);
+        Recipe::decoder(tokenizer, bos, PROMPT)
+    }
+
+    fn graph_options(&self, _options: &ScoreOptions) -> Result<GraphOptions> {
+        Ok(GraphOptions::default())
+    }
+
+    fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, _options: &GraphOptions) -> Result<OnnxGraph> {
+        let mut g = GraphBuilder::default();
+        let layers = self.decoder.layers;
+        let outputs = self.decoder.run(&mut g, tensors, &[layers], None, None)?;
+
+        // The output layer is the embedding table; of its rows only the answer's is needed.
+        let answer = tokenizer.first_id(ANSWER)?;
+        let answer = self.decoder.embeddings(tensors)?.row_matrix(answer as usize);
+        let logits = linear(&mut g, &outputs[&layers], &answer, None);
+        g.output("logits", &logits, 1);
+        Ok(g.build("gemma"))
+    }
+}

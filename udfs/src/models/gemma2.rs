@@ -1,0 +1,142 @@
+//! Gemma 2 decoders with layer heads and token compression: bge-reranker-v2.5-gemma2-lightweight.
+//!
+//! Reference: `CostWiseGemmaForCausalLM`, as called by FlagEmbedding's `LightWeightFlagLLMReranker`, with
+//! transformers 4.46.3.
+//!
+//! Two quirks of the reference are kept by default, since its published scores depend on them, and can be turned off:
+//!
+//! * The head of a cutoff layer is chosen by the layer's **rank** among those asked for, so that `cutoff_layers = 28`
+//!   reads layer 28 with the head that was trained for layer 8. `heads = 'by_layer'` takes layer 28's own.
+//! * The checkpoint's attention soft-capping is never applied, because the class runs on an attention kernel without
+//!   it. `attention_softcap = true` applies it.
+
+use super::decoder::{Compression, Decoder, Variation};
+use super::exits::{Exit, ExitLayers, head};
+use super::gemma::activation;
+use super::{Architecture, Family, GraphOptions};
+use crate::checkpoint::{Config, Tensors};
+use crate::error::{Error, Result};
+use crate::graph::{Attr, GraphBuilder, OnnxGraph};
+use crate::options::{Heads, ScoreOptions};
+use crate::text::{Recipe, Tokenizer};
+
+/// The lightweight reranker's prompt.
+/// (`LightweightLLMReranker`, FlagEmbedding 1.4.2, `inference/reranker/decoder_only/lightweight.py`)
+const PROMPT: &str = "Predict whether passage B contains an answer to query A.";
+
+/// Where passages are compressed unless the call says otherwise.
+const DEFAULT_COMPRESS_LAYERS: &[usize] = &[8];
+
+/// A lightweight checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Gemma2 {
+    decoder: Decoder,
+    exits: ExitLayers,
+    attention_softcap: Option<f64>,
+    final_softcap: Option<f64>,
+    pad_id: u32,
+}
+
+impl Gemma2 {
+    /// # Errors
+    /// [`Error::Checkpoint`] for a missing key or a variant that is not implemented.
+    pub(super) fn read(config: &Config) -> Result<Self> {
+        if config.optional_bool("layer_wise")? == Some(false) {
+            return Err(config.error("layer_wise is false; a checkpoint without layer heads cannot score"));
+        }
+        let layers = config.count("num_hidden_layers")?;
+        let variation = Variation {
+            head_dim: config.count("head_dim")?,
+            activation: activation(config)?,
+            embedding_scale: (config.count("hidden_size")? as f64).sqrt(),
+            residual_scale: 1.0,
+            attention_scale: config.number("query_pre_attn_scalar")?.powf(-0.5),
+            norm_plus_one: true,
+            norms_after: true,
+            window: config.optional_count("sliding_window")?,
+        };
+        Ok(Self {
+            decoder: Decoder::read(config, variation)?,
+            exits: ExitLayers::read(config, layers, config.optional_count("layer_sep")?.unwrap_or(1))?,
+            attention_softcap: config.optional_number("attn_logit_softcapping")?,
+            final_softcap: config.optional_number("final_logit_softcapping")?,
+            pad_id: config.optional_id("pad_token_id")?.unwrap_or(0),
+        })
+    }
+
+    /// The compression that takes place at all: not at layer 0, and not where nothing is computed any more.
+    fn compression(&self, options: &ScoreOptions, depth: usize) -> Result<Option<Compression>> {
+        let ratio = options.compress_ratio.unwrap_or(1);
+        let asked = options.compress_layers.as_deref();
+        if let Some(layer) = asked.into_iter().flatten().find(|&&layer| layer > self.decoder.layers) {
+            return Err(Error::option(
+                "compress_layers",
+                format!("{layer} is not a layer of this model; its layers are 1 to {}", self.decoder.layers),
+            ));
+        }
+        let mut layers: Vec<usize> = asked
+            .unwrap_or(DEFAULT_COMPRESS_LAYERS)
+            .iter()
+            .copied()
+            .filter(|&layer| 0 < layer && layer < depth)
+            .collect();
+        layers.sort_unstable();
+        layers.dedup();
+        Ok(Some(Compression { ratio, layers }).filter(|compression| ratio > 1 && !compression.layers.is_empty()))
+    }
+}
+
+impl Architecture for Gemma2 {
+    fn family(&self) -> Family {
+        Family::Gemma2
+    }
+
+    fn vocabulary(&self) -> Option<usize> {
+        Some(self.decoder.vocabulary)
+    }
+
+    fn pad_id(&self) -> u32 {
+        self.pad_id
+    }
+
+    fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
+        Recipe::decoder(tokenizer, tokenizer.bos, PROMPT)
+    }
+
+    fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions> {
+        let asked = self.exits.asked(options)?;
+        let mut ranked = asked.clone();
+        ranked.sort_unstable();
+        ranked.dedup();
+        let head_of = |layer: usize| match options.heads.unwrap_or_default() {
+            Heads::Reference => ranked.partition_point(|&exit| exit < layer),
+            Heads::ByLayer => self.exits.head_of(layer),
+        };
+        let depth = ranked.last().copied().unwrap_or(self.decoder.layers);
+        Ok(GraphOptions {
+            exits: asked.iter().map(|&layer| Exit { layer, head: head_of(layer) }).collect(),
+            compression: self.compression(options, depth)?,
+            attention_softcap: options.attention_softcap.unwrap_or(false) && self.attention_softcap.is_some(),
+        })
+    }
+
+    fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
+        let mut g = GraphBuilder::default();
+        let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
+        let softcap = self.attention_softcap.filter(|_| options.attention_softcap).map(|cap| cap as f32);
+        let outputs = self.decoder.run(&mut g, tensors, &layers, options.compression.as_ref(), softcap)?;
+        let mut logits = Vec::new();
+        for exit in &options.exits {
+            logits.push(head(&mut g, tensors, &outputs[&exit.layer], exit.head, self.decoder.hidden)?);
+        }
+        let mut logits = g.op("Concat", &logits.iter().collect::<Vec<_>>(), &[("axis", Attr::Int(1))]);
+        if let Some(cap) = self.final_softcap {
+            let cap = g.float(cap as f32);
+            logits = g.op("Div", &[&logits, &cap], &[]);
+            logits = g.op("Tanh", &[&logits], &[]);
+            logits = g.op("Mul", &[&logits, &cap], &[]);
+        }
+        g.output("logits", &logits, options.columns());
+        Ok(g.build("gemma2"))
+    }
+}

@@ -1,0 +1,283 @@
+//! Scored record batch streams, for Arrow ETL.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef};
+use arrow::compute::concat;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::record_batch::RecordBatch;
+use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+
+use crate::error::{Error, Result};
+use crate::reranker::Reranker;
+use crate::scores::Scores;
+
+/// Windows of a stream that are under way at once: while one runs, the next is read and tokenized.
+const WINDOWS_IN_FLIGHT: usize = 2;
+
+/// Which columns of a record batch are scored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PairColumns {
+    /// Name of the query column.
+    pub query: String,
+    /// Name of the passage column.
+    pub passage: String,
+}
+
+impl Default for PairColumns {
+    /// `query` and `passage`.
+    fn default() -> Self {
+        Self { query: "query".to_owned(), passage: "passage".to_owned() }
+    }
+}
+
+impl PairColumns {
+    /// Positions of the two columns.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for a column that is not there, listing those that are.
+    pub fn indices(&self, schema: &Schema) -> Result<(usize, usize)> {
+        let index = |name: &str| {
+            schema.index_of(name).map_err(|_| {
+                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+                Error::input(format!("there is no column {name}; the columns are {}", names.join(", ")))
+            })
+        };
+        Ok((index(&self.query)?, index(&self.passage)?))
+    }
+}
+
+/// Rows that were scored together: as they came, and what became of them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScoredRows {
+    /// The rows, in the batches in which they came, or slices of them.
+    pub batches: Vec<RecordBatch>,
+    /// Their scores, in the same order.
+    pub scores: Scores,
+}
+
+impl Reranker {
+    /// The schema of [`Self::score_stream`]: the input's columns and the score column `score`.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the input has a column of that name already.
+    pub fn scored_schema(&self, input: &Schema, score: &str) -> Result<SchemaRef> {
+        if input.index_of(score).is_ok() {
+            return Err(Error::input(format!("there is a column {score} already; give the score another name")));
+        }
+        let mut fields = input.fields().to_vec();
+        fields.push(Arc::new(Field::new(score, self.score_type(), true)));
+        Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
+    }
+
+    /// Appends the column `score` to every batch of a stream, order kept. Rows are gathered into windows of
+    /// [`Self::window_rows`], two of which are under way at once, so memory does not grow with the stream.
+    ///
+    /// A NULL query or passage has a NULL score. Dropping the stream stops the work within one device batch.
+    ///
+    /// ```no_run
+    /// use datafusion_rerank::{EngineOptions, PairColumns, Reranker};
+    /// use futures::TryStreamExt;
+    ///
+    /// # async fn example(batches: Vec<arrow::record_batch::RecordBatch>) -> Result<(), datafusion_rerank::Error> {
+    /// let reranker = Reranker::open("bge-reranker-v2-m3", &EngineOptions::default())?;
+    /// let input = futures::stream::iter(batches.into_iter().map(Ok));
+    /// let mut scored = reranker.score_stream(input, PairColumns::default(), "score");
+    /// while let Some(batch) = scored.try_next().await? {
+    ///     println!("{} rows", batch.num_rows());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As an item, after which the stream ends: [`Error::Input`] for missing columns, columns that are no text, or a
+    /// row that failed (naming its query's beginning); [`Error::Arrow`] if the input fails; the errors of scoring.
+    pub fn score_stream(
+        &self,
+        input: impl Stream<Item = Result<RecordBatch, ArrowError>> + Send + 'static,
+        columns: PairColumns,
+        score: impl Into<String>,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
+        let reranker = self.clone();
+        let score = score.into();
+        let rows = self.score_batches(input.map_err(|source| Error::Arrow { source }), columns);
+        rows.map_ok(move |rows| {
+            let batches = reranker.append(&rows, &score);
+            stream::iter(batches.map_or_else(|error| vec![Err(error)], |batches| batches.into_iter().map(Ok).collect()))
+        })
+        .try_flatten()
+        .boxed()
+    }
+
+    /// As [`Self::score_stream`], but gives the rows and their [`Scores`] side by side: for a sink that records
+    /// failures by row, token counts or statistics.
+    ///
+    /// # Errors
+    /// As [`Self::score_stream`], but a failed row is not an error, and the input's own are passed on.
+    pub fn score_batches(
+        &self,
+        input: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+        columns: PairColumns,
+    ) -> BoxStream<'static, Result<ScoredRows>> {
+        let reranker = self.clone();
+        windows(input, self.window_rows())
+            .map(move |window| reranker.clone().score_window(window, columns.clone()))
+            .buffered(WINDOWS_IN_FLIGHT)
+            .boxed()
+    }
+
+    async fn score_window(self, window: Result<Vec<RecordBatch>>, columns: PairColumns) -> Result<ScoredRows> {
+        let batches = window?;
+        let mut queries = Vec::with_capacity(batches.len());
+        let mut passages = Vec::with_capacity(batches.len());
+        for batch in &batches {
+            let (query, passage) = columns.indices(batch.schema_ref())?;
+            queries.push(Arc::clone(batch.column(query)));
+            passages.push(Arc::clone(batch.column(passage)));
+        }
+        let scores = self.score_rows_async(concatenate(&queries)?, concatenate(&passages)?).await?;
+        Ok(ScoredRows { batches, scores })
+    }
+
+    fn append(&self, rows: &ScoredRows, score: &str) -> Result<Vec<RecordBatch>> {
+        if let Some((row, reason)) = rows.scores.errors().next() {
+            return Err(Error::input(format!("row {row} of its window: {reason}")));
+        }
+        let scores = rows.scores.to_array();
+        let mut start = 0;
+        rows.batches
+            .iter()
+            .map(|batch| {
+                let mut columns = batch.columns().to_vec();
+                columns.push(scores.slice(start, batch.num_rows()));
+                start += batch.num_rows();
+                let schema = self.scored_schema(batch.schema_ref(), score)?;
+                RecordBatch::try_new(schema, columns).map_err(|source| Error::Arrow { source })
+            })
+            .collect()
+    }
+}
+
+fn concatenate(arrays: &[ArrayRef]) -> Result<ArrayRef> {
+    match arrays {
+        [one] => Ok(Arc::clone(one)),
+        several => concat(&several.iter().map(AsRef::as_ref).collect::<Vec<&dyn Array>>())
+            .map_err(|source| Error::Arrow { source }),
+    }
+}
+
+/// Gathers batches into windows of exactly `rows` rows, the last excepted, slicing where one does not fit. An error
+/// comes after the rows before it and ends the stream.
+fn windows(
+    input: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
+    rows: usize,
+) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
+    let gathering = Gathering { input: Some(input.boxed()), batches: VecDeque::new(), rows: 0, failure: None };
+    stream::unfold(gathering, move |mut gathering| async move {
+        gathering.fill(rows).await;
+        let window = match gathering.rows {
+            0 => Err(gathering.failure.take()?),
+            _ => Ok(gathering.take(rows)),
+        };
+        Some((window, gathering))
+    })
+}
+
+/// Batches that wait to fill a window.
+struct Gathering {
+    /// `None` once it has ended or failed.
+    input: Option<BoxStream<'static, Result<RecordBatch>>>,
+    batches: VecDeque<RecordBatch>,
+    rows: usize,
+    failure: Option<Error>,
+}
+
+impl Gathering {
+    /// Reads until there are `rows` rows or no more to come.
+    async fn fill(&mut self, rows: usize) {
+        while self.rows < rows
+            && let Some(input) = &mut self.input
+        {
+            match input.next().await {
+                Some(Ok(batch)) => {
+                    self.rows += batch.num_rows();
+                    self.batches.push_back(batch);
+                }
+                ended => {
+                    self.input = None;
+                    self.failure = ended.and_then(Result::err);
+                }
+            }
+        }
+    }
+
+    /// The first `rows` rows, or all if there are fewer.
+    fn take(&mut self, rows: usize) -> Vec<RecordBatch> {
+        let mut window = Vec::new();
+        let mut missing = rows.min(self.rows);
+        self.rows -= missing;
+        while missing > 0
+            && let Some(batch) = self.batches.pop_front()
+        {
+            let taken = missing.min(batch.num_rows());
+            if taken > 0 {
+                window.push(batch.slice(0, taken));
+            }
+            if taken < batch.num_rows() {
+                self.batches.push_front(batch.slice(taken, batch.num_rows() - taken));
+            }
+            missing -= taken;
+        }
+        window
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int32Array;
+    use futures::executor::block_on_stream;
+
+    use super::*;
+
+    fn batch(values: std::ops::Range<i32>) -> RecordBatch {
+        RecordBatch::try_from_iter([("n", Arc::new(Int32Array::from_iter_values(values)) as ArrayRef)]).unwrap()
+    }
+
+    /// Sizes of the slices of each window, and the error at the end.
+    fn sizes(input: Vec<Result<RecordBatch>>, rows: usize) -> (Vec<Vec<usize>>, Option<String>) {
+        let mut sizes = Vec::new();
+        let mut error = None;
+        for window in block_on_stream(Box::pin(windows(stream::iter(input), rows))) {
+            assert_eq!(error, None, "an error must end the stream");
+            match window {
+                Ok(batches) => sizes.push(batches.iter().map(RecordBatch::num_rows).collect()),
+                Err(e) => error = Some(e.to_string()),
+            }
+        }
+        (sizes, error)
+    }
+
+    #[test]
+    fn small_batches_are_gathered_and_big_ones_sliced() {
+        let input = || vec![Ok(batch(0..3)), Ok(batch(3..3)), Ok(batch(3..4)), Ok(batch(4..14))];
+        assert_eq!(sizes(input(), 5), (vec![vec![3, 1, 1], vec![5], vec![4]], None));
+        assert_eq!(sizes(input(), 100), (vec![vec![3, 1, 10]], None));
+        assert_eq!(sizes(Vec::new(), 5), (vec![], None));
+        assert_eq!(sizes(vec![Ok(batch(0..0))], 5), (vec![], None));
+    }
+
+    #[test]
+    fn an_error_comes_after_the_rows_before_it_and_ends_the_stream() {
+        let input = vec![Ok(batch(0..3)), Err(Error::Stopped), Ok(batch(3..9))];
+        assert_eq!(sizes(input, 2), (vec![vec![2], vec![1]], Some(Error::Stopped.to_string())));
+    }
+
+    #[test]
+    fn missing_columns_are_named() {
+        let error = PairColumns::default().indices(batch(0..1).schema_ref()).unwrap_err().to_string();
+        assert_eq!(error, "there is no column query; the columns are n");
+    }
+}
