@@ -14,6 +14,7 @@ pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
     let family = reranker.family();
     printer.data(&format!("location\t{}", reranker.location().display()))?;
     printer.data(&format!("family\t{family}\t({})", family.hub_id()))?;
+    printer.data(&format!("options\t{}", family.options().join(", ")))?;
     for (name, bytes) in files(reranker.location())? {
         printer.data(&format!("file\t{name}\t{}", HumanBytes(bytes)))?;
     }
