@@ -1,2 +1,40 @@
-//! x
-fn main() {}
+//! `rerank`: scores query-passage pairs in Parquet files with BGE rerankers.
+
+mod args;
+mod commands;
+mod input;
+mod job;
+mod layout;
+mod location;
+mod object_file;
+mod output;
+mod pipeline;
+mod printer;
+mod progress;
+mod reader;
+mod report;
+mod stop;
+mod window;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::Cli;
+use crate::printer::Printer;
+use crate::stop::Stopped;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(cli.quiet, cli.verbose);
+    printer.start_log();
+    match commands::run(cli.command, printer) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads standard output has seen enough of it.
+        Err(error) if printer::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            printer.error(&error);
+            error.downcast_ref::<Stopped>().map_or(ExitCode::FAILURE, |stopped| ExitCode::from(stopped.exit_code()))
+        }
+    }
+}

@@ -4,6 +4,8 @@
 
 /// Checkpoints as they come: sharded, in half precision, linked, corrupt.
 mod checkpoint;
+/// The command line program, as a process.
+mod cli;
 /// What every family must do alike, whatever the layout, the batch or the order of its input.
 mod conformance;
 /// Every family against the scores of the reference library.

@@ -1,0 +1,42 @@
+# The checks and the demonstration. Needs cargo and Python 3 with pip; everything else is fetched.
+
+PYTHON ?= python3
+CARGO ?= cargo
+
+# The newest release that the library is tested with.
+ONNXRUNTIME_VERSION := 1.32.0
+ONNXRUNTIME_DIR := .onnxruntime
+ONNXRUNTIME_STAMP := $(ONNXRUNTIME_DIR)/.version-$(ONNXRUNTIME_VERSION)
+
+DEMO_MODEL := m3=tests/fixtures/tiny-xlmr-reranker
+DEMO_OUTPUT := target/demo.parquet
+
+.PHONY: help demo test lint onnxruntime
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
+
+demo: onnxruntime ## score the bundled table with the bundled checkpoint and show ranked rows
+	$(CARGO) build --quiet --package rerank
+	target/debug/rerank run tests/fixtures/xquad.parquet $(DEMO_OUTPUT) --model $(DEMO_MODEL) --overwrite
+	@echo
+	@echo "The same model on two passages (its weights are random: the scores show the machinery, not relevance):"
+	target/debug/rerank score --model $(DEMO_MODEL) "what is panda?" "hi" \
+	    "The giant panda is a bear species endemic to China."
+
+test: lint onnxruntime ## everything that must pass before a change is merged
+	$(CARGO) test --quiet --workspace
+	$(CARGO) build --quiet --workspace --examples
+
+lint: ## formatting, lints and documentation, without running anything
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --quiet --package datafusion-rerank --no-default-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
+
+onnxruntime: $(ONNXRUNTIME_STAMP) ## put ONNX Runtime under .onnxruntime/, where the library finds it
+
+$(ONNXRUNTIME_STAMP): .ci/fetch_onnxruntime.py
+	$(PYTHON) .ci/fetch_onnxruntime.py $(ONNXRUNTIME_VERSION) $(ONNXRUNTIME_DIR)
+	@touch $@

@@ -1,0 +1,282 @@
+//! The command line exactly as it was typed. Nothing is looked up or opened here; [`crate::job`] does that.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Device};
+
+/// Score query-passage pairs in Parquet files with BGE rerankers.
+#[derive(Debug, Parser)]
+#[command(name = "rerank", version, about, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Print nothing but data and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Log to standard error what is done; twice for more. `RUST_LOG` overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Score the rows of Parquet files: every column passes through and a score column is added.
+    Run(Box<RunArgs>),
+    /// Score passages given on the command line and print them, best first.
+    Score(Box<ScoreArgs>),
+    /// Look at checkpoints and convert them.
+    #[command(subcommand)]
+    Model(ModelCommand),
+}
+
+/// What to do with a checkpoint.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ModelCommand {
+    /// Write a checkpoint as a standard ONNX directory that other tools can run.
+    Export(ExportArgs),
+    /// Say what a checkpoint is, without loading its weights.
+    Inspect(InspectArgs),
+}
+
+/// `rerank run`.
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// A Parquet file, a directory of them (searched in depth; names that begin with `.` or `_` are skipped) or a
+    /// glob (`*`, `?`, `[..]`, `**`); a local path or an `s3://` URL, for which the usual `AWS_*` variables apply.
+    pub(crate) input: String,
+
+    /// The scored Parquet file if INPUT is a file, else a directory that gets one file per input, named alike.
+    /// A file appears only when it is complete.
+    pub(crate) output: String,
+
+    /// Column of the queries.
+    #[arg(long, value_name = "COLUMN", default_value = "query")]
+    pub(crate) query: String,
+
+    /// Column of the passages.
+    #[arg(long, value_name = "COLUMN", default_value = "passage")]
+    pub(crate) passage: String,
+
+    /// Column that is added: Float32, or a list of Float32 if several cutoff layers are asked for.
+    #[arg(long, value_name = "COLUMN", default_value = "score")]
+    pub(crate) score: String,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+
+    /// Rows sorted by length and cut into batches together: more rows mean less padding and more memory.
+    #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
+    pub(crate) window_rows: usize,
+
+    /// Compression of the output.
+    #[arg(long, value_enum, default_value_t = Compression::Zstd)]
+    pub(crate) compression: Compression,
+
+    /// Most rows in a row group of the output; a group also ends when it reaches 64 MiB.
+    #[arg(long, value_name = "ROWS", default_value_t = 131_072, value_parser = at_least_one)]
+    pub(crate) row_group_rows: usize,
+
+    /// What a row that cannot be scored does: fail the run, or get a NULL score and its reason in a column
+    /// `<score>_error`. A NULL query or passage is no failure: its score is NULL.
+    #[arg(long, value_enum, default_value_t = OnError::Fail)]
+    pub(crate) on_error: OnError,
+
+    /// Replace output files that exist already.
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+
+    /// Write what the run did and cost to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) report: Option<String>,
+}
+
+/// `rerank score`.
+#[derive(Debug, Args)]
+pub(crate) struct ScoreArgs {
+    /// The query.
+    pub(crate) query: String,
+
+    /// The passages.
+    #[arg(required = true)]
+    pub(crate) passages: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) model: ModelArgs,
+
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+
+    /// Print a JSON object a line instead of `score<TAB>passage` (in which tabs and line ends of a passage are
+    /// written `\t` and `\n`).
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rerank model export`.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The checkpoint: a directory, a model name or a Hugging Face id in the local cache.
+    pub(crate) model: String,
+
+    /// The directory to make.
+    pub(crate) output: String,
+
+    #[command(flatten)]
+    pub(crate) options: GraphOptionArgs,
+}
+
+/// `rerank model inspect`.
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// The checkpoint: a directory, a model name or a Hugging Face id in the local cache.
+    pub(crate) model: String,
+}
+
+/// Which model.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Model")]
+pub(crate) struct ModelArgs {
+    /// The model: NAME=DIR (a name for a checkpoint directory), DIR, the name of a published model (`m3`), or a
+    /// Hugging Face id; the latter two must be in the local Hugging Face cache.
+    #[arg(long, value_name = "MODEL", env = "RERANK_MODEL")]
+    pub(crate) model: Option<String>,
+}
+
+/// How pairs are made into text and scored.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Model options")]
+pub(crate) struct OptionArgs {
+    /// Give the sigmoid of the logit (0 to 1) instead of the logit.
+    #[arg(long)]
+    pub(crate) normalize: bool,
+
+    /// Longest passage, and longest pair, in tokens [default: 512].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) max_length: Option<usize>,
+
+    /// Longest query, in tokens [default: three quarters of the longest pair].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) query_max_length: Option<usize>,
+
+    /// Text put before every query.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) query_instruction: Option<String>,
+
+    /// Text put before every passage.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) passage_instruction: Option<String>,
+
+    /// The question put to a decoder after the pair.
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) prompt: Option<String>,
+
+    #[command(flatten)]
+    pub(crate) graph: GraphOptionArgs,
+}
+
+/// Options that change what is computed, not the text.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Model options")]
+pub(crate) struct GraphOptionArgs {
+    /// The layer whose score is wanted, or several separated by commas [default: the last].
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    pub(crate) cutoff_layers: Vec<usize>,
+
+    /// How many neighbouring passage tokens are averaged into one at each compression layer [default: 1].
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) compress_ratio: Option<usize>,
+
+    /// The layers before which passages are compressed, separated by commas [default: 8].
+    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
+    pub(crate) compress_layers: Vec<usize>,
+
+    /// Any option of the model by its name; may be repeated.
+    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = name_and_value)]
+    pub(crate) named: Vec<(String, String)>,
+}
+
+/// Where and how the model runs.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Device")]
+pub(crate) struct EngineArgs {
+    /// Where the model runs: `cpu`, `cuda` or `cuda:N`. A GPU that cannot be used is an error.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+
+    /// Threads of the CPU device [default: all cores].
+    #[arg(long, value_parser = at_least_one)]
+    pub(crate) threads: Option<usize>,
+
+    /// Most tokens in a device batch, padding included [default: 4096 on the CPU, 65536 on a GPU].
+    #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
+    pub(crate) batch_tokens: Option<usize>,
+}
+
+/// Compression codecs of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Compression {
+    /// Small files at little cost.
+    Zstd,
+    /// For readers that have no zstd.
+    Snappy,
+    /// No compression.
+    None,
+}
+
+/// What a row that cannot be scored does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnError {
+    /// Fails the run.
+    Fail,
+    /// Gets a NULL score and its reason in a column of its own.
+    Null,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(number),
+        _ => Err("expected a whole number of at least 1".to_owned()),
+    }
+}
+
+fn name_and_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_start_at_one() {
+        assert_eq!(at_least_one("1"), Ok(1));
+        for wrong in ["0", "-1", "x", ""] {
+            assert!(at_least_one(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_option_may_hold_equals_signs() {
+        assert_eq!(name_and_value("prompt=a=b"), Ok(("prompt".to_owned(), "a=b".to_owned())));
+        assert!(name_and_value("prompt").is_err());
+    }
+}

@@ -1,0 +1,21 @@
+//! One file per subcommand.
+
+mod model_export;
+mod model_inspect;
+mod run;
+mod score;
+
+use anyhow::Result;
+
+use crate::args::{Command, ModelCommand};
+use crate::printer::Printer;
+
+/// Does what the command line says.
+pub(crate) fn run(command: Command, printer: Printer) -> Result<()> {
+    match command {
+        Command::Run(args) => run::run(*args, printer),
+        Command::Score(args) => score::run(&args, printer),
+        Command::Model(ModelCommand::Export(args)) => model_export::run(&args, printer),
+        Command::Model(ModelCommand::Inspect(args)) => model_inspect::run(&args, printer),
+    }
+}

@@ -1,0 +1,42 @@
+//! `rerank model export`: writes a checkpoint as an ONNX directory.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use crate::args::ExportArgs;
+use crate::job;
+use crate::printer::Printer;
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &ExportArgs, printer: Printer) -> Result<()> {
+    let output = Path::new(&args.output);
+    if output.exists() {
+        bail!("OUT '{}' exists already; remove it or name another directory", output.display());
+    }
+    let reranker = job::open_for_export(&args.model, &args.options)?;
+    // Written beside its place and renamed, so that an export that fails is not taken for one.
+    let unfinished = unfinished(output)?;
+    let outcome = reranker.export(&unfinished).map_err(anyhow::Error::from).and_then(|()| {
+        std::fs::rename(&unfinished, output).with_context(|| format!("cannot make {}", output.display()))
+    });
+    if outcome.is_err() {
+        drop(std::fs::remove_dir_all(&unfinished));
+    }
+    outcome?;
+    printer.note(&format!("exported {} to {}", reranker.location().display(), output.display()));
+    Ok(())
+}
+
+/// An empty directory beside `output`; what an export that was killed left there is replaced.
+fn unfinished(output: &Path) -> Result<PathBuf> {
+    let Some(name) = output.file_name() else {
+        bail!("OUT '{}' has no name", output.display());
+    };
+    let folder = output.with_file_name(format!(".{}.unfinished", name.to_string_lossy()));
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot replace {}", folder.display()))?;
+    }
+    std::fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    Ok(folder)
+}

@@ -1,0 +1,69 @@
+//! Being asked to stop: Ctrl-C, or a scheduler's SIGTERM.
+
+use std::fmt;
+
+/// The error of a run that was asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stopped {
+    /// Ctrl-C.
+    Interrupted,
+    /// SIGTERM.
+    Terminated,
+}
+
+impl Stopped {
+    /// 128 plus the signal's number, as a shell reports it.
+    pub(crate) fn exit_code(self) -> u8 {
+        match self {
+            Self::Interrupted => 130,
+            Self::Terminated => 143,
+        }
+    }
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let how = match self {
+            Self::Interrupted => "interrupted",
+            Self::Terminated => "terminated",
+        };
+        write!(f, "{how}; files that were not complete have been removed")
+    }
+}
+
+impl std::error::Error for Stopped {}
+
+/// Waits for the first request to stop. From then on a second one ends the process at once, in case cleaning up hangs
+/// (an object store that does not answer).
+pub(crate) async fn requested() -> Stopped {
+    let first = signal().await;
+    tokio::spawn(async { std::process::exit(i32::from(signal().await.exit_code())) });
+    first
+}
+
+#[cfg(unix)]
+async fn signal() -> Stopped {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return interrupt().await };
+    tokio::select! {
+        stopped = interrupt() => stopped,
+        _ = terminate.recv() => Stopped::Terminated,
+    }
+}
+
+#[cfg(not(unix))]
+async fn signal() -> Stopped {
+    interrupt().await
+}
+
+async fn interrupt() -> Stopped {
+    match tokio::signal::ctrl_c().await {
+        Ok(()) => Stopped::Interrupted,
+        // Without a handler the system's own applies, which ends the process.
+        Err(error) => {
+            tracing::warn!(%error, "Ctrl-C cannot be handled");
+            std::future::pending().await
+        }
+    }
+}

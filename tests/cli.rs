@@ -1,0 +1,708 @@
+//! The command line program, as a process.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
+    FixedSizeBinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeStringArray, ListArray, MapBuilder,
+    StringArray, StringBuilder, StringViewArray, StructArray, TimestampMicrosecondArray,
+};
+use arrow::buffer::{NullBuffer, OffsetBuffer};
+use arrow::compute::concat_batches;
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Schema};
+use arrow::record_batch::RecordBatch;
+use assert_cmd::Command;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::basic::Compression;
+use parquet::file::properties::WriterProperties;
+use predicates::str::contains;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{copy, fixture, open};
+
+const MODEL: &str = "tiny-xlmr-reranker";
+
+/// Between this program and the reference library, whose own scores depend on the batch by some 5e-6.
+const TOLERANCE: f32 = 5e-5;
+
+/// The program, with nothing of the caller's environment that changes what it does.
+fn rerank() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
+    command.env_remove("RERANK_MODEL").env_remove("RUST_LOG").timeout(Duration::from_secs(120));
+    command
+}
+
+/// `--model` for a tiny checkpoint.
+fn model(checkpoint: &str) -> String {
+    format!("--model={}", fixture(checkpoint).display())
+}
+
+/// `rerank run`, on the tiny encoder.
+fn run(input: impl AsRef<Path>, output: impl AsRef<Path>) -> Command {
+    let mut command = rerank();
+    command.arg("run").arg(input.as_ref()).arg(output.as_ref()).arg(model(MODEL));
+    command
+}
+
+fn write(path: &Path, batch: &RecordBatch) {
+    write_with(path, batch, WriterProperties::default());
+}
+
+fn write_with(path: &Path, batch: &RecordBatch, properties: WriterProperties) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
+    writer.write(batch).unwrap();
+    writer.close().unwrap();
+}
+
+fn read(path: &Path) -> RecordBatch {
+    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
+    let schema = Arc::clone(reader.schema());
+    let batches: Vec<_> = reader.build().unwrap().collect::<Result<_, _>>().unwrap();
+    concat_batches(&schema, &batches).unwrap()
+}
+
+fn pairs(rows: &[(&str, &str)]) -> RecordBatch {
+    let queries: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(query, _)| query)));
+    let passages: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, passage)| passage)));
+    RecordBatch::try_from_iter([("query", queries), ("passage", passages)]).unwrap()
+}
+
+/// Pairs of which no two are alike.
+fn many_pairs(count: usize) -> RecordBatch {
+    let queries: ArrayRef = Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("question {}", i % 17))));
+    let passages: ArrayRef =
+        Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("{i} {}", "word ".repeat(i % 23)))));
+    RecordBatch::try_from_iter([("query", queries), ("passage", passages)]).unwrap()
+}
+
+/// The scores that the library gives for a table's `query` and `passage`.
+fn library_scores(table: &RecordBatch) -> Vec<f32> {
+    let column = |name| Arc::clone(table.column_by_name(name).unwrap());
+    open(MODEL).score(&column("query"), &column("passage")).unwrap().values().to_vec()
+}
+
+fn scores(table: &RecordBatch) -> Vec<f32> {
+    let scores = table.column_by_name("score").unwrap().as_primitive::<Float32Type>();
+    assert_eq!(scores.null_count(), 0);
+    scores.values().to_vec()
+}
+
+#[track_caller]
+fn assert_close(actual: &[f32], expected: &[f32]) {
+    assert_eq!(actual.len(), expected.len());
+    for (row, (a, b)) in actual.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= TOLERANCE, "row {row}: {a} and {b}");
+    }
+}
+
+/// The files below a folder, by relative path.
+fn files(folder: &Path) -> Vec<String> {
+    fn visit(base: &Path, folder: &Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(base, &path, found);
+            } else {
+                found.push(path.strip_prefix(base).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(folder, folder, &mut found);
+    found.sort();
+    found
+}
+
+fn folder() -> (TempDir, impl Fn(&str) -> PathBuf) {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().to_owned();
+    (folder, move |name: &str| root.join(name))
+}
+
+// What goes in comes out.
+
+#[test]
+fn a_file_gets_its_scores_in_row_order() {
+    let (_folder, at) = folder();
+    let table = many_pairs(1000);
+    write(&at("in.parquet"), &table);
+    run(at("in.parquet"), at("out.parquet")).args(["--window-rows", "64"]).assert().success().stdout("");
+    let scored = read(&at("out.parquet"));
+    assert_eq!(scored.project(&[0, 1]).unwrap().columns(), table.columns());
+    assert_close(&scores(&scored), &library_scores(&table));
+}
+
+/// A table with columns of every kind, all with NULLs; some of its texts are NULL too.
+fn all_kinds() -> RecordBatch {
+    let rows = 5;
+    let nulls = || Some(NullBuffer::from(vec![true, false, true, true, false]));
+    let item = Arc::new(Field::new(
+        "element",
+        DataType::Struct(vec![Field::new("a", DataType::Int32, true), Field::new("b", DataType::Utf8, true)].into()),
+        true,
+    ));
+    let structs = StructArray::from(vec![
+        (
+            Arc::new(Field::new("a", DataType::Int32, true)),
+            Arc::new(Int32Array::from(vec![Some(1), None, Some(3)])) as ArrayRef,
+        ),
+        (
+            Arc::new(Field::new("b", DataType::Utf8, true)),
+            Arc::new(StringArray::from(vec![None, Some("x"), Some("y")])) as ArrayRef,
+        ),
+    ]);
+    let list = ListArray::new(item, OffsetBuffer::from_lengths([2, 0, 1, 0, 0]), Arc::new(structs), nulls());
+    let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+    for row in 0..rows {
+        map.keys().append_value(format!("key {row}"));
+        map.values().append_option((row % 2 == 0).then_some("value"));
+        map.append(row != 3).unwrap();
+    }
+    let dictionary: DictionaryArray<Int32Type> = [Some("x"), None, Some("y"), Some("x"), None].into_iter().collect();
+    let query: DictionaryArray<Int32Type> = [Some("a"), Some("b"), None, Some("a"), Some("c")].into_iter().collect();
+    let columns: Vec<(&str, ArrayRef)> = vec![
+        ("int", Arc::new(Int64Array::from(vec![Some(1), None, Some(i64::MAX), Some(i64::MIN), None]))),
+        ("float", Arc::new(Float64Array::from(vec![Some(0.5), None, Some(f64::INFINITY), Some(-0.0), None]))),
+        ("bool", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), None, None]))),
+        (
+            "decimal",
+            Arc::new(
+                Decimal128Array::from(vec![Some(12345), None, Some(-1), None, None])
+                    .with_precision_and_scale(20, 3)
+                    .unwrap(),
+            ),
+        ),
+        ("date", Arc::new(Date32Array::from(vec![Some(0), None, Some(20_000), None, None]))),
+        (
+            "time",
+            Arc::new(
+                TimestampMicrosecondArray::from(vec![Some(0), None, Some(1_700_000_000_000_000), None, None])
+                    .with_timezone("Europe/Zurich"),
+            ),
+        ),
+        ("binary", Arc::new(BinaryArray::from(vec![Some(b"\0\xff".as_ref()), None, Some(b""), None, None]))),
+        (
+            "fixed",
+            Arc::new(
+                FixedSizeBinaryArray::try_from_sparse_iter_with_size(
+                    [Some([1, 2]), None, Some([3, 4]), None, None].into_iter(),
+                    2,
+                )
+                .unwrap(),
+            ),
+        ),
+        ("query", Arc::new(query)),
+        ("large", Arc::new(LargeStringArray::from(vec![Some("l"), None, Some(""), None, None]))),
+        ("passage", Arc::new(StringViewArray::from(vec![Some("p"), None, Some("q"), Some("r"), Some("s")]))),
+        ("dictionary", Arc::new(dictionary)),
+        ("list", Arc::new(list)),
+        ("map", Arc::new(map.finish())),
+    ];
+    let fields: Vec<Field> = columns
+        .iter()
+        .map(|(name, array)| {
+            Field::new(*name, array.data_type().clone(), true)
+                .with_metadata(HashMap::from([("of".to_owned(), (*name).to_owned())]))
+        })
+        .collect();
+    let schema = Schema::new_with_metadata(fields, HashMap::from([("origin".to_owned(), "here".to_owned())]));
+    RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect()).unwrap()
+}
+
+#[test]
+fn every_kind_of_column_passes_through() {
+    let (_folder, at) = folder();
+    let table = all_kinds();
+    let with_metadata = WriterProperties::builder()
+        .set_key_value_metadata(Some(vec![parquet::file::metadata::KeyValue::new("geo".to_owned(), "{}".to_owned())]))
+        .build();
+    write_with(&at("in.parquet"), &table, with_metadata);
+    run(at("in.parquet"), at("out.parquet")).args(["--window-rows", "2"]).assert().success();
+
+    let (input, scored) = (read(&at("in.parquet")), read(&at("out.parquet")));
+    let columns = table.num_columns();
+    assert_eq!(scored.columns()[..columns], *input.columns());
+    assert_eq!(scored.schema().fields()[..columns], input.schema().fields()[..]);
+    assert_eq!(scored.schema().fields()[..columns], table.schema().fields()[..]);
+    assert_eq!(scored.schema().metadata(), input.schema().metadata());
+    let footer = ArrowReaderMetadata::load(&File::open(at("out.parquet")).unwrap(), Default::default()).unwrap();
+    let footer = footer.metadata().file_metadata().key_value_metadata().unwrap();
+    assert!(footer.iter().any(|entry| entry.key == "geo"), "{footer:?}");
+
+    let score = scored.column_by_name("score").unwrap();
+    assert_eq!(score.data_type(), &DataType::Float32);
+    let is_null: Vec<bool> = (0..5).map(|row| score.is_null(row)).collect();
+    assert_eq!(is_null, [false, true, true, false, false], "a NULL text has a NULL score");
+}
+
+#[test]
+fn a_directory_and_a_glob_keep_their_names() {
+    let (_folder, at) = folder();
+    let tables = [("a.parquet", many_pairs(30)), ("deep/b.parquet", many_pairs(50)), ("empty.parquet", many_pairs(0))];
+    for (name, table) in &tables {
+        write(&at("in").join(name), table);
+    }
+    std::fs::write(at("in/_SUCCESS"), "").unwrap();
+    std::fs::write(at("in/_hidden.parquet"), "not Parquet").unwrap();
+
+    // A window of 64 rows holds rows of two files.
+    run(at("in"), at("out")).args(["--window-rows", "64"]).assert().success();
+    assert_eq!(files(&at("out")), ["a.parquet", "deep/b.parquet", "empty.parquet"]);
+    for (name, table) in &tables {
+        let scored = read(&at("out").join(name));
+        assert_eq!(scored.num_rows(), table.num_rows());
+        assert_eq!(scored.project(&[0, 1]).unwrap().columns(), table.columns());
+        if table.num_rows() > 0 {
+            assert_close(&scores(&scored), &library_scores(table));
+        }
+    }
+
+    run(at("in/*.parquet"), at("globbed")).assert().success();
+    assert_eq!(files(&at("globbed")), ["a.parquet", "empty.parquet"]);
+    run(at("in/**/b*.parquet"), at("globbed deep")).assert().success();
+    assert_eq!(files(&at("globbed deep")), ["deep/b.parquet"]);
+}
+
+#[test]
+fn columns_can_be_named() {
+    let (_folder, at) = folder();
+    let table = pairs(&[("what is panda?", "hi"), ("a", "b")]);
+    let renamed = Schema::new(vec![Field::new("q", DataType::Utf8, true), Field::new("score", DataType::Utf8, true)]);
+    write(&at("in.parquet"), &RecordBatch::try_new(Arc::new(renamed), table.columns().to_vec()).unwrap());
+    run(at("in.parquet"), at("out.parquet"))
+        .args(["--query", "q", "--passage", "score", "--score", "relevance"])
+        .assert()
+        .success();
+    let scored = read(&at("out.parquet"));
+    let relevance = scored.column_by_name("relevance").unwrap().as_primitive::<Float32Type>();
+    assert_close(relevance.values(), &library_scores(&table));
+}
+
+#[test]
+fn several_cutoff_layers_give_lists() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &pairs(&[("what is panda?", "hi"), ("a", "b")]));
+    let score = |output: &str, layers: &str| {
+        rerank()
+            .arg("run")
+            .arg(at("in.parquet"))
+            .arg(at(output))
+            .args([&model("tiny-minicpm-layerwise-reranker"), "--cutoff-layers", layers])
+            .assert()
+            .success();
+        Arc::clone(read(&at(output)).column_by_name("score").unwrap())
+    };
+    let both = score("both.parquet", "5,8");
+    for (position, layer) in ["5", "8"].into_iter().enumerate() {
+        let alone = score(&format!("{layer}.parquet"), layer);
+        let of_both: Vec<f32> = both
+            .as_list::<i32>()
+            .iter()
+            .map(|list| list.unwrap().as_primitive::<Float32Type>().value(position))
+            .collect();
+        assert_close(alone.as_primitive::<Float32Type>().values(), &of_both);
+    }
+}
+
+#[test]
+fn flags_and_named_options_do_the_same() {
+    let (_folder, at) = folder();
+    let table = many_pairs(20);
+    write(&at("in.parquet"), &table);
+    let score = |output: &str, options: &[&str]| {
+        run(at("in.parquet"), at(output)).args(options).assert().success();
+        scores(&read(&at(output)))
+    };
+    let plain = score("plain.parquet", &[]);
+    let flags = score("flags.parquet", &["--max-length", "16", "--normalize", "--query-instruction", "find: "]);
+    let named = score(
+        "named.parquet",
+        &["--option", "max_length=16", "--option", "normalize=true", "--option", "query_instruction=find: "],
+    );
+    assert_eq!(flags, named);
+    assert!(flags.iter().all(|score| (0.0..=1.0).contains(score)), "{flags:?}");
+    let sigmoid: Vec<f32> = plain.iter().map(|score| 1.0 / (1.0 + (-score).exp())).collect();
+    assert!(flags.iter().zip(&sigmoid).any(|(a, b)| (a - b).abs() > 1e-3), "the other flags changed nothing");
+}
+
+#[test]
+fn the_output_is_written_as_asked() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &many_pairs(100));
+    for (name, codec) in [("zstd", "ZSTD"), ("snappy", "SNAPPY"), ("none", "UNCOMPRESSED")] {
+        let output = at(&format!("{name}.parquet"));
+        run(at("in.parquet"), &output).args(["--compression", name, "--row-group-rows", "30"]).assert().success();
+        let footer = ArrowReaderMetadata::load(&File::open(output).unwrap(), Default::default()).unwrap();
+        let groups = footer.metadata().row_groups();
+        assert_eq!(groups.iter().map(|group| group.num_rows()).collect::<Vec<_>>(), [30, 30, 30, 10]);
+        assert!(groups[0].column(0).compression().to_string().starts_with(codec));
+    }
+}
+
+#[test]
+fn the_report_counts_what_was_done() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &pairs(&[("a", "b"), ("a", "b"), ("c", "d")]));
+    run(at("in.parquet"), at("out.parquet"))
+        .args(["--batch-tokens", "512", "--threads", "1", "--report"])
+        .arg(at("report.json"))
+        .assert()
+        .success()
+        .stderr(contains("scored 3 pairs").and(contains("3 rows in 1 file; 1 duplicate, 0 truncated, 0 errors")));
+    let report: Value = serde_json::from_slice(&std::fs::read(at("report.json")).unwrap()).unwrap();
+    for (key, expected) in [
+        ("rows", 3),
+        ("pairs", 3),
+        ("duplicates", 1),
+        ("errors", 0),
+        ("files", 1),
+        ("threads", 1),
+        ("batch_tokens", 512),
+    ] {
+        assert_eq!(report[key], expected, "{key}");
+    }
+    assert_eq!(report["family"], "m3");
+    assert!(report["wall_seconds"].as_f64().unwrap() > 0.0);
+    assert!(report["tokens"].as_u64().unwrap() > 0);
+}
+
+#[test]
+fn quiet_says_nothing_and_verbose_more() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &pairs(&[("a", "b")]));
+    run(at("in.parquet"), at("out.parquet")).arg("--quiet").assert().success().stdout("").stderr("");
+    run(at("in.parquet"), at("out.parquet"))
+        .args(["--verbose", "--overwrite"])
+        .assert()
+        .success()
+        .stdout("")
+        .stderr(contains("loaded ONNX Runtime"));
+}
+
+// What is wrong is said, and nothing is left behind.
+
+#[track_caller]
+fn assert_fails(mut command: Command, expected: &str) {
+    let output = command.assert().code(1).stdout("").get_output().stderr.clone();
+    let message = String::from_utf8(output).unwrap();
+    assert!(message.starts_with("error: ") && message.contains(expected), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+}
+
+#[test]
+fn wrong_input_is_refused() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &pairs(&[("a", "b")]));
+    let with = |arguments: &[&str]| {
+        let mut command = run(at("in.parquet"), at("out.parquet"));
+        command.args(arguments);
+        command
+    };
+    assert_fails(
+        with(&["--query", "question"]),
+        "no column 'question'; name one with --query, the columns are query, passage",
+    );
+    assert_fails(with(&["--score", "query"]), "has a column 'query' already; name another with --score");
+    assert_fails(with(&["--option", "depth=3"]), "option depth: there is no such option; the options are normalize,");
+    assert_fails(with(&["--max-length", "0"]), "option max_length: expected a whole number of at least 1");
+    assert_fails(with(&["--prompt", "?"]), "option prompt: m3 models do not have it");
+    assert_fails(with(&["--max-length", "8", "--option", "max_length=9"]), "option max_length: it was given twice");
+    assert_fails(with(&["--device", "cuda:99"]), "cuda:99");
+    assert_fails(run(at("missing.parquet"), at("out.parquet")), "there is no such file");
+    assert_fails(run(at("*.pq"), at("out")), "no file matches");
+    assert_fails(run(at("in.parquet"), at("out")), "must be a file name that ends in .parquet");
+    assert_fails(run(at("."), at("in.parquet")), "it must be a directory");
+    assert_fails(run(at("."), at("out")), "would be read as INPUT too");
+    assert_fails(run(at("in.parquet"), at("in.parquet")), "would be read as INPUT too");
+    std::fs::write(at("text.parquet"), "this is no Parquet file").unwrap();
+    assert_fails(run(at("text.parquet"), at("out.parquet")), "text.parquet as Parquet");
+    write(
+        &at("numbers.parquet"),
+        &RecordBatch::try_from_iter([
+            ("query", Arc::new(Int32Array::from(vec![1])) as ArrayRef),
+            ("passage", Arc::new(StringArray::from(vec!["a"]))),
+        ])
+        .unwrap(),
+    );
+    assert_fails(run(at("numbers.parquet"), at("out.parquet")), "column 'query' is of type Int32, expected text");
+    assert_eq!(files(&at(".")), ["in.parquet", "numbers.parquet", "text.parquet"]);
+}
+
+#[test]
+fn a_wrong_model_is_refused() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &pairs(&[("a", "b")]));
+    let with = |arguments: &[&str]| {
+        let mut command = rerank();
+        command.arg("run").arg(at("in.parquet")).arg(at("out.parquet")).args(arguments);
+        command.env("HF_HUB_CACHE", at("no cache"));
+        command
+    };
+    assert_fails(with(&[]), "no model was given: name one with --model");
+    assert_fails(with(&["--model", "nothing"]), "neither a known name");
+    assert_fails(with(&["--model", "m3"]), "not in the Hugging Face cache");
+    assert_fails(with(&["--model", "m3=no/such/dir"]), "there is no directory no/such/dir");
+    let empty = at("empty");
+    std::fs::create_dir(&empty).unwrap();
+    assert_fails(with(&["--model", empty.to_str().unwrap()]), "config.json");
+
+    let named = format!("mine={}", fixture(MODEL).display());
+    with(&["--model", &named]).assert().success();
+    with(&["--overwrite"]).env("RERANK_MODEL", fixture(MODEL)).assert().success();
+}
+
+#[test]
+fn an_existing_output_is_kept_unless_told_otherwise() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &pairs(&[("a", "b")]));
+    std::fs::write(at("out.parquet"), "precious").unwrap();
+    assert_fails(run(at("in.parquet"), at("out.parquet")), "exists already; pass --overwrite");
+    assert_eq!(std::fs::read(at("out.parquet")).unwrap(), b"precious");
+    run(at("in.parquet"), at("out.parquet")).arg("--overwrite").assert().success();
+    assert_eq!(read(&at("out.parquet")).num_rows(), 1);
+}
+
+#[test]
+fn usage_errors_have_a_code_of_their_own() {
+    for arguments in [
+        &["run"][..],
+        &["run", "a", "b", "--device", "gpu"],
+        &["run", "a", "b", "--window-rows", "0"],
+        &["run", "a", "b", "--on-error", "ignore"],
+        &["run", "a", "b", "--option", "normalize"],
+        &["score", "query without passages"],
+        &["unknown"],
+    ] {
+        rerank().args(arguments).assert().code(2).stdout("").stderr(contains("error: "));
+    }
+    rerank().arg("--help").assert().success().stdout(contains("rerank"));
+}
+
+/// The encoder with a word, `hi`, whose embedding is not a number.
+fn broken_model(folder: &Path) {
+    const TOKEN: usize = 360;
+    copy(MODEL, folder);
+    let path = folder.join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
+    let tensor = &header["roberta.embeddings.word_embeddings.weight"];
+    let start = 8 + header_bytes + tensor["data_offsets"][0].as_u64().unwrap() as usize;
+    let row_bytes = 4 * tensor["shape"][1].as_u64().unwrap() as usize;
+    bytes[start + TOKEN * row_bytes..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_row_that_fails_fails_the_run_or_is_null() {
+    let (_folder, at) = folder();
+    broken_model(&at("broken"));
+    write(&at("in.parquet"), &pairs(&[("a", "b"), ("c", "d"), ("a", "hi"), ("e", "f"), ("b", "hi")]));
+    let with = |on_error: &str| {
+        let mut command = rerank();
+        command.arg("run").arg(at("in.parquet")).arg(at("out.parquet")).arg("--model").arg(at("broken"));
+        command.args(["--window-rows", "2", "--on-error", on_error]);
+        command
+    };
+    assert_fails(with("fail"), "in.parquet row 2 (the first is 0): the score is not a number");
+    assert!(!at("out.parquet").exists());
+
+    with("null").assert().success().stderr(contains("2 errors"));
+    let scored = read(&at("out.parquet"));
+    let failed: Vec<bool> = (0..5).map(|row| scored.column_by_name("score").unwrap().is_null(row)).collect();
+    assert_eq!(failed, [false, false, true, false, true]);
+    let reasons = scored.column_by_name("score_error").unwrap().as_string::<i32>();
+    assert_eq!(reasons.iter().map(|reason| reason.is_some()).collect::<Vec<_>>(), failed);
+    assert!(reasons.value(4).contains("not a number"));
+}
+
+/// Overwrites a file's data pages, not its footer: what a damaged disk leaves.
+fn damage(path: &Path) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[4..middle].fill(0xff);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_failure_leaves_complete_files_only() {
+    let (_folder, at) = folder();
+    for name in ["a", "b", "c"] {
+        write(&at(&format!("in/{name}.parquet")), &many_pairs(200));
+    }
+    damage(&at("in/b.parquet"));
+    let mut command = run(at("in"), at("out"));
+    command.args(["--window-rows", "50"]);
+    assert_fails(command, "in/b.parquet");
+    let complete = files(&at("out"));
+    assert!(complete.is_empty() || complete == ["a.parquet"], "{complete:?}");
+
+    // What a footer can tell is found before anything is scored.
+    std::fs::write(at("in/c.parquet"), "cut off").unwrap();
+    std::fs::remove_dir_all(at("out")).ok();
+    assert_fails(run(at("in"), at("out")), "in/c.parquet as Parquet");
+    assert!(!at("out").exists());
+}
+
+/// A table whose first rows are large, so that its output is begun early, and whose other rows take long to score.
+fn slow_table() -> RecordBatch {
+    let table = many_pairs(60_000);
+    let mut state = 1_u64;
+    let mut noise = || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    };
+    let blobs: Vec<Option<Vec<u8>>> =
+        (0..60_000).map(|row| (row < 300).then(|| (0..100_000).map(|_| noise()).collect())).collect();
+    let blobs: BinaryArray = blobs.iter().map(|blob| blob.as_deref()).collect();
+    let [query, passage] = [0, 1].map(|column| Arc::clone(table.column(column)));
+    RecordBatch::try_from_iter([("query", query), ("passage", passage), ("blob", Arc::new(blobs) as ArrayRef)]).unwrap()
+}
+
+#[test]
+#[cfg(unix)]
+fn interrupted_it_leaves_nothing() {
+    let (_folder, at) = folder();
+    let uncompressed = WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).build();
+    write_with(&at("in.parquet"), &slow_table(), uncompressed);
+    for (signal, code, word) in [("INT", 130, "interrupted"), ("TERM", 143, "terminated")] {
+        std::fs::create_dir(at("out")).unwrap();
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
+            .arg("run")
+            .args([at("in.parquet"), at("out/out.parquet")])
+            .args([&model(MODEL), "--window-rows=100", "--row-group-rows=100", "--compression=none"])
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let start = Instant::now();
+        while files(&at("out")).is_empty() {
+            assert!(start.elapsed() < Duration::from_secs(60), "nothing was written in a minute");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_ne!(files(&at("out")), ["out.parquet"], "the file appeared before it was complete");
+        std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
+        let status = child.wait().unwrap();
+        let mut message = String::new();
+        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut message).unwrap();
+        assert_eq!(status.code(), Some(code), "{message}");
+        assert!(message.contains(&format!("error: {word}")), "{message}");
+        assert_eq!(files(&at("out")), Vec::<String>::new());
+        std::fs::remove_dir(at("out")).unwrap();
+    }
+}
+
+// The other subcommands.
+
+/// Pairs and scores of the reference library.
+fn golden() -> (Vec<(String, String)>, Vec<f32>) {
+    let golden: Value = serde_json::from_slice(&std::fs::read(fixture("goldens/xlmr.json")).unwrap()).unwrap();
+    let case = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "default").unwrap();
+    (serde_json::from_value(golden["pairs"].clone()).unwrap(), serde_json::from_value(case["scores"].clone()).unwrap())
+}
+
+fn lines(command: &mut Command) -> Vec<String> {
+    let output = command.assert().success().get_output().stdout.clone();
+    String::from_utf8(output).unwrap().lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn score_prints_the_reference_scores() {
+    let (pairs, expected) = golden();
+    let mut by_query: HashMap<&str, Vec<usize>> = HashMap::new();
+    for (index, (query, _)) in pairs.iter().enumerate() {
+        by_query.entry(query).or_default().push(index);
+    }
+    for query in ["what is panda?", "什么是大熊猫？", "", "  leading and trailing spaces  ", "query\nwith\nnewlines"]
+    {
+        let indices = &by_query[query];
+        let mut command = rerank();
+        command.args(["score", &model(MODEL), "--json", "--", query]);
+        command.args(indices.iter().map(|index| &pairs[*index].1));
+        let printed: Vec<Value> = lines(&mut command).iter().map(|line| serde_json::from_str(line).unwrap()).collect();
+        assert_eq!(printed.len(), indices.len());
+        let scores: Vec<f32> = printed.iter().map(|line| line["score"].as_f64().unwrap() as f32).collect();
+        assert!(scores.is_sorted_by(|a, b| a >= b), "{scores:?}");
+        for (line, score) in printed.iter().zip(&scores) {
+            let index = indices.iter().find(|index| line["passage"] == pairs[**index].1).unwrap();
+            assert!((score - expected[*index]).abs() <= TOLERANCE, "{line} and {}", expected[*index]);
+        }
+    }
+}
+
+#[test]
+fn run_writes_the_reference_scores() {
+    let (_folder, at) = folder();
+    let (rows, expected) = golden();
+    let rows: Vec<(&str, &str)> = rows.iter().map(|(query, passage)| (query.as_str(), passage.as_str())).collect();
+    write(&at("in.parquet"), &pairs(&rows));
+    run(at("in.parquet"), at("out.parquet")).assert().success();
+    assert_close(&scores(&read(&at("out.parquet"))), &expected);
+}
+
+#[test]
+fn score_prints_a_line_for_each_passage() {
+    let printed = lines(rerank().args(["score", &model(MODEL), "a", "one\ttwo\nthree", "b"]));
+    assert_eq!(printed.len(), 2);
+    let passages: Vec<&str> = printed
+        .iter()
+        .map(|line| {
+            let (score, passage) = line.split_once('\t').unwrap();
+            score.parse::<f32>().unwrap();
+            passage
+        })
+        .collect();
+    assert!(passages.contains(&r"one\ttwo\nthree") && passages.contains(&"b"), "{passages:?}");
+}
+
+#[test]
+fn an_export_scores_the_same() {
+    let (_folder, at) = folder();
+    let table = many_pairs(50);
+    write(&at("in.parquet"), &table);
+    rerank().args(["model", "export"]).arg(fixture(MODEL)).arg(at("onnx")).assert().success().stdout("");
+    assert!(at("onnx/model.onnx").is_file());
+    rerank()
+        .arg("run")
+        .args([at("in.parquet"), at("out.parquet")])
+        .arg(format!("--model=exported={}", at("onnx").display()))
+        .assert()
+        .success();
+    assert_close(&scores(&read(&at("out.parquet"))), &library_scores(&table));
+
+    let mut again = rerank();
+    again.args(["model", "export"]).arg(fixture(MODEL)).arg(at("onnx"));
+    assert_fails(again, "exists already");
+    let mut layers = rerank();
+    layers.args(["model", "export"]).arg(fixture(MODEL)).arg(at("other")).args(["--cutoff-layers", "3"]);
+    assert_fails(layers, "option cutoff_layers: m3 models do not have it");
+    assert!(files(&at(".")).iter().all(|file| !file.contains("unfinished")), "{:?}", files(&at(".")));
+}
+
+#[test]
+fn inspect_says_what_a_checkpoint_is() {
+    let printed = lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-gemma-reranker")));
+    assert!(printed.iter().any(|line| line.starts_with("family\tgemma\t")), "{printed:?}");
+    assert!(printed.iter().any(|line| line.starts_with("file\tmodel.safetensors\t")), "{printed:?}");
+    let mut missing = rerank();
+    missing.args(["model", "inspect", "no/such/dir"]);
+    assert_fails(missing, "no/such/dir");
+}
+
+#[test]
+fn the_bundled_table_is_scored() {
+    let (_folder, at) = folder();
+    run(fixture("xquad.parquet"), at("out.parquet")).assert().success();
+    let scored = read(&at("out.parquet"));
+    assert_eq!(scored.num_rows(), 1200);
+    let relevant = scored.column_by_name("relevant").unwrap().as_boolean();
+    assert_eq!(relevant.true_count(), 400);
+    let scores: &Float32Array = scored.column_by_name("score").unwrap().as_primitive();
+    assert!(scores.iter().all(|score| score.is_some_and(f32::is_finite)));
+}
