@@ -71,8 +71,7 @@ pub(crate) async fn run(
 /// A window with its scores.
 struct Scored {
     window: Window,
-    /// `None` if the window has no rows.
-    scores: Option<ArrayRef>,
+    scores: ArrayRef,
     /// Rows that failed, counted within the window, and why.
     errors: Vec<(usize, String)>,
     stats: ScoreStats,
@@ -98,11 +97,8 @@ fn score(mut windows: mpsc::Receiver<Result<Window>>, reranker: Reranker) -> mps
 
 async fn score_window(reranker: &Reranker, window: Result<Window>) -> Result<Scored> {
     let window = window?;
-    let Some((queries, passages)) = window.texts()? else {
-        return Ok(Scored { window, scores: None, errors: Vec::new(), stats: ScoreStats::default() });
-    };
-    let scores = reranker.score_rows_async(queries, passages).await?;
-    Ok(Scored { window, scores: Some(scores.to_array()), errors: scores.errors().collect(), stats: scores.stats() })
+    let scores = reranker.score_pieces_async(window.texts()).await?;
+    Ok(Scored { window, scores: scores.to_array(), errors: scores.errors().collect(), stats: scores.stats() })
 }
 
 async fn write(
@@ -160,9 +156,7 @@ impl Writer<'_> {
                 }
                 (Event::Rows(rows), Some(output)) => {
                     let count = rows.batch.num_rows();
-                    let added = scores
-                        .iter()
-                        .map(|scores| scores.slice(offset, count))
+                    let added = std::iter::once(scores.slice(offset, count))
                         .chain(self.plan.columns.errors.then(|| reasons(&errors, offset, count)));
                     output.write(&rows.layout.append(&rows.batch, added)?).await?;
                     offset += count;

@@ -2,10 +2,7 @@
 
 use std::sync::Arc;
 
-use anyhow::Result;
 use arrow::array::{ArrayRef, RecordBatch};
-use arrow::compute::{cast, concat};
-use arrow::datatypes::DataType;
 
 use crate::layout::Layout;
 
@@ -56,29 +53,10 @@ impl Window {
         })
     }
 
-    /// The queries and the passages of all rows; `None` if there is no row.
-    pub(crate) fn texts(&self) -> Result<Option<(ArrayRef, ArrayRef)>> {
-        let queries: Vec<_> = self.pieces().map(|rows| Arc::clone(rows.batch.column(rows.layout.query))).collect();
-        let passages: Vec<_> = self.pieces().map(|rows| Arc::clone(rows.batch.column(rows.layout.passage))).collect();
-        Ok(join(queries)?.zip(join(passages)?))
-    }
-}
-
-/// One column of several. Files may store text in different ways, and small dictionaries do not always fit into one
-/// of their own key type, so several pieces become views.
-fn join(mut pieces: Vec<ArrayRef>) -> Result<Option<ArrayRef>> {
-    if pieces.len() <= 1 {
-        return Ok(pieces.pop());
-    }
-    let views = pieces.iter().map(|piece| view(piece)).collect::<Result<Vec<_>>>()?;
-    Ok(Some(concat(&views.iter().map(AsRef::as_ref).collect::<Vec<_>>())?))
-}
-
-fn view(array: &ArrayRef) -> Result<ArrayRef> {
-    match array.data_type() {
-        // There is no direct cast from every kind of dictionary.
-        DataType::Dictionary(_, values) => Ok(cast(&cast(array, values)?, &DataType::Utf8View)?),
-        _ => Ok(cast(array, &DataType::Utf8View)?),
+    /// The queries and the passages of each piece.
+    pub(crate) fn texts(&self) -> Vec<(ArrayRef, ArrayRef)> {
+        let column = |rows: &Rows, index| Arc::clone(rows.batch.column(index));
+        self.pieces().map(|rows| (column(rows, rows.layout.query), column(rows, rows.layout.passage))).collect()
     }
 }
 
@@ -128,10 +106,8 @@ impl Gatherer {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{
-        Array, AsArray, DictionaryArray, LargeStringArray, NullArray, RecordBatchOptions, StringArray, StringViewArray,
-    };
-    use arrow::datatypes::{Int8Type, Schema};
+    use arrow::array::RecordBatchOptions;
+    use arrow::datatypes::Schema;
 
     use super::*;
 
@@ -167,33 +143,7 @@ mod tests {
         assert_eq!(shape(&full), [(0, 0, 10)]);
         assert!(gatherer.push(Event::End).is_none());
         let rest = gatherer.finish().unwrap();
-        assert!(rest.texts().unwrap().is_none());
+        assert!(rest.texts().is_empty());
         assert!(matches!(rest.events[..], [Event::End]));
-    }
-
-    #[test]
-    fn all_kinds_of_text_join() {
-        let dictionary = |values: ArrayRef| -> ArrayRef {
-            Arc::new(DictionaryArray::<Int8Type>::new(vec![Some(0), None].into(), values))
-        };
-        let pieces: Vec<ArrayRef> = vec![
-            Arc::new(StringArray::from(vec![Some("a"), None])),
-            Arc::new(LargeStringArray::from(vec![Some("b")])),
-            Arc::new(StringViewArray::from(vec![Some("c")])),
-            dictionary(Arc::new(StringArray::from(vec!["d"]))),
-            dictionary(Arc::new(LargeStringArray::from(vec!["e"]))),
-            dictionary(Arc::new(StringViewArray::from(vec!["f"]))),
-            Arc::new(NullArray::new(1)),
-        ];
-        let joined = join(pieces).unwrap().unwrap();
-        let expected = [Some("a"), None, Some("b"), Some("c"), Some("d"), None, Some("e"), None, Some("f"), None, None];
-        assert_eq!(joined.as_string_view().iter().collect::<Vec<_>>(), expected);
-    }
-
-    #[test]
-    fn one_piece_stays_as_it_is() {
-        let piece: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
-        assert_eq!(join(vec![Arc::clone(&piece)]).unwrap().unwrap().data_type(), piece.data_type());
-        assert!(join(vec![]).unwrap().is_none());
     }
 }

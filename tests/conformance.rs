@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, DictionaryArray, LargeStringArray, NullArray, StringArray, StringViewArray,
+};
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, UInt32Type};
+use arrow::datatypes::{DataType, Int8Type, UInt32Type};
 use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 use serde_json::{Value, json};
 
@@ -107,6 +109,40 @@ fn every_string_layout_scores_alike() {
             assert_eq!(score(&reranker, &queries, &passages), expected, "{query_layout}, {passage_layout}");
         }
     }
+}
+
+#[tokio::test]
+async fn pieces_of_every_layout_are_one_window() {
+    let dictionary =
+        |value: ArrayRef| -> ArrayRef { Arc::new(DictionaryArray::<Int8Type>::new(vec![Some(0), None].into(), value)) };
+    let texts: Vec<ArrayRef> = vec![
+        Arc::new(StringArray::from(vec![Some("a"), None])),
+        Arc::new(LargeStringArray::from(vec![Some("b")])),
+        Arc::new(StringViewArray::from(vec![Some("a")])),
+        dictionary(Arc::new(StringArray::from(vec!["d"]))),
+        dictionary(Arc::new(LargeStringArray::from(vec!["b"]))),
+        dictionary(Arc::new(StringViewArray::from(vec!["f"]))),
+        Arc::new(NullArray::new(1)),
+    ];
+    let reranker = open(CHECKPOINTS[0]);
+    let pieces = texts.into_iter().map(|piece| (Arc::clone(&piece), piece)).collect();
+    let scores = reranker.score_pieces_async(pieces).await.unwrap();
+    assert_eq!((scores.stats().rows, scores.stats().pairs, scores.stats().duplicates), (11, 6, 2));
+    let whole = StringArray::from(vec![
+        Some("a"),
+        None,
+        Some("b"),
+        Some("a"),
+        Some("d"),
+        None,
+        Some("b"),
+        None,
+        Some("f"),
+        None,
+        None,
+    ]);
+    assert_eq!(scores.to_float32().unwrap(), reranker.score(&whole, &whole).unwrap());
+    assert_eq!(reranker.score_pieces_async(Vec::new()).await.unwrap().to_array().len(), 0);
 }
 
 #[test]
