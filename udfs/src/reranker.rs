@@ -101,6 +101,11 @@ impl Reranker {
         self.model.architecture().family()
     }
 
+    /// Names of the options that this model has.
+    pub fn option_names(&self) -> &'static [&'static str] {
+        self.model.architecture().options()
+    }
+
     /// The options in force.
     pub fn options(&self) -> &ScoreOptions {
         &self.options

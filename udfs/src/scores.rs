@@ -183,7 +183,7 @@ fn sigmoid(logit: f32) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::AsArray;
+    use arrow::array::{Array, AsArray};
     use arrow::datatypes::Float32Type;
 
     use super::*;
