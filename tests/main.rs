@@ -1,0 +1,7 @@
+//! Integration tests, one binary.
+
+/// Fixtures: the tiny checkpoint, the golden scores and sessions over them.
+mod support;
+
+/// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
+mod sql;
