@@ -12,6 +12,8 @@ mod conformance;
 mod golden;
 /// ONNX exports, ours and other people's.
 mod onnx;
+/// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
+mod sql;
 /// Scored record batch streams.
 mod stream;
 mod support;

@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::models::Family;
 use crate::reranker::Reranker;
 
+/// Models that a process keeps open where the caller does not say.
+pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
+
 /// Names that stand for checkpoint directories. Clones share the same names.
 ///
 /// A name resolves, in this order, to: a location registered for it; for `m3` and the other families' short names,
@@ -17,13 +20,15 @@ use crate::reranker::Reranker;
 #[derive(Debug, Clone, Default)]
 pub struct ModelRegistry {
     locations: Arc<Mutex<HashMap<String, PathBuf>>>,
+    /// `None` stands for the one that the environment names.
+    hub_cache: Option<PathBuf>,
 }
 
 /// A model is shared by all sessions that run it in the same way.
 type OpenedKey = (PathBuf, EngineOptions);
 
 /// What is open in this process.
-static OPENED: Mutex<Option<HashMap<OpenedKey, Reranker>>> = Mutex::new(None);
+static OPENED: Mutex<Recent<OpenedKey, Reranker>> = Mutex::new(Recent::new());
 
 impl ModelRegistry {
     /// Makes `name` stand for the checkpoint directory `location`, replacing what it stood for.
@@ -36,23 +41,55 @@ impl ModelRegistry {
         self.lock().contains_key(name)
     }
 
+    /// Every name that stands for a model: the families' and the registered ones, sorted.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Family::ALL.iter().map(|family| family.name().to_owned()).collect();
+        names.extend(self.lock().keys().cloned());
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// Looks for hub models in `folder` instead of the Hugging Face cache that the environment names.
+    #[must_use]
+    pub fn with_hub_cache(self, folder: impl Into<PathBuf>) -> Self {
+        Self { hub_cache: Some(folder.into()), ..self }
+    }
+
     /// Opens a model by name or location, or returns it if this process has it open in this way already.
+    ///
+    /// The process keeps the 4 models used last; the memory of another is freed when its last user drops it.
     ///
     /// # Errors
     /// [`Error::Model`] if the name resolves to nothing, and the errors of [`Reranker::open`].
     pub fn open(&self, name: &str, options: &EngineOptions) -> Result<Reranker> {
+        self.open_within(name, options, DEFAULT_MAX_MODELS)
+    }
+
+    /// As [`Self::open`], keeping `max_models` (at least 1) open.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_within(&self, name: &str, options: &EngineOptions, max_models: usize) -> Result<Reranker> {
         let location = self.resolve(name)?;
         let key = location.canonicalize().unwrap_or_else(|_| location.clone());
         let key = (key, options.clone());
-        // Held while opening, so that two sessions that ask at once do not open the same model twice.
-        let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-        let opened = opened.get_or_insert_with(HashMap::new);
-        if let Some(reranker) = opened.get(&key) {
-            return Ok(reranker.clone());
+        let evicted;
+        let reranker;
+        {
+            // Held while opening, so that two sessions that ask at once do not open the same model twice.
+            let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
+            (reranker, evicted) = opened.get_or_open(key, max_models, || Reranker::open(&location, options))?;
         }
-        let reranker = Reranker::open(&location, options)?;
-        opened.insert(key, reranker.clone());
+        // Dropping a model may wait for its worker: not under the lock.
+        drop(evicted);
         Ok(reranker)
+    }
+
+    /// Whether both hold the same names, as clones do.
+    #[cfg(feature = "datafusion")]
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.locations, &other.locations) && self.hub_cache == other.hub_cache
     }
 
     /// The directory that a name or location stands for.
@@ -65,7 +102,7 @@ impl ModelRegistry {
         }
         let path = Path::new(name);
         if let Some(family) = Family::from_name(name) {
-            return in_hub_cache(family.hub_id()).ok_or_else(|| {
+            return self.in_hub_cache(family.hub_id()).ok_or_else(|| {
                 Error::model(
                     name,
                     format!(
@@ -78,35 +115,31 @@ impl ModelRegistry {
         if path.is_dir() {
             return Ok(path.to_owned());
         }
-        in_hub_cache(name).ok_or_else(|| {
-            let mut names: Vec<String> = Family::ALL.iter().map(|family| family.name().to_owned()).collect();
-            names.extend(self.lock().keys().cloned());
-            names.sort();
-            names.dedup();
+        self.in_hub_cache(name).ok_or_else(|| {
             Error::model(
                 name,
                 format!(
                     "it is neither a known name ({}), nor a directory, nor in the Hugging Face cache",
-                    names.join(", ")
+                    self.names().join(", ")
                 ),
             )
         })
     }
 
+    /// The snapshot of a hub model in the local cache, of the revision that `main` pointed to when it was fetched.
+    /// (Layout: <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>)
+    fn in_hub_cache(&self, id: &str) -> Option<PathBuf> {
+        let (organisation, model) = id.split_once('/').filter(|(organisation, model)| {
+            !organisation.is_empty() && !model.is_empty() && !model.contains('/') && !id.contains("..")
+        })?;
+        let folder = self.hub_cache.clone().or_else(hub_cache)?.join(format!("models--{organisation}--{model}"));
+        let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
+        Some(folder.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.is_dir())
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, PathBuf>> {
         self.locations.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// The snapshot of a hub model in the local cache, of the revision that `main` pointed to when it was fetched.
-/// (Layout: <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>)
-fn in_hub_cache(id: &str) -> Option<PathBuf> {
-    let (organisation, model) = id.split_once('/').filter(|(organisation, model)| {
-        !organisation.is_empty() && !model.is_empty() && !model.contains('/') && !id.contains("..")
-    })?;
-    let folder = hub_cache()?.join(format!("models--{organisation}--{model}"));
-    let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
-    Some(folder.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.is_dir())
 }
 
 /// The hub cache's folder, found as Python's `huggingface_hub` finds it.
@@ -116,4 +149,104 @@ fn hub_cache() -> Option<PathBuf> {
         .or_else(|| Some(variable("HF_HOME")?.join("hub")))
         .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
         .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
+}
+
+/// A few values by key, the least recently used going first.
+struct Recent<K, V> {
+    /// The last was used last.
+    entries: Vec<(K, V)>,
+}
+
+impl<K: PartialEq, V: Clone> Recent<K, V> {
+    const fn new() -> Self {
+        Self { entries: Vec::new() }
+    }
+
+    /// The value of `key`, opened if it is not here, and the entries that had to go to keep `max`.
+    fn get_or_open(&mut self, key: K, max: usize, open: impl FnOnce() -> Result<V>) -> Result<(V, Vec<(K, V)>)> {
+        let entry = match self.entries.iter().position(|(other, _)| *other == key) {
+            Some(position) => self.entries.remove(position),
+            None => (key, open()?),
+        };
+        let value = entry.1.clone();
+        self.entries.push(entry);
+        let surplus = self.entries.len().saturating_sub(max.max(1));
+        Ok((value, self.entries.drain(..surplus).collect()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_recently_used_goes_first() {
+        let mut recent = Recent::new();
+        let mut opened = Vec::new();
+        let mut get = |key: &'static str, max| {
+            let (value, evicted) = recent
+                .get_or_open(key, max, || {
+                    opened.push(key);
+                    Ok(key.len())
+                })
+                .unwrap();
+            assert_eq!(value, key.len());
+            evicted.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert!(get("a", 2).is_empty());
+        assert!(get("bb", 2).is_empty());
+        assert!(get("a", 2).is_empty());
+        assert_eq!(get("ccc", 2), ["bb"]);
+        assert_eq!(get("ccc", 0), ["a"]);
+        assert_eq!(opened, ["a", "bb", "ccc"]);
+    }
+
+    #[test]
+    fn what_cannot_be_opened_is_tried_again_and_evicts_nothing() {
+        let mut recent = Recent::new();
+        recent.get_or_open("a", 1, || Ok(1)).unwrap();
+        assert!(recent.get_or_open("b", 1, || Err(Error::Stopped)).is_err());
+        assert_eq!(recent.get_or_open("a", 1, || Err(Error::Stopped)).unwrap().0, 1);
+        assert_eq!(recent.get_or_open("b", 1, || Ok(2)).unwrap().0, 2);
+    }
+
+    /// A hub cache with one snapshot of `id`.
+    fn hub_cache_of(id: &str) -> (tempfile::TempDir, PathBuf) {
+        let cache = tempfile::tempdir().unwrap();
+        let model = cache.path().join(format!("models--{}", id.replace('/', "--")));
+        let snapshot = model.join("snapshots/abc");
+        std::fs::create_dir_all(&snapshot).unwrap();
+        std::fs::create_dir_all(model.join("refs")).unwrap();
+        std::fs::write(model.join("refs/main"), "abc\n").unwrap();
+        (cache, snapshot)
+    }
+
+    #[test]
+    fn names_resolve_in_order() {
+        let (cache, snapshot) = hub_cache_of(Family::M3.hub_id());
+        let registry = ModelRegistry::default().with_hub_cache(cache.path());
+        assert_eq!(registry.resolve("m3").unwrap(), snapshot);
+        assert_eq!(registry.resolve(Family::M3.hub_id()).unwrap(), snapshot);
+        assert_eq!(registry.resolve(cache.path().to_str().unwrap()).unwrap(), cache.path());
+        registry.register("m3", "/somewhere/else");
+        assert!(registry.contains("m3"));
+        assert_eq!(registry.clone().resolve("m3").unwrap(), Path::new("/somewhere/else"));
+    }
+
+    #[test]
+    fn names_that_stand_for_nothing_say_what_to_do() {
+        let cache = tempfile::tempdir().unwrap();
+        let registry = ModelRegistry::default().with_hub_cache(cache.path());
+        registry.register("mine", "/models/mine");
+        let error = registry.resolve("m3").unwrap_err().to_string();
+        assert!(error.contains("run `hf download BAAI/bge-reranker-v2-m3`"), "{error}");
+        for name in ["m4", "org/none", "../etc", "a/b/c", "..", "/no/such/directory", ""] {
+            if Path::new(name).is_dir() {
+                continue;
+            }
+            let error = registry.resolve(name).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("model '{name}': it is neither a known name (")), "{error}");
+            assert!(error.contains("mine"), "{error}");
+        }
+    }
 }
