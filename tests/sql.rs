@@ -69,8 +69,11 @@ async fn scripts() {
     let mut failures = Vec::new();
     for file in files {
         let mut runner = Runner::new(|| async { Ok(Database(session(models()))) });
-        if let Err(error) = runner.run_file_async(&file).await {
-            failures.push(error.display(false).to_string());
+        // Every record of every file, so that one run shows all that fails.
+        for record in sqllogictest::parse_file(&file).unwrap() {
+            if let Err(error) = runner.run_async(record).await {
+                failures.push(error.display(false).to_string());
+            }
         }
     }
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));

@@ -99,12 +99,14 @@ pub(crate) fn session(models: ModelRegistry) -> SessionContext {
         ("passage", Arc::new(StringArray::from(passages)) as _),
     ]);
     ctx.register_batch("pairs", table.unwrap()).unwrap();
-    let rows =
-        || cases.iter().flat_map(|case| case.scores.iter().enumerate().map(|(id, score)| (&case.name, id, *score)));
+    let rows: Vec<(&str, i64, f64)> = cases
+        .iter()
+        .flat_map(|case| case.scores.iter().enumerate().map(|(id, score)| (case.name.as_str(), id as i64, *score)))
+        .collect();
     let table = RecordBatch::try_from_iter([
-        ("name", Arc::new(StringArray::from_iter_values(rows().map(|row| row.0))) as _),
-        ("id", Arc::new(Int64Array::from_iter_values(rows().map(|row| row.1 as i64))) as _),
-        ("score", Arc::new(Float64Array::from_iter_values(rows().map(|row| row.2))) as _),
+        ("name", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))) as _),
+        ("id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.1))) as _),
+        ("score", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.2))) as _),
     ]);
     ctx.register_batch("goldens", table.unwrap()).unwrap();
     ctx
