@@ -20,6 +20,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -690,6 +691,16 @@ fn inspect_says_what_a_checkpoint_is() {
     let printed = lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-gemma-reranker")));
     assert!(printed.iter().any(|line| line.starts_with("family\tgemma\t")), "{printed:?}");
     assert!(printed.iter().any(|line| line.starts_with("file\tmodel.safetensors\t")), "{printed:?}");
+    let work = |options: &[&str]| {
+        let printed =
+            lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-gemma2-lightweight-reranker")).args(options));
+        assert!(printed.contains(&"cutoff layers\t2 to 8".to_owned()), "{printed:?}");
+        assert!(printed.contains(&"layers\t8 of width 48, MLP 96, 4 heads of 16 (2 for keys and values)".to_owned()));
+        printed.into_iter().find(|line| line.starts_with("work\t")).unwrap()
+    };
+    assert_ne!(work(&[]), work(&["--cutoff-layers", "4"]));
+    let parameters = lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-xlmr-reranker")));
+    assert!(parameters.iter().any(|line| line.starts_with("parameters\t128209\t")));
     let mut missing = rerank();
     missing.args(["model", "inspect", "no/such/dir"]);
     assert_fails(missing, "no/such/dir");
