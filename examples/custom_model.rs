@@ -1,5 +1,7 @@
 //! Opens a checkpoint of one's own and looks at what it does. See `custom_model.md`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::path::Path;
 
 use arrow::array::StringArray;

@@ -1,5 +1,7 @@
 //! Scores a stream of record batches inside an Arrow pipeline. See `etl.md`.
 
+#![expect(clippy::print_stdout, reason = "an example shows what it does")]
+
 use std::fs::File;
 use std::path::Path;
 
