@@ -142,7 +142,9 @@ async fn a_session_handed_to_others_stays_locked() {
     settings.allow_locations = false;
     ctx.state_ref().write().config_mut().options_mut().extensions.insert(settings);
     assert!(
-        query_error(&ctx, &sql).await.contains("rerank.allow_locations is false in this session; use one of m3, mine")
+        query_error(&ctx, &sql)
+            .await
+            .contains("rerank.allow_locations is false in this session; use one of gemma, gemma2, m3, mine, minicpm")
     );
     assert_eq!(query(&ctx, "SELECT rerank('a', 'b', 'mine'), rerank('a', 'b')").await.num_rows(), 1);
 }
