@@ -1,7 +1,7 @@
 //! All four families over one table, in SQL. See `compare.md`.
 
 use datafusion::error::Result;
-use datafusion::prelude::SessionContext;
+use datafusion::prelude::{ParquetReadOptions, SessionContext};
 use datafusion_rerank::{ModelRegistry, RerankFunctions};
 
 /// The bundled tiny checkpoints, by the names of their families.
@@ -39,6 +39,6 @@ async fn main() -> Result<()> {
     let ctx = SessionContext::new();
     RerankFunctions::new(models).register(&ctx)?;
     let table = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xquad.parquet");
-    ctx.register_parquet("xquad", table, Default::default()).await?;
+    ctx.register_parquet("xquad", table, ParquetReadOptions::default()).await?;
     ctx.sql(COMPARISON).await?.show().await
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use arrow::array::{Array, AsArray, Float32Array, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Float32Type};
+use arrow::datatypes::Float32Type;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
@@ -51,13 +51,11 @@ fn text(column: &dyn Array, row: usize) -> String {
     if column.is_null(row) {
         return "NULL".to_owned();
     }
-    match column.data_type() {
-        DataType::Float32 => format!("{:.4}", column.as_primitive::<Float32Type>().value(row)),
-        _ => {
-            let formatter = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
-            Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())
-        }
+    if let Some(floats) = column.as_primitive_opt::<Float32Type>() {
+        return format!("{:.4}", floats.value(row));
     }
+    let formatter = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
+    Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
