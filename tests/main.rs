@@ -1,5 +1,7 @@
 //! Integration tests, one binary.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
 /// Fixtures: the tiny checkpoint, the golden scores and sessions over them.
 mod support;
 

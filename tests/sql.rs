@@ -51,13 +51,11 @@ fn text(column: &dyn Array, row: usize) -> String {
     if column.is_null(row) {
         return "NULL".to_owned();
     }
-    match column.data_type() {
-        DataType::Float32 => format!("{:.4}", column.as_primitive::<Float32Type>().value(row)),
-        _ => {
-            let formatter = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
-            Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())
-        }
+    if *column.data_type() == DataType::Float32 {
+        return format!("{:.4}", column.as_primitive::<Float32Type>().value(row));
     }
+    let formatter = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
+    Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
