@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::SessionContext;
-use datafusion_rerank::{EngineOptions, ModelRegistry, RerankFunctions, Reranker};
+use datafusion_rerank::{EngineOptions, Family, ModelRegistry, RerankFunctions, Reranker};
 use serde_json::{Map, Value};
 
 /// A file or directory of `tests/fixtures`.
@@ -74,10 +74,12 @@ fn options(init: &Value, call: &Value) -> Value {
     Value::Object(options)
 }
 
-/// A registry that knows the tiny checkpoint as `m3` and sees no models of this machine.
+/// A registry that knows the tiny checkpoints by their families and sees no models of this machine.
 pub(crate) fn models() -> ModelRegistry {
     let models = ModelRegistry::default().with_hub_cache(fixture("no-such-folder"));
-    models.register("m3", tiny_m3());
+    for (family, checkpoint) in Family::ALL.iter().zip(CHECKPOINTS) {
+        models.register(family.name(), fixture(checkpoint));
+    }
     models
 }
 
