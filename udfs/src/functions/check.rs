@@ -28,6 +28,8 @@ pub(crate) struct CheckRerankCalls {
 }
 
 impl CheckRerankCalls {
+    pub(crate) const NAME: &'static str = "CheckRerankCalls";
+
     pub(crate) fn new(functions: Vec<(ScalarUDF, Function)>) -> Self {
         Self { functions }
     }
@@ -35,7 +37,7 @@ impl CheckRerankCalls {
 
 impl AnalyzerRule for CheckRerankCalls {
     fn name(&self) -> &'static str {
-        "CheckRerankCalls"
+        Self::NAME
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {

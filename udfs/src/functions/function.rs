@@ -230,13 +230,7 @@ impl Scoring {
             [] => new_empty_array(&self.data_type),
             columns => concat(columns)?,
         };
-        if *column.data_type() != self.data_type {
-            return Err(DataFusionError::Execution(format!(
-                "option cutoff_layers: its value makes the result {}, but the query was planned for {}; write it as a literal",
-                column.data_type(),
-                self.data_type
-            )));
-        }
+        check_planned(column.data_type(), &self.data_type)?;
         if column.len() == self.rows {
             return Ok(ColumnarValue::Array(column));
         }
@@ -245,8 +239,21 @@ impl Scoring {
     }
 }
 
+/// Whether a column has the type that the query was planned with.
+///
+/// # Errors
+/// [`DataFusionError::Execution`]: options that were unknown while planning changed the type.
+pub(crate) fn check_planned(data_type: &DataType, planned: &DataType) -> Result<()> {
+    if data_type == planned {
+        return Ok(());
+    }
+    Err(DataFusionError::Execution(format!(
+        "option cutoff_layers: its value makes the result {data_type}, but the query was planned for {planned}; write it as a literal"
+    )))
+}
+
 /// A text argument as a column. A constant becomes a dictionary of one value, which is encoded once.
-fn column(value: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
+pub(crate) fn column(value: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
     match value {
         ColumnarValue::Array(array) => Ok(Arc::clone(array)),
         ColumnarValue::Scalar(ScalarValue::Dictionary(_, value)) => {

@@ -23,4 +23,6 @@ mod rerank;
 mod rerank_details;
 mod sync;
 
+pub(crate) use errors::planning;
+pub(crate) use function::{Function, MakeColumn, blocking, check_planned, column};
 pub use register::{RerankFunctions, register_all};

@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
-use datafusion::execution::session_state::SessionState;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
 use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 use datafusion::prelude::SessionContext;
 
 use super::check::CheckRerankCalls;
-use super::function::Function;
-use super::rerank::Rerank;
-use super::rerank_details::RerankDetails;
+use super::function::{Function, MakeColumn};
+use super::rerank::{Rerank, score_column};
+use super::rerank_details::{RerankDetails, details_column};
 use super::sync::Sync;
 use crate::models::Family;
-use crate::plan::RerankConfig;
+use crate::plan::{HoistRerankCalls, InsertRerankExec, KnownFunction, KnownFunctions, RerankConfig};
 use crate::registry::ModelRegistry;
 
 /// Adds `rerank`, `rerank_details` and the families' functions to a session, together with the settings
@@ -82,8 +82,37 @@ impl RerankFunctions {
         for udf in self.udfs() {
             state.register_udf(Arc::new(udf))?;
         }
-        state.add_analyzer_rule(Arc::new(CheckRerankCalls::new(self.checked())));
+        let session_id = state.session_id().to_owned();
+        *state =
+            self.add_rules(SessionStateBuilder::new_from_existing(state.clone())).with_session_id(session_id).build();
         Ok(())
+    }
+
+    /// The rules of these functions in place of those of an earlier registration, or else where they belong.
+    fn add_rules(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
+        let analyzer = builder.analyzer().get_or_insert_default();
+        analyzer.rules.retain(|rule| rule.name() != CheckRerankCalls::NAME);
+        analyzer.rules.push(Arc::new(CheckRerankCalls::new(self.checked())));
+        // Last: the rules before it move filters and projections across what it hoists.
+        let optimizer = builder.optimizer().get_or_insert_default();
+        optimizer.rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
+        optimizer.rules.push(Arc::new(HoistRerankCalls::new(self.known())));
+        // Before the rules that add sorts and repartitioning, which see the properties of the operator.
+        let physical = builder.physical_optimizers().get_or_insert_default();
+        physical.rules.retain(|rule| rule.name() != InsertRerankExec::NAME);
+        let place = physical.rules.len().min(1);
+        physical.rules.insert(place, Arc::new(InsertRerankExec::new(self.known())));
+        builder
+    }
+
+    /// The asynchronous functions as the rules look for them.
+    fn known(&self) -> KnownFunctions {
+        let details = [(self.details(""), details_column as MakeColumn)];
+        let functions = self.scoring("").into_iter().map(|function| (function, score_column as MakeColumn));
+        let known = self.udfs().into_iter().zip(functions.chain(details));
+        KnownFunctions::new(
+            known.map(|(udf, (function, make_column))| KnownFunction { udf, function, make_column }).collect(),
+        )
     }
 
     /// `rerank`, the families' functions and `rerank_details`, which run asynchronously.

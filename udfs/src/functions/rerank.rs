@@ -71,7 +71,8 @@ impl SyncImpl for Rerank {
     }
 }
 
-fn score_column(scores: &Scores, first_row: usize) -> Result<ArrayRef> {
+/// The score column of `rerank`. A row that cannot be scored is an error.
+pub(crate) fn score_column(scores: &Scores, first_row: usize) -> Result<ArrayRef> {
     match scores.errors().next() {
         None => Ok(scores.to_array()),
         Some((row, reason)) => Err(Error::input(format!(

@@ -1,0 +1,447 @@
+//! Moves calls to where they can run, and lets each run once.
+//!
+//! DataFusion plans asynchronous functions in projections and filters. Elsewhere they fail while running or, in two
+//! aggregates at once, give a wrong result. `SELECT q, max(rerank(q, p)), max(rerank(p, q)) FROM t GROUP BY q` becomes
+//!
+//! ```text
+//! Aggregate: groupBy=[[q]], aggr=[[max(__rerank_1), max(__rerank_2)]]
+//!   Projection: q, p, rerank(q, p) AS __rerank_1, rerank(p, q) AS __rerank_2
+//!     TableScan: t
+//! ```
+//!
+//! A filter is split, so that rows that fail the rest of it are not scored; and a call that a node above repeats is
+//! computed below and carried up. `SELECT *, rerank(q, p) AS s FROM t WHERE rerank(q, p) > 1 AND cheap = 0` becomes
+//!
+//! ```text
+//! Projection: q, p, cheap, __rerank_1 AS s
+//!   Filter: __rerank_1 > 1
+//!     Projection: q, p, cheap, rerank(q, p) AS __rerank_1
+//!       Filter: cheap = 0
+//!         TableScan: t
+//! ```
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use datafusion::common::alias::AliasGenerator;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, JoinType};
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::{
+    Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias, Window,
+};
+use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+
+use super::known_functions::KnownFunctions;
+
+/// Puts calls into projections and filters. Comes last among the rules: those before it may move the projections and
+/// filters back together, once more in every pass.
+#[derive(Debug)]
+pub(crate) struct HoistRerankCalls {
+    functions: KnownFunctions,
+}
+
+impl HoistRerankCalls {
+    pub(crate) const NAME: &'static str = "HoistRerankCalls";
+
+    pub(crate) fn new(functions: KnownFunctions) -> Self {
+        Self { functions }
+    }
+}
+
+impl OptimizerRule for HoistRerankCalls {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn supports_rewrite(&self) -> bool {
+        true
+    }
+
+    fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
+        let mut found = false;
+        plan.apply_with_subqueries(|node| {
+            node.apply_expressions(|expression| {
+                found = found || expression.exists(|part| Ok(self.functions.is_call(part)))?;
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })?;
+        if !found {
+            return Ok(Transformed::no(plan));
+        }
+        let hoist = Hoist { functions: &self.functions, names: config.alias_generator() };
+        hoist.rewrite(plan, &[]).map(|scored| Transformed::yes(scored.plan))
+    }
+}
+
+/// A plan with score columns after its own.
+struct Scored {
+    plan: LogicalPlan,
+    /// Calls that are columns of the plan, in terms of its own columns.
+    columns: Vec<(Expr, Expr)>,
+}
+
+struct Hoist<'a> {
+    functions: &'a KnownFunctions,
+    names: &'a AliasGenerator,
+}
+
+impl Hoist<'_> {
+    /// Rewrites a plan whose parent would like to have the calls `wanted` as columns. The result has the plan's columns,
+    /// in the same order, followed by some of those wanted; without `wanted` it has the same schema.
+    fn rewrite(&self, plan: LogicalPlan, wanted: &[Expr]) -> Result<Scored> {
+        let plan = plan.map_subqueries(|plan| Ok(Transformed::yes(self.rewrite(plan, &[])?.plan)))?.data;
+        match plan {
+            LogicalPlan::Filter(Filter { predicate, input, .. }) => {
+                self.filter(predicate, Arc::unwrap_or_clone(input), wanted)
+            }
+            LogicalPlan::Projection(projection) => self.projection(projection, wanted),
+            LogicalPlan::Sort(sort) => self.sort(sort, wanted),
+            LogicalPlan::SubqueryAlias(alias) => self.alias(alias, wanted),
+            LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
+            LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Join(join) => self.join(join, wanted),
+            plan => {
+                self.refuse_in(&plan)?;
+                let plan = plan.map_children(|child| Ok(Transformed::yes(self.rewrite(child, &[])?.plan)))?.data;
+                Ok(Scored { plan, columns: Vec::new() })
+            }
+        }
+    }
+
+    fn refuse_in(&self, plan: &LogicalPlan) -> Result<()> {
+        let place = match plan {
+            LogicalPlan::Values(_) => "VALUES; use SELECT",
+            LogicalPlan::Distinct(Distinct::On(_)) => "DISTINCT ON; compute it in a subquery",
+            LogicalPlan::Repartition(_) => "a partitioning; compute it in a subquery",
+            _ => return Ok(()),
+        };
+        match self.calls(&plan.expressions())?.first() {
+            Some(call) => Err(DataFusionError::Plan(format!("{} cannot be used in {place}", name_of(call)))),
+            None => Ok(()),
+        }
+    }
+
+    /// The distinct calls in expressions, those in arguments of others included, and before them.
+    fn calls(&self, expressions: &[Expr]) -> Result<Vec<Expr>> {
+        let mut calls = Vec::new();
+        for expression in expressions {
+            self.collect(expression, &mut calls)?;
+        }
+        Ok(calls)
+    }
+
+    fn collect(&self, expression: &Expr, calls: &mut Vec<Expr>) -> Result<()> {
+        expression.apply_children(|child| {
+            self.collect(child, calls)?;
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        if self.functions.is_call(expression) && !calls.contains(expression) {
+            calls.push(expression.clone());
+        }
+        Ok(())
+    }
+
+    /// The calls in the arguments of other calls.
+    fn nested(&self, calls: &[Expr]) -> Result<Vec<Expr>> {
+        let mut nested = Vec::new();
+        for call in calls {
+            call.apply_children(|argument| {
+                self.collect(argument, &mut nested)?;
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        Ok(nested)
+    }
+
+    /// Adds those calls as columns that are none yet, from the innermost out.
+    fn compute(&self, mut scored: Scored, calls: &[Expr]) -> Result<Scored> {
+        let mut missing: Vec<&Expr> = calls.iter().filter(|call| find(&scored.columns, call).is_none()).collect();
+        while !missing.is_empty() {
+            let (mut ready, mut later) = (Vec::new(), Vec::new());
+            for call in &missing {
+                let inner = self.nested(std::slice::from_ref(*call))?;
+                let list = if inner.iter().any(|inner| missing.contains(&inner)) { &mut later } else { &mut ready };
+                list.push(*call);
+            }
+            let mut expressions = columns_of(scored.plan.schema());
+            let mut columns = scored.columns;
+            let mut added = Vec::new();
+            for call in ready {
+                let name = self.names.next("__rerank");
+                expressions.push(replace(call.clone(), &columns)?.alias(&name));
+                added.push((call.clone(), Expr::Column(Column::new_unqualified(name))));
+            }
+            columns.extend(added);
+            let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(scored.plan))?);
+            scored = Scored { plan, columns };
+            missing = later;
+        }
+        Ok(scored)
+    }
+
+    fn filter(&self, predicate: Expr, input: LogicalPlan, wanted: &[Expr]) -> Result<Scored> {
+        let own = self.calls(std::slice::from_ref(&predicate))?;
+        let schema = Arc::clone(input.schema());
+        let scored = self.rewrite(input, &union(&own, wanted))?;
+        let mut cheap = Vec::new();
+        let mut costly = Vec::new();
+        for part in split_conjunction_owned(predicate) {
+            let part = replace(part, &scored.columns)?;
+            let list = if self.calls(std::slice::from_ref(&part))?.is_empty() { &mut cheap } else { &mut costly };
+            list.push(part);
+        }
+        let Scored { plan, columns } = scored;
+        let scored = Scored { plan: filtered(cheap, plan)?, columns };
+        // Calls of the filter alone stay in it; what the parent repeats, and what others need, is a column.
+        let mut shared: Vec<Expr> = own.iter().filter(|call| wanted.contains(call)).cloned().collect();
+        shared = union(&self.nested(&own)?, &shared);
+        let shared: Vec<Expr> = if costly.is_empty() { Vec::new() } else { union(&self.nested(&shared)?, &shared) };
+        let Scored { plan, columns } = self.compute(scored, &shared)?;
+        let costly = costly.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?;
+        keep(Scored { plan: filtered(costly, plan)?, columns }, &schema, wanted)
+    }
+
+    fn projection(&self, projection: Projection, wanted: &[Expr]) -> Result<Scored> {
+        let Projection { expr, input, schema, .. } = projection;
+        let sources: HashMap<Column, Expr> =
+            schema.columns().into_iter().zip(expr.iter().map(|expr| expr.clone().unalias_nested().data)).collect();
+        let below: Vec<Expr> = wanted.iter().map(|call| substitute(call.clone(), &sources)).collect::<Result<_>>()?;
+        let own = self.calls(&expr)?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(input), &union(&own, &below))?;
+        let Scored { plan, columns } = self.compute(scored, &self.nested(&own)?)?;
+        let mut columns_above = Vec::new();
+        let mut carried = Vec::new();
+        for (call, below) in wanted.iter().zip(&below) {
+            // A column of the projection itself may be the call.
+            let own = schema.columns().into_iter().find(|column| sources.get(column) == Some(below));
+            if let Some(column) = own {
+                columns_above.push((call.clone(), Expr::Column(column)));
+            } else if let Some(column) = find(&columns, below) {
+                columns_above.push((call.clone(), column.clone()));
+                if !carried.contains(column) {
+                    carried.push(column.clone());
+                }
+            }
+        }
+        let mut expressions = Vec::with_capacity(expr.len());
+        for (expression, (qualifier, field)) in expr.into_iter().zip(schema.iter()) {
+            expressions.push(named(replace(expression, &columns)?, qualifier, field.name()));
+        }
+        expressions.extend(carried);
+        let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
+        Ok(Scored { plan, columns: columns_above })
+    }
+
+    fn sort(&self, sort: Sort, wanted: &[Expr]) -> Result<Scored> {
+        let schema = Arc::clone(sort.input.schema());
+        let keys: Vec<Expr> = sort.expr.iter().map(|key| key.expr.clone()).collect();
+        let own = self.calls(&keys)?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(sort.input), &union(&own, wanted))?;
+        let Scored { plan, columns } = self.compute(scored, &own)?;
+        let keys = sort.expr.into_iter().map(|key| Ok(SortExpr { expr: replace(key.expr, &columns)?, ..key }));
+        let expr = keys.collect::<Result<Vec<_>>>()?;
+        let plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(plan), fetch: sort.fetch });
+        keep(Scored { plan, columns }, &schema, wanted)
+    }
+
+    fn alias(&self, alias: SubqueryAlias, wanted: &[Expr]) -> Result<Scored> {
+        let inner = alias.input.schema().columns().into_iter().map(Expr::Column);
+        let sources: HashMap<Column, Expr> = alias.schema.columns().into_iter().zip(inner).collect();
+        let below: Vec<Expr> = wanted.iter().map(|call| substitute(call.clone(), &sources)).collect::<Result<_>>()?;
+        let Scored { plan, columns } = self.rewrite(Arc::unwrap_or_clone(alias.input), &below)?;
+        let positions = plan.schema().columns();
+        let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias.alias)?);
+        let outer: HashMap<Column, Column> = positions.into_iter().zip(plan.schema().columns()).collect();
+        let columns = wanted.iter().zip(&below).filter_map(|(call, below)| {
+            let Some(Expr::Column(column)) = find(&columns, below) else { return None };
+            Some((call.clone(), Expr::Column(outer.get(column)?.clone())))
+        });
+        Ok(Scored { columns: columns.collect(), plan })
+    }
+
+    fn aggregate(&self, aggregate: Aggregate) -> Result<Scored> {
+        let own = self.calls(&[aggregate.group_expr.as_slice(), aggregate.aggr_expr.as_slice()].concat())?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(aggregate.input), &own)?;
+        let Scored { plan, columns } = self.compute(scored, &own)?;
+        let replaced = |list: Vec<Expr>| list.into_iter().map(|part| replace(part, &columns)).collect::<Result<_>>();
+        let plan = Aggregate::try_new(Arc::new(plan), replaced(aggregate.group_expr)?, replaced(aggregate.aggr_expr)?)?;
+        let columns = plan.schema.columns();
+        renamed(LogicalPlan::Aggregate(plan), columns, &aggregate.schema)
+    }
+
+    fn window(&self, window: Window) -> Result<Scored> {
+        let inputs = window.input.schema().fields().len();
+        let own = self.calls(&window.window_expr)?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(window.input), &own)?;
+        let Scored { plan, columns } = self.compute(scored, &own)?;
+        let added = plan.schema().fields().len() - inputs;
+        let expressions = window.window_expr.into_iter().map(|part| replace(part, &columns)).collect::<Result<_>>()?;
+        let plan = Window::try_new(expressions, Arc::new(plan))?;
+        let mut columns = plan.schema.columns();
+        columns.drain(inputs..inputs + added);
+        renamed(LogicalPlan::Window(plan), columns, &window.schema)
+    }
+
+    /// A call in a condition that reads one side is computed on that side. One that reads both becomes a filter above
+    /// an inner join, and is refused in others, whose rows depend on it.
+    fn join(&self, join: Join, wanted: &[Expr]) -> Result<Scored> {
+        let mut conditions = join.filter.map(split_conjunction_owned).unwrap_or_default();
+        let mut above = Vec::new();
+        let mut sides = [Vec::new(), Vec::new()];
+        for (left, right) in &join.on {
+            sides[0] = union(&sides[0], &self.calls(std::slice::from_ref(left))?);
+            sides[1] = union(&sides[1], &self.calls(std::slice::from_ref(right))?);
+        }
+        let mut kept = Vec::new();
+        for condition in conditions.drain(..) {
+            let calls = self.calls(std::slice::from_ref(&condition))?;
+            let mut both = None;
+            for call in &calls {
+                let side = [&join.left, &join.right].iter().position(|input| reads_only(call, input.schema()));
+                match side {
+                    Some(side) => sides[side] = union(&sides[side], std::slice::from_ref(call)),
+                    None => both = Some(call),
+                }
+            }
+            match both {
+                None => kept.push(condition),
+                Some(_) if join.join_type == JoinType::Inner => above.push(condition),
+                Some(call) => {
+                    return Err(DataFusionError::Plan(format!(
+                        "{} cannot be used in the ON condition of a {} JOIN; compute it in a subquery and filter on its column",
+                        name_of(call),
+                        join.join_type.to_string().to_uppercase()
+                    )));
+                }
+            }
+        }
+        let [left_calls, right_calls] = sides;
+        let left = self.compute(self.rewrite(Arc::unwrap_or_clone(join.left), &left_calls)?, &left_calls)?;
+        let right = self.compute(self.rewrite(Arc::unwrap_or_clone(join.right), &right_calls)?, &right_calls)?;
+        let columns = [left.columns, right.columns].concat();
+        let on = join.on.into_iter().map(|(l, r)| Ok((replace(l, &columns)?, replace(r, &columns)?)));
+        let joined = LogicalPlan::Join(Join::try_new(
+            Arc::new(left.plan),
+            Arc::new(right.plan),
+            on.collect::<Result<_>>()?,
+            conjunction(kept.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?),
+            join.join_type,
+            join.join_constraint,
+            join.null_equality,
+            join.null_aware,
+        )?);
+        let scored = keep(Scored { plan: joined, columns: Vec::new() }, &join.schema, &[])?;
+        match conjunction(above) {
+            None => Ok(scored),
+            // The inputs are rewritten: the filter finds no more calls below it.
+            Some(predicate) => self.filter_above(predicate, scored, &join.schema, wanted),
+        }
+    }
+
+    fn filter_above(&self, predicate: Expr, scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
+        let own = self.calls(std::slice::from_ref(&predicate))?;
+        let shared: Vec<Expr> = own.iter().filter(|call| wanted.contains(call)).cloned().collect();
+        let shared = union(&self.nested(&own)?, &shared);
+        let Scored { plan, columns } = self.compute(scored, &shared)?;
+        let predicate = replace(predicate, &columns)?;
+        keep(Scored { plan: filtered(vec![predicate], plan)?, columns }, schema, wanted)
+    }
+}
+
+/// The name of the function that an expression calls.
+fn name_of(call: &Expr) -> &str {
+    match call {
+        Expr::ScalarFunction(call) => call.name(),
+        _ => "the function",
+    }
+}
+
+fn find<'a>(columns: &'a [(Expr, Expr)], call: &Expr) -> Option<&'a Expr> {
+    columns.iter().find(|(of, _)| of == call).map(|(_, column)| column)
+}
+
+fn union(first: &[Expr], second: &[Expr]) -> Vec<Expr> {
+    let mut all = first.to_vec();
+    all.extend(second.iter().filter(|call| !first.contains(call)).cloned());
+    all
+}
+
+/// The expression with columns in place of calls.
+fn replace(expression: Expr, columns: &[(Expr, Expr)]) -> Result<Expr> {
+    let replaced = expression.transform_down(|part| {
+        Ok(match find(columns, &part) {
+            Some(column) => Transformed::new(column.clone(), true, TreeNodeRecursion::Jump),
+            None => Transformed::no(part),
+        })
+    })?;
+    Ok(replaced.data)
+}
+
+/// The expression in terms of what its columns stand for.
+fn substitute(expression: Expr, sources: &HashMap<Column, Expr>) -> Result<Expr> {
+    let replaced = expression.transform_down(|part| {
+        let source = if let Expr::Column(column) = &part { sources.get(column).cloned() } else { None };
+        Ok(match source {
+            Some(source) => Transformed::new(source, true, TreeNodeRecursion::Jump),
+            None => Transformed::no(part),
+        })
+    })?;
+    Ok(replaced.data)
+}
+
+fn reads_only(call: &Expr, schema: &DFSchema) -> bool {
+    call.column_refs().iter().all(|column| schema.has_column(column))
+}
+
+fn columns_of(schema: &DFSchema) -> Vec<Expr> {
+    schema.columns().into_iter().map(Expr::Column).collect()
+}
+
+fn filtered(conditions: Vec<Expr>, plan: LogicalPlan) -> Result<LogicalPlan> {
+    match conjunction(conditions) {
+        None => Ok(plan),
+        Some(predicate) => Ok(LogicalPlan::Filter(Filter::try_new(predicate, Arc::new(plan))?)),
+    }
+}
+
+/// The expression under a name, if it has another.
+fn named(expression: Expr, qualifier: Option<&datafusion::common::TableReference>, name: &str) -> Expr {
+    let (own_qualifier, own_name) = expression.qualified_name();
+    if own_qualifier.as_ref() == qualifier && own_name == name {
+        return expression;
+    }
+    expression.alias_qualified(qualifier.cloned(), name)
+}
+
+/// Drops score columns that nobody above wants.
+fn keep(scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
+    let Scored { plan, columns } = scored;
+    let columns: Vec<(Expr, Expr)> = columns.into_iter().filter(|(call, _)| wanted.contains(call)).collect();
+    let mut expressions = columns_of(schema);
+    for (_, column) in &columns {
+        if !expressions.contains(column) {
+            expressions.push(column.clone());
+        }
+    }
+    if expressions.len() == plan.schema().fields().len() {
+        return Ok(Scored { plan, columns });
+    }
+    let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
+    Ok(Scored { plan, columns })
+}
+
+/// Some columns of a plan under the names of another schema.
+fn renamed(plan: LogicalPlan, columns: Vec<Column>, schema: &DFSchema) -> Result<Scored> {
+    if plan.schema().columns() == schema.columns() {
+        return Ok(Scored { plan, columns: Vec::new() });
+    }
+    let expressions = columns
+        .into_iter()
+        .zip(schema.iter())
+        .map(|(column, (qualifier, field))| named(Expr::Column(column), qualifier, field.name()))
+        .collect();
+    let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
+    Ok(Scored { plan, columns: Vec::new() })
+}
