@@ -10,6 +10,7 @@ ONNXRUNTIME_STAMP := $(ONNXRUNTIME_DIR)/.version-$(ONNXRUNTIME_VERSION)
 
 DEMO_MODEL := m3=tests/fixtures/tiny-xlmr-reranker
 DEMO_OUTPUT := target/demo.parquet
+EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 .PHONY: help demo test lint onnxruntime
 .DEFAULT_GOAL := help
@@ -27,7 +28,7 @@ demo: onnxruntime ## score the bundled table with the bundled checkpoint and sho
 
 test: lint onnxruntime ## everything that must pass before a change is merged
 	$(CARGO) test --quiet --workspace
-	$(CARGO) build --quiet --workspace --examples
+	@for example in $(EXAMPLES); do echo "example $$example"; $(CARGO) run --quiet --example $$example > /dev/null || exit 1; done
 
 lint: ## formatting, lints and documentation, without running anything
 	$(CARGO) fmt --all --check
