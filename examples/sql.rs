@@ -8,12 +8,13 @@ use datafusion_rerank::{ModelRegistry, RerankFunctions};
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-xlmr-reranker");
 
 const TABLE: &str = "
-    CREATE TABLE pairs(query, passage) AS VALUES
+    CREATE TABLE pairs AS SELECT * FROM (VALUES
         ('what is a panda?', 'hi'),
         ('what is a panda?', 'The giant panda is a bear species endemic to China.'),
         ('what is a panda?', 'Paris is the capital and most populous city of France.'),
         ('what is the capital of France?', 'The giant panda is a bear species endemic to China.'),
-        ('what is the capital of France?', 'Paris is the capital and most populous city of France.')";
+        ('what is the capital of France?', 'Paris is the capital and most populous city of France.')
+    ) AS rows(query, passage)";
 
 const RANKED: &str = "
     SELECT query, rank() OVER (PARTITION BY query ORDER BY score DESC) AS place, score, passage

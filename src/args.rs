@@ -141,6 +141,10 @@ pub(crate) struct ExportArgs {
 pub(crate) struct InspectArgs {
     /// The checkpoint: a directory, a model name or a Hugging Face id in the local cache.
     pub(crate) model: String,
+
+    /// The work is told for these.
+    #[command(flatten)]
+    pub(crate) options: GraphOptionArgs,
 }
 
 /// Which model.

@@ -22,11 +22,11 @@ pub(crate) fn open_model(model: &ModelArgs, options: &OptionArgs, engine: &Engin
     Ok(open(model, &engine_options(engine))?.with_options(&options)?)
 }
 
-/// Opens a checkpoint for export, with the options that shape its graph.
-pub(crate) fn open_for_export(model: &str, options: &GraphOptionArgs) -> Result<Reranker> {
+/// Opens a checkpoint for what is done with its graph alone, with the options that shape it.
+pub(crate) fn open_for_graph(model: &str, options: &GraphOptionArgs) -> Result<Reranker> {
     if let Some((name, _)) = options.named.iter().find(|(name, _)| !GRAPH_OPTIONS.contains(&name.as_str())) {
         bail!(
-            "option {name}: an export does not keep it; give it when scoring (an export keeps {})",
+            "option {name}: it changes the text, not the graph; give it when scoring (the graph has {})",
             GRAPH_OPTIONS.join(", ")
         );
     }
@@ -159,8 +159,8 @@ mod tests {
     #[test]
     fn an_export_refuses_what_it_cannot_keep() {
         let options = GraphOptionArgs { named: named(&[("max_length", "8")]), ..Default::default() };
-        let error = open_for_export("anything", &options).unwrap_err().to_string();
-        assert!(error.starts_with("option max_length: an export does not keep it"), "{error}");
+        let error = open_for_graph("anything", &options).unwrap_err().to_string();
+        assert!(error.starts_with("option max_length: it changes the text, not the graph"), "{error}");
     }
 
     #[test]

@@ -34,7 +34,7 @@ fn main() -> ExitCode {
         Err(error) if printer::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             printer.error(&error);
-            error.downcast_ref::<Stopped>().map_or(ExitCode::FAILURE, |stopped| ExitCode::from(stopped.exit_code()))
+            stop::exit_now(error.downcast_ref::<Stopped>().map_or(1, |stopped| stopped.exit_code()))
         }
     }
 }

@@ -98,7 +98,11 @@ fn score(mut windows: mpsc::Receiver<Result<Window>>, reranker: Reranker) -> mps
 async fn score_window(reranker: &Reranker, window: Result<Window>) -> Result<Scored> {
     let window = window?;
     let scores = reranker.score_pieces_async(window.texts()).await?;
-    Ok(Scored { window, scores: scores.to_array(), errors: scores.errors().collect(), stats: scores.stats() })
+    let errors: Vec<_> = scores.errors().collect();
+    let mut stats = scores.stats();
+    // The engine counts rows that it could not run; a score that is not a number is known only here.
+    stats.errors = errors.len() as u64;
+    Ok(Scored { window, scores: scores.to_array(), errors, stats })
 }
 
 async fn write(

@@ -37,8 +37,16 @@ impl std::error::Error for Stopped {}
 /// (an object store that does not answer).
 pub(crate) async fn requested() -> Stopped {
     let first = signal().await;
-    tokio::spawn(async { std::process::exit(i32::from(signal().await.exit_code())) });
+    tokio::spawn(async { exit_now(signal().await.exit_code()) });
     first
+}
+
+/// Ends the process without the exit handlers of the libraries in it.
+///
+/// When a run fails, a batch may still be on the device. ONNX Runtime's exit handlers take away what that batch uses,
+/// which ends in spurious errors or a crash; waiting for the batch, or for a model that is being loaded, can take long.
+pub(crate) fn exit_now(code: u8) -> ! {
+    signal_hook::low_level::exit(i32::from(code))
 }
 
 #[cfg(unix)]

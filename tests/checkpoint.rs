@@ -77,7 +77,9 @@ fn shards_score_the_same_bits() {
 
 #[test]
 fn half_precision_weights_are_widened_exactly() {
-    let narrows: [(Dtype, fn(f32) -> [u8; 2], fn([u8; 2]) -> f32); 2] = [
+    type Narrow = fn(f32) -> [u8; 2];
+    type Widen = fn([u8; 2]) -> f32;
+    let narrows: [(Dtype, Narrow, Widen); 2] = [
         (Dtype::F16, |v| half::f16::from_f32(v).to_le_bytes(), |b| half::f16::from_le_bytes(b).to_f32()),
         (Dtype::BF16, |v| half::bf16::from_f32(v).to_le_bytes(), |b| half::bf16::from_le_bytes(b).to_f32()),
     ];
@@ -340,7 +342,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a truncation side that does not exist",
         apply: |folder| {
-            std::fs::write(folder.join("tokenizer_config.json"), r#"{"truncation_side": "middle"}"#).unwrap()
+            std::fs::write(folder.join("tokenizer_config.json"), r#"{"truncation_side": "middle"}"#).unwrap();
         },
         names: &["tokenizer_config.json", "middle"],
     },

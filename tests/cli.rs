@@ -17,9 +17,11 @@ use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Schema};
 use arrow::record_batch::RecordBatch;
 use assert_cmd::Command;
 use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::basic::Compression;
+use parquet::file::metadata::{KeyValue, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -34,7 +36,7 @@ const TOLERANCE: f32 = 5e-5;
 /// The program, with nothing of the caller's environment that changes what it does.
 fn rerank() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
-    command.env_remove("RERANK_MODEL").env_remove("RUST_LOG").timeout(Duration::from_secs(120));
+    command.env_remove("RERANK_MODEL").env_remove("RUST_LOG").timeout(Duration::from_mins(2));
     command
 }
 
@@ -221,7 +223,7 @@ fn every_kind_of_column_passes_through() {
     let (_folder, at) = folder();
     let table = all_kinds();
     let with_metadata = WriterProperties::builder()
-        .set_key_value_metadata(Some(vec![parquet::file::metadata::KeyValue::new("geo".to_owned(), "{}".to_owned())]))
+        .set_key_value_metadata(Some(vec![KeyValue::new("geo".to_owned(), "{}".to_owned())]))
         .build();
     write_with(&at("in.parquet"), &table, with_metadata);
     run(at("in.parquet"), at("out.parquet")).args(["--window-rows", "2"]).assert().success();
@@ -232,7 +234,8 @@ fn every_kind_of_column_passes_through() {
     assert_eq!(scored.schema().fields()[..columns], input.schema().fields()[..]);
     assert_eq!(scored.schema().fields()[..columns], table.schema().fields()[..]);
     assert_eq!(scored.schema().metadata(), input.schema().metadata());
-    let footer = ArrowReaderMetadata::load(&File::open(at("out.parquet")).unwrap(), Default::default()).unwrap();
+    let footer =
+        ArrowReaderMetadata::load(&File::open(at("out.parquet")).unwrap(), ArrowReaderOptions::default()).unwrap();
     let footer = footer.metadata().file_metadata().key_value_metadata().unwrap();
     assert!(footer.iter().any(|entry| entry.key == "geo"), "{footer:?}");
 
@@ -264,7 +267,7 @@ fn a_directory_and_a_glob_keep_their_names() {
         }
     }
 
-    run(at("in/*.parquet"), at("globbed")).assert().success();
+    run(at("in/[a-z]*.parquet"), at("globbed")).assert().success();
     assert_eq!(files(&at("globbed")), ["a.parquet", "empty.parquet"]);
     run(at("in/**/b*.parquet"), at("globbed deep")).assert().success();
     assert_eq!(files(&at("globbed deep")), ["deep/b.parquet"]);
@@ -339,9 +342,9 @@ fn the_output_is_written_as_asked() {
     for (name, codec) in [("zstd", "ZSTD"), ("snappy", "SNAPPY"), ("none", "UNCOMPRESSED")] {
         let output = at(&format!("{name}.parquet"));
         run(at("in.parquet"), &output).args(["--compression", name, "--row-group-rows", "30"]).assert().success();
-        let footer = ArrowReaderMetadata::load(&File::open(output).unwrap(), Default::default()).unwrap();
+        let footer = ArrowReaderMetadata::load(&File::open(output).unwrap(), ArrowReaderOptions::default()).unwrap();
         let groups = footer.metadata().row_groups();
-        assert_eq!(groups.iter().map(|group| group.num_rows()).collect::<Vec<_>>(), [30, 30, 30, 10]);
+        assert_eq!(groups.iter().map(RowGroupMetaData::num_rows).collect::<Vec<_>>(), [30, 30, 30, 10]);
         assert!(groups[0].column(0).compression().to_string().starts_with(codec));
     }
 }
@@ -451,7 +454,7 @@ fn a_wrong_model_is_refused() {
     assert_fails(with(&["--model", "m3=no/such/dir"]), "there is no directory no/such/dir");
     let empty = at("empty");
     std::fs::create_dir(&empty).unwrap();
-    assert_fails(with(&["--model", empty.to_str().unwrap()]), "config.json");
+    assert_fails(with(&["--model", empty.to_str().unwrap()]), "tokenizer.json: missing");
 
     let named = format!("mine={}", fixture(MODEL).display());
     with(&["--model", &named]).assert().success();
@@ -519,7 +522,7 @@ fn a_row_that_fails_fails_the_run_or_is_null() {
     let failed: Vec<bool> = (0..5).map(|row| scored.column_by_name("score").unwrap().is_null(row)).collect();
     assert_eq!(failed, [false, false, true, false, true]);
     let reasons = scored.column_by_name("score_error").unwrap().as_string::<i32>();
-    assert_eq!(reasons.iter().map(|reason| reason.is_some()).collect::<Vec<_>>(), failed);
+    assert_eq!(reasons.iter().map(|reason: Option<&str>| reason.is_some()).collect::<Vec<_>>(), failed);
     assert!(reasons.value(4).contains("not a number"));
 }
 
@@ -583,7 +586,7 @@ fn interrupted_it_leaves_nothing() {
             .unwrap();
         let start = Instant::now();
         while files(&at("out")).is_empty() {
-            assert!(start.elapsed() < Duration::from_secs(60), "nothing was written in a minute");
+            assert!(start.elapsed() < Duration::from_mins(1), "nothing was written in a minute");
             std::thread::sleep(Duration::from_millis(20));
         }
         assert_ne!(files(&at("out")), ["out.parquet"], "the file appeared before it was complete");
@@ -592,7 +595,9 @@ fn interrupted_it_leaves_nothing() {
         let mut message = String::new();
         std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut message).unwrap();
         assert_eq!(status.code(), Some(code), "{message}");
-        assert!(message.contains(&format!("error: {word}")), "{message}");
+        // Nothing else: the device was in the middle of a batch, and ends without complaint.
+        let expected = format!("error: {word}; files that were not complete have been removed\n");
+        assert_eq!(message, expected);
         assert_eq!(files(&at("out")), Vec::<String>::new());
         std::fs::remove_dir(at("out")).unwrap();
     }
@@ -690,6 +695,16 @@ fn inspect_says_what_a_checkpoint_is() {
     let printed = lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-gemma-reranker")));
     assert!(printed.iter().any(|line| line.starts_with("family\tgemma\t")), "{printed:?}");
     assert!(printed.iter().any(|line| line.starts_with("file\tmodel.safetensors\t")), "{printed:?}");
+    let work = |options: &[&str]| {
+        let printed =
+            lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-gemma2-lightweight-reranker")).args(options));
+        assert!(printed.contains(&"cutoff layers\t2 to 8".to_owned()), "{printed:?}");
+        assert!(printed.contains(&"layers\t8 of width 48, MLP 96, 4 heads of 16 (2 for keys and values)".to_owned()));
+        printed.into_iter().find(|line| line.starts_with("work\t")).unwrap()
+    };
+    assert_ne!(work(&[]), work(&["--cutoff-layers", "4"]));
+    let parameters = lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-xlmr-reranker")));
+    assert!(parameters.iter().any(|line| line.starts_with("parameters\t128209\t")));
     let mut missing = rerank();
     missing.args(["model", "inspect", "no/such/dir"]);
     assert_fails(missing, "no/such/dir");

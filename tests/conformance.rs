@@ -176,7 +176,7 @@ fn empty_columns_and_windows_of_nulls_have_no_work() {
 fn exact_repeats_are_scored_once() {
     let (queries, passages) = pairs();
     let reranker = open(CHECKPOINTS[0]);
-    let repeated = |array: &StringArray| StringArray::from_iter((0..5).flat_map(|_| array.iter()));
+    let repeated = |array: &StringArray| (0..5).flat_map(|_| array.iter()).collect::<StringArray>();
     let once = reranker.score_rows(&queries, &passages).unwrap().stats();
     let many = reranker.score_rows(&repeated(&queries), &repeated(&passages)).unwrap().stats();
     // Two of the 40 pairs repeat another.
@@ -211,7 +211,7 @@ fn details_tell_tokens_and_truncation() {
 #[test]
 fn longer_than_the_position_table_is_cut_and_said() {
     // The reference crashes here.
-    let reranker = open(CHECKPOINTS[0]).with_options(&options(json!({"max_length": 4000}))).unwrap();
+    let reranker = open(CHECKPOINTS[0]).with_options(&options(&json!({"max_length": 4000}))).unwrap();
     let long = "word ".repeat(3000);
     for (query, passage) in [("short", long.as_str()), (long.as_str(), "short"), (long.as_str(), long.as_str())] {
         assert_eq!(reranker.token_ids(query, passage).unwrap().len(), 512);
@@ -229,7 +229,7 @@ fn options_of_another_family_are_refused_with_the_familys_own() {
         (CHECKPOINTS[1], json!({"cutoff_layers": 3}), "prompt"),
         (CHECKPOINTS[2], json!({"compress_ratio": 2}), "cutoff_layers"),
     ] {
-        let error = open(checkpoint).with_options(&options(wrong.clone())).unwrap_err().to_string();
+        let error = open(checkpoint).with_options(&options(&wrong)).unwrap_err().to_string();
         let name = wrong.as_object().unwrap().keys().next().unwrap().clone();
         assert!(error.starts_with(&format!("option {name}: ")) && error.ends_with(allowed), "{error}");
     }
@@ -240,7 +240,7 @@ fn several_cutoffs_are_a_list_and_one_is_not() {
     let (queries, passages) = pairs();
     for checkpoint in [CHECKPOINTS[2], CHECKPOINTS[3]] {
         let score = |cutoffs: Value| {
-            let reranker = open(checkpoint).with_options(&options(json!({"cutoff_layers": cutoffs}))).unwrap();
+            let reranker = open(checkpoint).with_options(&options(&json!({"cutoff_layers": cutoffs}))).unwrap();
             let scores = reranker.score_rows(&queries, &passages).unwrap();
             assert_eq!(scores.to_array().data_type(), &reranker.score_type());
             scores.to_array()
@@ -267,6 +267,6 @@ async fn async_calls_score_alike_and_can_be_dropped() {
     assert_eq!(scores.to_float32().unwrap().iter().collect::<Vec<_>>(), expected);
 }
 
-fn options(json: Value) -> ScoreOptions {
-    ScoreOptions::from_json(&json).unwrap()
+fn options(json: &Value) -> ScoreOptions {
+    ScoreOptions::from_json(json).unwrap()
 }

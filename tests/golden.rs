@@ -57,9 +57,10 @@ impl Golden {
     }
 
     /// Checks ids and scores of every recorded case, but for those in `quirks`, where this library differs on
-    /// purpose. Returns how many cases were compared.
+    /// purpose. Returns how many cases were compared, and says how closely they agree.
     fn check(&self, extra: &Value, tolerance: f32, quirks: &[&str]) -> usize {
         let mut compared = 0;
+        let mut largest = 0.0_f32;
         for case in &self.cases {
             let name = case["name"].as_str().unwrap();
             if quirks.contains(&name) {
@@ -67,9 +68,10 @@ impl Golden {
             }
             let options = options(case, extra);
             self.check_ids(name, &options, &self.ids(case));
-            compare(name, &self.score(&options), &rows(&case["scores_spec_f64"]), tolerance);
+            largest = largest.max(compare(name, &self.score(&options), &rows(&case["scores_spec_f64"]), tolerance));
             compared += 1;
         }
+        println!("{}: {compared} cases, largest difference {largest:.1e}", self.reranker.family());
         compared
     }
 
@@ -100,18 +102,22 @@ fn rows(scores: &Value) -> Vec<Vec<f32>> {
     serde_json::from_value(scores.clone()).unwrap_or_else(|_| vec![serde_json::from_value(scores.clone()).unwrap()])
 }
 
-fn compare(case: &str, actual: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) {
+/// Returns the largest difference, which must be within the tolerance.
+fn compare(case: &str, actual: &[Vec<f32>], expected: &[Vec<f32>], tolerance: f32) -> f32 {
     assert_eq!(actual.len(), expected.len(), "case {case}: number of exits");
+    let mut largest = 0.0_f32;
     for (exit, (actual, expected)) in actual.iter().zip(expected).enumerate() {
         assert_eq!(actual.len(), expected.len(), "case {case}: number of pairs");
         for (pair, (actual, expected)) in actual.iter().zip(expected).enumerate() {
             let difference = (actual - expected).abs();
+            largest = largest.max(difference);
             assert!(
                 difference <= tolerance,
                 "case {case}, exit {exit}, pair {pair}: {actual} differs from {expected} by {difference:e}"
             );
         }
     }
+    largest
 }
 
 #[test]

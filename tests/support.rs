@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::arrow::array::{Float64Array, Int64Array, RecordBatch, StringArray};
 use datafusion::prelude::SessionContext;
-use datafusion_rerank::{EngineOptions, ModelRegistry, RerankFunctions, Reranker};
+use datafusion_rerank::{EngineOptions, Family, ModelRegistry, RerankFunctions, Reranker};
 use serde_json::{Map, Value};
 
 /// A file or directory of `tests/fixtures`.
@@ -74,10 +74,12 @@ fn options(init: &Value, call: &Value) -> Value {
     Value::Object(options)
 }
 
-/// A registry that knows the tiny checkpoint as `m3` and sees no models of this machine.
+/// A registry that knows the tiny checkpoints by their families and sees no models of this machine.
 pub(crate) fn models() -> ModelRegistry {
     let models = ModelRegistry::default().with_hub_cache(fixture("no-such-folder"));
-    models.register("m3", tiny_m3());
+    for (family, checkpoint) in Family::ALL.iter().zip(CHECKPOINTS) {
+        models.register(family.name(), fixture(checkpoint));
+    }
     models
 }
 
@@ -99,12 +101,14 @@ pub(crate) fn session(models: ModelRegistry) -> SessionContext {
         ("passage", Arc::new(StringArray::from(passages)) as _),
     ]);
     ctx.register_batch("pairs", table.unwrap()).unwrap();
-    let rows =
-        || cases.iter().flat_map(|case| case.scores.iter().enumerate().map(|(id, score)| (&case.name, id, *score)));
+    let rows: Vec<(&str, i64, f64)> = cases
+        .iter()
+        .flat_map(|case| case.scores.iter().enumerate().map(|(id, score)| (case.name.as_str(), id as i64, *score)))
+        .collect();
     let table = RecordBatch::try_from_iter([
-        ("name", Arc::new(StringArray::from_iter_values(rows().map(|row| row.0))) as _),
-        ("id", Arc::new(Int64Array::from_iter_values(rows().map(|row| row.1 as i64))) as _),
-        ("score", Arc::new(Float64Array::from_iter_values(rows().map(|row| row.2))) as _),
+        ("name", Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))) as _),
+        ("id", Arc::new(Int64Array::from_iter_values(rows.iter().map(|row| row.1))) as _),
+        ("score", Arc::new(Float64Array::from_iter_values(rows.iter().map(|row| row.2))) as _),
     ]);
     ctx.register_batch("goldens", table.unwrap()).unwrap();
     ctx

@@ -10,6 +10,8 @@
 //!
 //! Checkpoints of any shape come from `benches/make_checkpoint.py`. Runs alternate, and medians are compared.
 
+#![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
+
 mod open;
 mod options;
 mod overhead;

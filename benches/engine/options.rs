@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use arrow::array::Array;
 use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 
 use crate::support::{alternate, table};

@@ -14,7 +14,7 @@ pub(crate) fn run(args: &ExportArgs, printer: Printer) -> Result<()> {
     if output.exists() {
         bail!("OUT '{}' exists already; remove it or name another directory", output.display());
     }
-    let reranker = job::open_for_export(&args.model, &args.options)?;
+    let reranker = job::open_for_graph(&args.model, &args.options)?;
     // Written beside its place and renamed, so that an export that fails is not taken for one.
     let unfinished = unfinished(output)?;
     let outcome = reranker.export(&unfinished).map_err(anyhow::Error::from).and_then(|()| {

@@ -1,24 +1,64 @@
 //! `rerank model inspect`: says what a checkpoint is.
 
 use anyhow::{Context, Result};
-use datafusion_rerank::EngineOptions;
+use datafusion_rerank::Reranker;
 use indicatif::HumanBytes;
 
 use crate::args::InspectArgs;
 use crate::job;
 use crate::printer::Printer;
 
+/// Length of the pair that work is told for, in tokens.
+const PAIR_TOKENS: usize = 512;
+
 /// Runs the subcommand. Opening the model checks its configuration, its tokenizer and the headers of its weights.
 pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
-    let reranker = job::open(&args.model, &EngineOptions::default())?;
+    let reranker = job::open_for_graph(&args.model, &args.options)?;
     let family = reranker.family();
     printer.data(&format!("location\t{}", reranker.location().display()))?;
     printer.data(&format!("family\t{family}\t({})", family.hub_id()))?;
     printer.data(&format!("options\t{}", family.options().join(", ")))?;
+    for line in facts(&reranker) {
+        printer.data(&line)?;
+    }
     for (name, bytes) in files(reranker.location())? {
         printer.data(&format!("file\t{name}\t{}", HumanBytes(bytes)))?;
     }
     Ok(())
+}
+
+/// Size, shape and work. Of an ONNX export only its graph knows them.
+fn facts(reranker: &Reranker) -> Vec<String> {
+    let Some(shape) = reranker.shape() else { return Vec::new() };
+    let parameters = reranker.parameters();
+    let stored: Vec<&str> = parameters.keys().copied().collect();
+    let parameters: u64 = parameters.values().sum();
+    let gigabytes = |bytes: u64| (parameters * bytes) as f64 / 1e9;
+    let mut facts = vec![
+        format!("parameters\t{parameters}\t({:.2}B, stored as {})", parameters as f64 / 1e9, stored.join(", ")),
+        format!("weights\t{:.2} GB in fp32\t{:.2} GB in fp16 or bf16", gigabytes(4), gigabytes(2)),
+        format!(
+            "layers\t{} of width {}, MLP {}, {} heads of {} ({} for keys and values)",
+            shape.layers, shape.hidden, shape.intermediate, shape.heads, shape.head_dim, shape.kv_heads
+        ),
+        format!("vocabulary\t{}", shape.vocabulary),
+        match shape.max_tokens {
+            Some(tokens) => format!("longest pair\t{tokens} tokens"),
+            None => "longest pair\tbounded by memory only".to_owned(),
+        },
+    ];
+    if let Some((first, last, step)) = shape.exits {
+        let step = if step == 1 { String::new() } else { format!(" in steps of {step}") };
+        facts.push(format!("cutoff layers\t{first} to {last}{step}"));
+    }
+    if let Some(flops) = reranker.pair_flops(PAIR_TOKENS) {
+        let per_token = flops / PAIR_TOKENS as f64 / 1e9;
+        facts.push(format!(
+            "work\t{per_token:.3} GFLOP per token of a pair of {PAIR_TOKENS}, options {}",
+            reranker.options().to_json()
+        ));
+    }
+    facts
 }
 
 /// The files of a directory and their sizes in bytes, by name.

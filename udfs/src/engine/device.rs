@@ -9,7 +9,7 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Device {
-    /// The CPU, all cores unless [`EngineOptions::threads`](super::EngineOptions::threads) says otherwise.
+    /// The CPU, all cores unless [`EngineOptions::threads`](field@crate::EngineOptions::threads) says otherwise.
     #[default]
     Cpu,
     /// The CUDA device of this index. If it cannot be used, opening the model fails: there is no silent fallback.

@@ -71,7 +71,7 @@ impl GraphOptions {
 /// Finds the family of a checkpoint from its configuration.
 ///
 /// # Errors
-/// [`Error::Checkpoint`] for an architecture that is not one of the families.
+/// [`Error::Checkpoint`](crate::Error::Checkpoint) for an architecture that is not one of the families.
 pub(crate) fn recognise(checkpoint: &Checkpoint) -> Result<Box<dyn Architecture>> {
     let Some(config) = &checkpoint.config else {
         return Ok(Box::new(OnnxExport::default()));

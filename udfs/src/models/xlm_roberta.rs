@@ -29,7 +29,7 @@ pub(crate) struct XlmRoberta {
 
 impl XlmRoberta {
     /// # Errors
-    /// [`Error::Checkpoint`] for a missing key or a variant of the architecture that is not implemented.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant of the architecture that is not implemented.
     pub(super) fn read(config: &Config) -> Result<Self> {
         config.require("hidden_act", &["gelu"])?;
         config.require("position_embedding_type", &["absolute"])?;
