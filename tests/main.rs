@@ -13,6 +13,8 @@ mod conformance;
 mod golden;
 /// ONNX exports, ours and other people's.
 mod onnx;
+/// What runs how often: the operator and the rules that place it.
+mod plans;
 /// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
 mod sql;
 /// Scored record batch streams.
