@@ -19,7 +19,10 @@ use crate::plan::{HoistRerankCalls, InsertRerankExec, KnownFunction, KnownFuncti
 use crate::registry::ModelRegistry;
 
 /// Adds `rerank`, `rerank_details` and the families' functions to a session, together with the settings
-/// [`RerankConfig`] and the checks that find wrong models and options while planning.
+/// [`RerankConfig`], the checks that find wrong models and options while planning, and the rules that let calls stand
+/// anywhere in a query, run once each, and run in an operator of their own.
+///
+/// Statements that the session prepared before are forgotten: prepare them afterwards.
 ///
 /// ```no_run
 /// # async fn example() -> datafusion::error::Result<()> {

@@ -57,7 +57,7 @@ pub struct RerankConfig {
     pub models: BTreeMap<String, String>,
     /// How and where models run.
     pub engine: EngineOptions,
-    /// Most rows sorted by length together; at least 1. A call never sees more than a record batch at once.
+    /// Most rows sorted by length together; at least 1.
     pub window_rows: usize,
     /// Whether SQL may name directories and hub ids.
     pub allow_locations: bool,
