@@ -207,13 +207,13 @@ impl Window {
         let Some(on_done) = state.on_done.take() else { return };
         let result = match state.failure.take() {
             Some(error) => Err(error),
-            None => Ok(self.scores(&state)),
+            None => Ok(self.scores(&mut state)),
         };
         drop(state);
         on_done(result);
     }
 
-    fn scores(&self, state: &State) -> WindowScores {
+    fn scores(&self, state: &mut State) -> WindowScores {
         let rows = self
             .encoded
             .rows
@@ -232,7 +232,7 @@ impl Window {
                 }
             })
             .collect();
-        WindowScores { rows, columns: self.columns, logits: state.scores.clone(), stats: state.stats }
+        WindowScores { rows, columns: self.columns, logits: std::mem::take(&mut state.scores), stats: state.stats }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
