@@ -13,8 +13,12 @@ mod conformance;
 mod golden;
 /// ONNX exports, ours and other people's.
 mod onnx;
+/// SQL with calls in every position, its result, and how many pairs it cost.
+mod operator;
 /// What runs how often: the operator and the rules that place it.
 mod plans;
+/// Runs the scripts of `tests/slt`.
+mod script;
 /// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
 mod sql;
 /// Scored record batch streams.

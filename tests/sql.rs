@@ -2,79 +2,40 @@
 
 use std::path::Path;
 
-use arrow::array::{Array, AsArray, Float32Array, RecordBatch};
+use arrow::array::{AsArray, Float32Array, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Float32Type;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use datafusion_rerank::{RerankConfig, RerankFunctions};
-use sqllogictest::{AsyncDB, DBOutput, DefaultColumnType, Runner};
 
+use crate::script::{Database, Output, rows, run_all, text};
 use crate::support::{goldens, models, session, tiny_m3};
 
 /// Golden scores were printed by another runtime on another machine.
 const TOLERANCE: f64 = 1e-4;
 
-/// A session as the script runner wants it.
-struct Database(SessionContext);
+/// Decimals of scores in scripts.
+const DECIMALS: usize = 4;
+
+struct Session(SessionContext);
 
 #[async_trait]
-impl AsyncDB for Database {
-    type Error = DataFusionError;
-    type ColumnType = DefaultColumnType;
-
-    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, DataFusionError> {
+impl Database for Session {
+    async fn run(&mut self, sql: &str) -> Result<Output, DataFusionError> {
         let frame = self.0.sql(sql).await?;
         let columns = frame.schema().fields().len();
         let batches = frame.collect().await?;
-        if columns == 0 {
-            return Ok(DBOutput::StatementComplete(0));
-        }
-        let mut rows = Vec::new();
-        for batch in &batches {
-            for row in 0..batch.num_rows() {
-                rows.push(batch.columns().iter().map(|column| text(column, row)).collect());
-            }
-        }
-        Ok(DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows })
+        Ok(if columns == 0 { Output::Done } else { Output::Rows { columns, rows: rows(&batches, DECIMALS) } })
     }
-
-    async fn shutdown(&mut self) {}
-}
-
-/// A value as scripts spell it: floats with four decimals, `NULL`, `(empty)`.
-fn text(column: &dyn Array, row: usize) -> String {
-    if column.is_null(row) {
-        return "NULL".to_owned();
-    }
-    if let Some(floats) = column.as_primitive_opt::<Float32Type>() {
-        return format!("{:.4}", floats.value(row));
-    }
-    let formatter = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
-    Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt");
-    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    files.sort();
-    assert!(files.len() >= 4, "{files:?}");
-    let mut failures = Vec::new();
-    for file in files {
-        let mut runner = Runner::new(|| async { Ok(Database(session(models()))) });
-        // Every record of every file, so that one run shows all that fails.
-        for record in sqllogictest::parse_file(&file).unwrap() {
-            if let Err(error) = runner.run_async(record).await {
-                failures.push(error.display(false).to_string());
-            }
-        }
-    }
-    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+    run_all("", async || Session(session(models()))).await;
 }
 
 async fn query(ctx: &SessionContext, sql: &str) -> RecordBatch {
@@ -177,7 +138,7 @@ async fn a_row_that_cannot_be_scored_fails_rerank_and_is_a_value_of_rerank_detai
          WHERE d['score'] IS NULL AND d['error'] LIKE 'the score is not a number%'",
     )
     .await;
-    assert_eq!(text(details.column(0), 0), goldens().pairs.len().to_string());
+    assert_eq!(text(details.column(0), 0, DECIMALS), goldens().pairs.len().to_string());
 }
 
 /// Writes NaN over a tensor of a safetensors file.

@@ -33,6 +33,7 @@ use datafusion::logical_expr::{
 };
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
+use super::guard_calls::guard_calls;
 use super::known_functions::KnownFunctions;
 
 /// Puts calls into projections and filters. Comes last among the rules: those before it may move the projections and
@@ -100,7 +101,7 @@ impl Hoist<'_> {
             LogicalPlan::Sort(sort) => self.sort(sort, wanted),
             LogicalPlan::SubqueryAlias(alias) => self.alias(alias, wanted),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate),
-            LogicalPlan::Window(window) => self.window(window),
+            LogicalPlan::Window(window) => self.window(window, wanted),
             LogicalPlan::Join(join) => self.join(join, wanted),
             plan => {
                 self.refuse_in(&plan)?;
@@ -181,26 +182,60 @@ impl Hoist<'_> {
         Ok(scored)
     }
 
+    /// Expressions over a plan, its columns in place of calls and the others conditional where they may be.
+    fn guard(&self, expressions: Vec<Expr>, columns: &[(Expr, Expr)], always: &[Expr]) -> Result<Vec<Expr>> {
+        let expressions = expressions.into_iter().map(|part| replace(part, columns)).collect::<Result<Vec<_>>>()?;
+        let guarded = guard_calls(self.functions, &expressions, always)?;
+        expressions.into_iter().map(|part| replace(part, &guarded)).collect()
+    }
+
     fn filter(&self, predicate: Expr, input: LogicalPlan, wanted: &[Expr]) -> Result<Scored> {
         let own = self.calls(std::slice::from_ref(&predicate))?;
         let schema = Arc::clone(input.schema());
         let scored = self.rewrite(input, &union(&own, wanted))?;
-        let mut cheap = Vec::new();
-        let mut costly = Vec::new();
-        for part in split_conjunction_owned(predicate) {
-            let part = replace(part, &scored.columns)?;
-            let list = if self.calls(std::slice::from_ref(&part))?.is_empty() { &mut cheap } else { &mut costly };
-            list.push(part);
+        self.filter_scored(predicate, scored, &schema, wanted)
+    }
+
+    /// Filters a plan that is rewritten: by what needs no more calls first, then by one call after the other, so that a
+    /// row that one of them drops is not scored by the next.
+    fn filter_scored(&self, predicate: Expr, scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
+        let parts = self.guard(split_conjunction_owned(predicate), &scored.columns, wanted)?;
+        let mut stages = self.stages(parts)?.into_iter();
+        let mut scored = scored;
+        while let Some(stage) = stages.next() {
+            let own = self.calls(&stage)?;
+            let later = self.calls(&stages.as_slice().concat())?;
+            // Calls of this filter alone stay in it; what the parent repeats, and what others need, is a column.
+            let shared = own.iter().filter(|call| wanted.contains(call) || later.contains(call));
+            let shared = shared.cloned().collect::<Vec<_>>();
+            let shared = union(&self.nested(&own)?, &shared);
+            let Scored { plan, columns } = self.compute(scored, &union(&self.nested(&shared)?, &shared))?;
+            let stage = stage.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?;
+            scored = Scored { plan: filtered(stage, plan)?, columns };
         }
-        let Scored { plan, columns } = scored;
-        let scored = Scored { plan: filtered(cheap, plan)?, columns };
-        // Calls of the filter alone stay in it; what the parent repeats, and what others need, is a column.
-        let mut shared: Vec<Expr> = own.iter().filter(|call| wanted.contains(call)).cloned().collect();
-        shared = union(&self.nested(&own)?, &shared);
-        let shared: Vec<Expr> = if costly.is_empty() { Vec::new() } else { union(&self.nested(&shared)?, &shared) };
-        let Scored { plan, columns } = self.compute(scored, &shared)?;
-        let costly = costly.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?;
-        keep(Scored { plan: filtered(costly, plan)?, columns }, &schema, wanted)
+        keep(scored, schema, wanted)
+    }
+
+    /// Conditions in the order in which they are evaluated: those without calls, then for each condition with calls
+    /// that none before it has all those that need no others.
+    fn stages(&self, conditions: Vec<Expr>) -> Result<Vec<Vec<Expr>>> {
+        let mut known = Vec::new();
+        let mut stages = vec![Vec::new()];
+        let with_calls = |part| Ok((self.calls(std::slice::from_ref(&part))?, part));
+        let mut rest = conditions.into_iter().map(with_calls).collect::<Result<Vec<_>>>()?;
+        while !rest.is_empty() {
+            let (ready, waiting): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|(calls, _)| calls.iter().all(|call| known.contains(call)));
+            if let Some(stage) = stages.last_mut() {
+                stage.extend(ready.into_iter().map(|(_, condition)| condition));
+            }
+            if let Some((calls, _)) = waiting.first() {
+                known.extend(calls.iter().cloned());
+                stages.push(Vec::new());
+            }
+            rest = waiting;
+        }
+        Ok(stages)
     }
 
     fn projection(&self, projection: Projection, wanted: &[Expr]) -> Result<Scored> {
@@ -210,7 +245,8 @@ impl Hoist<'_> {
         let below: Vec<Expr> = wanted.iter().map(|call| substitute(call.clone(), &sources)).collect::<Result<_>>()?;
         let own = self.calls(&expr)?;
         let scored = self.rewrite(Arc::unwrap_or_clone(input), &union(&own, &below))?;
-        let Scored { plan, columns } = self.compute(scored, &self.nested(&own)?)?;
+        let expr = self.guard(expr, &scored.columns, &[])?;
+        let Scored { plan, columns } = self.compute(scored, &self.nested(&self.calls(&expr)?)?)?;
         let mut columns_above = Vec::new();
         let mut carried = Vec::new();
         for (call, below) in wanted.iter().zip(&below) {
@@ -239,8 +275,10 @@ impl Hoist<'_> {
         let keys: Vec<Expr> = sort.expr.iter().map(|key| key.expr.clone()).collect();
         let own = self.calls(&keys)?;
         let scored = self.rewrite(Arc::unwrap_or_clone(sort.input), &union(&own, wanted))?;
-        let Scored { plan, columns } = self.compute(scored, &own)?;
-        let keys = sort.expr.into_iter().map(|key| Ok(SortExpr { expr: replace(key.expr, &columns)?, ..key }));
+        let keys = self.guard(keys, &scored.columns, wanted)?;
+        let Scored { plan, columns } = self.compute(scored, &self.calls(&keys)?)?;
+        let keys = keys.into_iter().zip(sort.expr);
+        let keys = keys.map(|(expr, key)| Ok(SortExpr { expr: replace(expr, &columns)?, ..key }));
         let expr = keys.collect::<Result<Vec<_>>>()?;
         let plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(plan), fetch: sort.fetch });
         keep(Scored { plan, columns }, &schema, wanted)
@@ -262,26 +300,31 @@ impl Hoist<'_> {
     }
 
     fn aggregate(&self, aggregate: Aggregate) -> Result<Scored> {
-        let own = self.calls(&[aggregate.group_expr.as_slice(), aggregate.aggr_expr.as_slice()].concat())?;
-        let scored = self.rewrite(Arc::unwrap_or_clone(aggregate.input), &own)?;
-        let Scored { plan, columns } = self.compute(scored, &own)?;
-        let replaced = |list: Vec<Expr>| list.into_iter().map(|part| replace(part, &columns)).collect::<Result<_>>();
-        let plan = Aggregate::try_new(Arc::new(plan), replaced(aggregate.group_expr)?, replaced(aggregate.aggr_expr)?)?;
-        let columns = plan.schema.columns();
-        renamed(LogicalPlan::Aggregate(plan), columns, &aggregate.schema)
+        let groups = aggregate.group_expr.len();
+        let expressions = [aggregate.group_expr, aggregate.aggr_expr].concat();
+        let scored = self.rewrite(Arc::unwrap_or_clone(aggregate.input), &self.calls(&expressions)?)?;
+        let expressions = self.guard(expressions, &scored.columns, &[])?;
+        let Scored { plan, columns } = self.compute(scored, &self.calls(&expressions)?)?;
+        let mut group_expr = expressions.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?;
+        let aggr_expr = group_expr.split_off(groups);
+        let plan = Aggregate::try_new(Arc::new(plan), group_expr, aggr_expr)?;
+        let positions = plan.schema.columns();
+        let scored = Scored { plan: LogicalPlan::Aggregate(plan), columns: Vec::new() };
+        renamed(scored, positions, &aggregate.schema, &[])
     }
 
-    fn window(&self, window: Window) -> Result<Scored> {
+    fn window(&self, window: Window, wanted: &[Expr]) -> Result<Scored> {
         let inputs = window.input.schema().fields().len();
         let own = self.calls(&window.window_expr)?;
-        let scored = self.rewrite(Arc::unwrap_or_clone(window.input), &own)?;
-        let Scored { plan, columns } = self.compute(scored, &own)?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(window.input), &union(&own, wanted))?;
+        let expressions = self.guard(window.window_expr, &scored.columns, wanted)?;
+        let Scored { plan, columns } = self.compute(scored, &self.calls(&expressions)?)?;
         let added = plan.schema().fields().len() - inputs;
-        let expressions = window.window_expr.into_iter().map(|part| replace(part, &columns)).collect::<Result<_>>()?;
+        let expressions = expressions.into_iter().map(|part| replace(part, &columns)).collect::<Result<_>>()?;
         let plan = Window::try_new(expressions, Arc::new(plan))?;
-        let mut columns = plan.schema.columns();
-        columns.drain(inputs..inputs + added);
-        renamed(LogicalPlan::Window(plan), columns, &window.schema)
+        let mut positions = plan.schema.columns();
+        positions.drain(inputs..inputs + added);
+        renamed(Scored { plan: LogicalPlan::Window(plan), columns }, positions, &window.schema, wanted)
     }
 
     /// A call in a condition that reads one side is computed on that side. One that reads both becomes a filter above
@@ -318,8 +361,15 @@ impl Hoist<'_> {
             }
         }
         let [left_calls, right_calls] = sides;
-        let left = self.compute(self.rewrite(Arc::unwrap_or_clone(join.left), &left_calls)?, &left_calls)?;
-        let right = self.compute(self.rewrite(Arc::unwrap_or_clone(join.right), &right_calls)?, &right_calls)?;
+        let [left_rows, right_rows] = keeps_rows(join.join_type);
+        let left_wanted = wanted.iter().filter(|call| left_rows && reads_only(call, join.left.schema()));
+        let left_wanted = union(&left_calls, &left_wanted.cloned().collect::<Vec<_>>());
+        let right_wanted = wanted.iter().filter(|call| right_rows && reads_only(call, join.right.schema()));
+        let right_wanted = union(&right_calls, &right_wanted.cloned().collect::<Vec<_>>());
+        let left = self.compute(self.rewrite(Arc::unwrap_or_clone(join.left), &left_wanted)?, &left_calls)?;
+        let right = self.compute(self.rewrite(Arc::unwrap_or_clone(join.right), &right_wanted)?, &right_calls)?;
+        let kept_columns = [(left_rows, &left), (right_rows, &right)].into_iter().filter(|(kept, _)| *kept);
+        let kept_columns: Vec<_> = kept_columns.flat_map(|(_, side)| side.columns.iter().cloned()).collect();
         let columns = [left.columns, right.columns].concat();
         let on = join.on.into_iter().map(|(l, r)| Ok((replace(l, &columns)?, replace(r, &columns)?)));
         let joined = LogicalPlan::Join(Join::try_new(
@@ -332,21 +382,24 @@ impl Hoist<'_> {
             join.null_equality,
             join.null_aware,
         )?);
-        let scored = keep(Scored { plan: joined, columns: Vec::new() }, &join.schema, &[])?;
-        match conjunction(above) {
+        let above = conjunction(above);
+        let own = self.calls(above.as_slice())?;
+        let scored = keep(Scored { plan: joined, columns: kept_columns }, &join.schema, &union(&own, wanted))?;
+        match above {
             None => Ok(scored),
             // The inputs are rewritten: the filter finds no more calls below it.
-            Some(predicate) => self.filter_above(predicate, scored, &join.schema, wanted),
+            Some(predicate) => self.filter_scored(predicate, scored, &join.schema, wanted),
         }
     }
+}
 
-    fn filter_above(&self, predicate: Expr, scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
-        let own = self.calls(std::slice::from_ref(&predicate))?;
-        let shared: Vec<Expr> = own.iter().filter(|call| wanted.contains(call)).cloned().collect();
-        let shared = union(&self.nested(&own)?, &shared);
-        let Scored { plan, columns } = self.compute(scored, &shared)?;
-        let predicate = replace(predicate, &columns)?;
-        keep(Scored { plan: filtered(vec![predicate], plan)?, columns }, schema, wanted)
+/// Whether a join leaves the rows of its left and of its right side as they are, or else may put NULLs in their places.
+fn keeps_rows(join_type: JoinType) -> [bool; 2] {
+    match join_type {
+        JoinType::Inner => [true, true],
+        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [true, false],
+        JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [false, true],
+        JoinType::Full => [false, false],
     }
 }
 
@@ -369,7 +422,7 @@ fn union(first: &[Expr], second: &[Expr]) -> Vec<Expr> {
 }
 
 /// The expression with columns in place of calls.
-fn replace(expression: Expr, columns: &[(Expr, Expr)]) -> Result<Expr> {
+pub(super) fn replace(expression: Expr, columns: &[(Expr, Expr)]) -> Result<Expr> {
     let replaced = expression.transform_down(|part| {
         Ok(match find(columns, &part) {
             Some(column) => Transformed::new(column.clone(), true, TreeNodeRecursion::Jump),
@@ -425,23 +478,30 @@ fn keep(scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
             expressions.push(column.clone());
         }
     }
-    if expressions.len() == plan.schema().fields().len() {
+    if columns_of(plan.schema()) == expressions {
         return Ok(Scored { plan, columns });
     }
     let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
     Ok(Scored { plan, columns })
 }
 
-/// Some columns of a plan under the names of another schema.
-fn renamed(plan: LogicalPlan, columns: Vec<Column>, schema: &DFSchema) -> Result<Scored> {
+/// Some columns of a plan under the names of another schema, and the score columns that somebody above wants.
+fn renamed(scored: Scored, positions: Vec<Column>, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
+    let Scored { plan, columns } = scored;
     if plan.schema().columns() == schema.columns() {
         return Ok(Scored { plan, columns: Vec::new() });
     }
-    let expressions = columns
+    let columns: Vec<(Expr, Expr)> = columns.into_iter().filter(|(call, _)| wanted.contains(call)).collect();
+    let mut expressions: Vec<Expr> = positions
         .into_iter()
         .zip(schema.iter())
         .map(|(column, (qualifier, field))| named(Expr::Column(column), qualifier, field.name()))
         .collect();
+    for (_, column) in &columns {
+        if !expressions.contains(column) {
+            expressions.push(column.clone());
+        }
+    }
     let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
-    Ok(Scored { plan, columns: Vec::new() })
+    Ok(Scored { plan, columns })
 }

@@ -6,6 +6,7 @@
 //! ```
 
 mod config;
+mod guard_calls;
 mod hoist_rerank_calls;
 mod insert_rerank_exec;
 mod known_functions;

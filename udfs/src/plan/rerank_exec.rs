@@ -51,7 +51,7 @@ pub(crate) struct RerankCall {
     pub(crate) make_column: MakeColumn,
 }
 
-/// Appends one score column per call to its input.
+/// Appends one score column per call to its input. Calls that are the same run once.
 ///
 /// Rows are gathered into windows of `rerank.window_rows`, of which two are under way per partition; they come out in
 /// the order they came in, in batches of at most `datafusion.execution.batch_size` rows. The rows of the windows under
@@ -64,6 +64,8 @@ pub(crate) struct RerankCall {
 #[derive(Debug, Clone)]
 pub(crate) struct RerankExec {
     calls: Vec<RerankCall>,
+    /// Per call the first one that is the same.
+    firsts: Vec<usize>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
@@ -87,31 +89,38 @@ impl RerankExec {
             input.pipeline_behavior(),
             input.boundedness(),
         );
-        Ok(Self { calls, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        let same = |call: &RerankCall| {
+            calls.iter().position(|first| first.expression.func.as_ref() == call.expression.func.as_ref())
+        };
+        let firsts = calls.iter().enumerate().map(|(place, call)| same(call).unwrap_or(place)).collect();
+        Ok(Self { calls, firsts, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+    }
+}
+
+impl RerankExec {
+    /// `[call AS column, column], model=.., options=.., device=..`
+    fn describe(&self, place: usize) -> String {
+        let RerankCall { expression, model, reranker, .. } = &self.calls[place];
+        let columns = self.calls.iter().zip(&self.firsts).filter(|(_, first)| **first == place);
+        let columns: Vec<&str> = columns.map(|(call, _)| call.expression.name()).collect();
+        format!(
+            "[{} AS {}], model={model}, options={}, device={}",
+            expression.func,
+            columns.join(", "),
+            reranker.options().to_json(),
+            reranker.engine_options().device
+        )
     }
 }
 
 impl DisplayAs for RerankExec {
     fn fmt_as(&self, format: DisplayFormatType, f: &mut Formatter<'_>) -> fmt::Result {
-        let calls: Vec<String> = self.calls.iter().map(ToString::to_string).collect();
+        let first = |(place, first): (usize, &usize)| (place == *first).then(|| self.describe(place));
+        let calls: Vec<String> = self.firsts.iter().enumerate().filter_map(first).collect();
         match format {
             DisplayFormatType::Default | DisplayFormatType::Verbose => write!(f, "RerankExec: {}", calls.join("; ")),
             DisplayFormatType::TreeRender => calls.iter().try_for_each(|call| writeln!(f, "{call}")),
         }
-    }
-}
-
-impl fmt::Display for RerankCall {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let Self { expression, model, reranker, .. } = self;
-        write!(
-            f,
-            "[{} AS {}], model={model}, options={}, device={}",
-            expression.func,
-            expression.name(),
-            reranker.options().to_json(),
-            reranker.engine_options().device
-        )
     }
 }
 
@@ -214,6 +223,7 @@ impl ExecutionPlan for RerankExec {
         };
         let scoring = Arc::new(Scoring {
             calls: self.calls.clone(),
+            firsts: self.firsts.clone(),
             schema: self.schema(),
             metrics: Metrics::new(&self.metrics, partition),
         });
@@ -294,6 +304,7 @@ fn bytes(batch: &RecordBatch) -> Result<usize> {
 /// What all windows of a partition share.
 struct Scoring {
     calls: Vec<RerankCall>,
+    firsts: Vec<usize>,
     schema: SchemaRef,
     metrics: Metrics,
 }
@@ -301,7 +312,15 @@ struct Scoring {
 impl Scoring {
     /// The window with its score columns.
     async fn score(&self, Window { pieces, memory }: Window) -> Result<Window> {
-        let columns = try_join_all(self.calls.iter().map(|call| self.score_call(call, &pieces))).await?;
+        let calls = self.calls.iter().zip(&self.firsts).enumerate();
+        let distinct =
+            calls.map(
+                async |(place, (call, first))| {
+                    if place == *first { self.score_call(call, &pieces).await.map(Some) } else { Ok(None) }
+                },
+            );
+        let distinct = try_join_all(distinct).await?;
+        let columns: Vec<&ArrayRef> = self.firsts.iter().filter_map(|first| distinct[*first].as_ref()).collect();
         let mut first = 0;
         let scored = pieces.into_iter().map(|piece| {
             let rows = piece.num_rows();

@@ -1,0 +1,100 @@
+//! Runs `.slt` scripts. `UPDATE_SCRIPTS=1` writes what came out into them instead of comparing it.
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Float32Type;
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use async_trait::async_trait;
+use datafusion::error::DataFusionError;
+use sqllogictest::{
+    AsyncDB, DBOutput, DefaultColumnType, Runner, default_column_validator, default_normalizer, default_validator,
+};
+
+/// What a statement gave: no columns, or rows of text.
+pub(crate) enum Output {
+    Done,
+    Rows { columns: usize, rows: Vec<Vec<String>> },
+}
+
+/// Something that runs statements.
+#[async_trait]
+pub(crate) trait Database: Send {
+    async fn run(&mut self, sql: &str) -> Result<Output, DataFusionError>;
+}
+
+/// A [`Database`] as the script runner wants it.
+struct Adapter<D>(D);
+
+#[async_trait]
+impl<D: Database> AsyncDB for Adapter<D> {
+    type Error = DataFusionError;
+    type ColumnType = DefaultColumnType;
+
+    async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, DataFusionError> {
+        Ok(match self.0.run(sql).await? {
+            Output::Done => DBOutput::StatementComplete(0),
+            Output::Rows { columns, rows } => DBOutput::Rows { types: vec![DefaultColumnType::Any; columns], rows },
+        })
+    }
+
+    async fn shutdown(&mut self) {}
+}
+
+/// Runs every script of a folder of `tests/slt`, each on a database of its own, and panics with all that failed.
+pub(crate) async fn run_all<D: Database>(folder: &str, database: impl AsyncFn() -> D) {
+    let mut failures = Vec::new();
+    for file in scripts(folder) {
+        let database = database().await;
+        let mut database = Some(Adapter(database));
+        let mut runner = Runner::new(move || {
+            let database = database.take();
+            async move { database.ok_or(DataFusionError::Internal("a script has one connection".to_owned())) }
+        });
+        if std::env::var_os("UPDATE_SCRIPTS").is_some() {
+            let updated =
+                runner.update_test_file(&file, " ", default_validator, default_normalizer, default_column_validator);
+            updated.await.unwrap();
+            continue;
+        }
+        // Every record of every file, so that one run shows all that fails.
+        for record in sqllogictest::parse_file(&file).unwrap() {
+            if let Err(error) = runner.run_async(record).await {
+                failures.push(error.display(false).to_string());
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{}", failures.join("\n\n"));
+}
+
+fn scripts(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt").join(folder);
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|name| name == "slt")).collect();
+    files.sort();
+    assert!(files.len() >= 4, "{files:?}");
+    files
+}
+
+/// The rows of some batches as scripts spell them.
+pub(crate) fn rows(batches: &[RecordBatch], decimals: usize) -> Vec<Vec<String>> {
+    let mut rows = Vec::new();
+    for batch in batches {
+        for row in 0..batch.num_rows() {
+            rows.push(batch.columns().iter().map(|column| text(column, row, decimals)).collect());
+        }
+    }
+    rows
+}
+
+/// A value as scripts spell it: 32-bit floats with some decimals, `NULL`, `(empty)`.
+pub(crate) fn text(column: &dyn Array, row: usize, decimals: usize) -> String {
+    if column.is_null(row) {
+        return "NULL".to_owned();
+    }
+    if let Some(floats) = column.as_primitive_opt::<Float32Type>() {
+        return format!("{:.decimals$}", floats.value(row));
+    }
+    let formatter = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
+    Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())
+}
