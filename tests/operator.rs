@@ -51,7 +51,9 @@ impl Database for Counting {
             return Ok(Output::Done);
         }
         if sql.starts_with("EXPLAIN") {
-            return Ok(Output::Rows { columns, rows });
+            // One row per line of a plan.
+            let lines = rows.iter().flat_map(|row| row[1].trim_end().lines().map(|line| vec![line.to_owned()]));
+            return Ok(Output::Rows { columns, rows: lines.collect() });
         }
         let plan_text = displayable(plan.as_ref()).indent(false).to_string();
         assert!(!plan_text.contains("AsyncFuncExec"), "{sql}\n{plan_text}");

@@ -1,16 +1,19 @@
 //! What runs how often: the operator and the rules that place it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::Float32Type;
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::error::DataFusionError;
+use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion::physical_plan::{ExecutionPlan, collect, displayable};
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
-use datafusion_rerank::RerankFunctions;
+use datafusion_rerank::{EngineOptions, RerankFunctions, Reranker, WithRerank};
 use futures::StreamExt;
 
 use crate::support::{models, session};
@@ -65,98 +68,6 @@ async fn only_rows_that_pass_the_cheap_conditions_are_scored() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_row_is_scored_once() {
-    let ctx = session(models());
-    for (sql, pairs) in [
-        ("SELECT id FROM pairs ORDER BY rerank(query, passage) DESC LIMIT 10", 40),
-        ("SELECT id, rerank(query, passage) AS s FROM pairs WHERE rerank(query, passage) > 1 ORDER BY s DESC", 40),
-        ("SELECT * FROM (SELECT *, rerank(query, passage) AS s FROM pairs) AS x WHERE s > 1 ORDER BY s", 40),
-        ("SELECT id FROM pairs WHERE rerank(query, passage) > 1 ORDER BY rerank(query, passage)", 40),
-        ("SELECT rerank(x.query, x.passage) FROM (SELECT * FROM pairs WHERE rerank(query, passage) > 1) AS x", 40),
-        ("SELECT rerank(query, passage) FROM pairs LIMIT 3", 3),
-        ("SELECT max(rerank(query, passage)), min(rerank(query, passage)) FROM pairs", 40),
-    ] {
-        let run = run(&ctx, sql).await;
-        assert_eq!(run.pairs, pairs, "{sql}\n{}", run.plan);
-        assert!(!run.plan.contains("AsyncFuncExec"), "{}", run.plan);
-    }
-}
-
-/// Every place of a call against the same with the scores computed in a table first: `$r` and `$t` stand for two calls,
-/// `$pairs` for the table.
-#[tokio::test(flavor = "multi_thread")]
-async fn every_position_gives_what_a_column_would() {
-    let ctx = session(models());
-    let table = "CREATE TABLE scored AS SELECT *, rerank(query, passage) AS r, rerank(passage, query) AS t FROM pairs";
-    ctx.sql(table).await.unwrap().collect().await.unwrap();
-    for sql in [
-        "SELECT id, $r FROM $pairs ORDER BY id",
-        "SELECT id FROM $pairs WHERE $r > 2 ORDER BY id",
-        "SELECT id FROM $pairs WHERE $r > 2 AND id % 2 = 0 ORDER BY id",
-        "SELECT id FROM $pairs WHERE $r > 2 AND $t > 2 ORDER BY id",
-        "SELECT id, $r + $t FROM $pairs WHERE $r > 2 AND $t > 2 ORDER BY id",
-        "SELECT id FROM $pairs WHERE $r > 2 OR id < 3 ORDER BY id",
-        "SELECT id, CASE WHEN id < 5 THEN $r ELSE 0 END FROM $pairs ORDER BY id",
-        "SELECT id FROM $pairs ORDER BY $r DESC, id LIMIT 5",
-        "SELECT id FROM $pairs ORDER BY round($r * 10) DESC, $t, id",
-        "SELECT max($r), max($t) FROM $pairs",
-        "SELECT max($r), min($t), sum(id), count(DISTINCT $r) FROM $pairs",
-        "SELECT query, max($r) FROM $pairs GROUP BY query ORDER BY query",
-        "SELECT query, max($r) FROM $pairs GROUP BY query HAVING min($t) > 1 ORDER BY query",
-        "SELECT $r, count(*) FROM $pairs GROUP BY $r ORDER BY 1",
-        "SELECT count(*) FILTER (WHERE $r > 2), avg(id) FILTER (WHERE $t > 2) FROM $pairs",
-        "SELECT count(DISTINCT $r) FROM $pairs",
-        "SELECT round($r), id % 2, count(*) FROM $pairs GROUP BY GROUPING SETS ((round($r)), (id % 2), ()) ORDER BY 1, 2, 3",
-        "SELECT first_value(id ORDER BY $r DESC, id) FROM $pairs",
-        "SELECT id, row_number() OVER (PARTITION BY query ORDER BY $r DESC, id) FROM $pairs ORDER BY id",
-        "SELECT id, sum($r) OVER (PARTITION BY query ORDER BY id) FROM $pairs ORDER BY id",
-        "SELECT id FROM (SELECT id, row_number() OVER (PARTITION BY query ORDER BY $r DESC, id) AS k FROM $pairs) WHERE k = 1 ORDER BY id",
-        "SELECT a.id FROM $pairs AS a JOIN goldens AS g ON a.id = g.id AND g.name = 'default' AND $r > 2 ORDER BY 1",
-        "SELECT a.id, g.id FROM $pairs AS a LEFT JOIN (SELECT * FROM goldens WHERE name = 'default') AS g ON a.id = g.id AND $r > 2 ORDER BY 1",
-        "SELECT a.id FROM $pairs AS a JOIN goldens AS g ON round($r) = g.id AND g.name = 'default' ORDER BY 1",
-        "SELECT DISTINCT $r FROM $pairs ORDER BY 1",
-        "SELECT DISTINCT ON (query) query, id FROM $pairs ORDER BY query, $r DESC, id",
-        "SELECT $r FROM $pairs WHERE id < 2 UNION ALL SELECT $t FROM $pairs WHERE id < 2 ORDER BY 1",
-        "WITH c AS (SELECT *, $r AS s FROM $pairs) SELECT id, s FROM c WHERE s > 2 AND id > 3 ORDER BY s, id",
-        "SELECT id FROM goldens WHERE name = 'default' AND id IN (SELECT id FROM $pairs WHERE $r > 2) ORDER BY id",
-        "SELECT id FROM $pairs WHERE $r = (SELECT max($r) FROM $pairs) ORDER BY id",
-        "SELECT id FROM $pairs WHERE $r IN (1, 2) OR $r BETWEEN 1 AND 2 ORDER BY id",
-        "SELECT unnest(make_array($r, $t)) FROM $pairs WHERE id < 3 ORDER BY 1",
-        "SELECT id FROM $pairs WHERE $r > 2 LIMIT 100",
-        "SELECT s + 1 FROM (SELECT $r AS s, id FROM $pairs ORDER BY $r LIMIT 5) ORDER BY 1",
-    ] {
-        let with_calls = sql
-            .replace("$pairs", "pairs")
-            .replace("$r", "rerank(query, passage)")
-            .replace("$t", "rerank(passage, query)");
-        let with_columns = sql.replace("$pairs", "scored").replace("$r", "r").replace("$t", "t");
-        let actual = run(&ctx, &with_calls).await;
-        let expected = run(&ctx, &with_columns).await;
-        assert!(!actual.plan.contains("AsyncFuncExec"), "{with_calls}\n{}", actual.plan);
-        assert!(expected.rows.num_rows() > 0, "{with_columns}");
-        assert_eq!(actual.rows.columns(), expected.rows.columns(), "{with_calls}\n{}", actual.plan);
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn calls_nest_and_join_conditions_become_filters() {
-    let ctx = session(models());
-    let nested =
-        run(&ctx, "SELECT rerank(query, 'score ' || CAST(rerank(query, passage) AS VARCHAR)) FROM pairs").await;
-    assert_eq!(nested.rows.num_rows(), 40);
-    assert_eq!(nested.pairs, 80, "{}", nested.plan);
-    let joined = "SELECT count(*) FROM pairs AS a JOIN pairs AS b ON rerank(a.query, b.passage) > 2";
-    let crossed = "SELECT count(*) FROM (SELECT rerank(a.query, b.passage) AS s FROM pairs AS a CROSS JOIN pairs AS b) WHERE s > 2";
-    assert_eq!(text(&run(&ctx, joined).await), text(&run(&ctx, crossed).await));
-    let left = "SELECT count(*) FROM pairs AS a LEFT JOIN pairs AS b ON rerank(a.query, b.passage) > 2";
-    let error = ctx.sql(left).await.unwrap().create_physical_plan().await.unwrap_err().to_string();
-    assert!(
-        error.contains("rerank cannot be used in the ON condition of a LEFT JOIN; compute it in a subquery"),
-        "{error}"
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_reader_that_stops_early_leaves_the_rest_unscored() {
     let ctx = session_with_rows(50_000).await;
     ctx.sql("SET rerank.window_rows = 256").await.unwrap();
@@ -180,6 +91,21 @@ async fn a_pool_too_small_for_a_window_is_an_error() {
     assert!(error.to_string().contains("set rerank.window_rows lower"), "{error}");
     ctx.sql("SET rerank.window_rows = 100").await.unwrap();
     assert!(ctx.sql(sql).await.unwrap().collect().await.is_ok());
+}
+
+#[tokio::test]
+async fn a_session_can_be_built_with_everything() {
+    let state = SessionStateBuilder::new_with_default_features()
+        .with_config(SessionConfig::new().with_target_partitions(1))
+        .with_rerank(&RerankFunctions::new(models()))
+        .build();
+    let ctx = SessionContext::new_with_state(state);
+    ctx.sql("SET rerank.max_length = 64").await.unwrap();
+    let plan = run(&ctx, "SELECT max(rerank('a', 'b')), max(rerank('b', 'a'))").await.plan;
+    assert!(plan.contains("RerankExec: ") && plan.contains("options={\"max_length\":64}"), "{plan}");
+    let error =
+        ctx.sql("SELECT rerank('a', 'b', 'm3', {'cutoff_layers': 8})").await.unwrap().collect().await.unwrap_err();
+    assert!(error.to_string().contains("option cutoff_layers: m3 models do not have it"), "{error}");
 }
 
 #[tokio::test]
@@ -209,18 +135,67 @@ async fn cheap_conditions_reach_the_file_and_costly_ones_do_not() {
     assert!(!scan.contains("rerank"), "{scan}");
 }
 
+/// The engine of a session with device batches of few tokens, so that a window takes many.
+async fn session_with_small_batches() -> (SessionContext, Reranker) {
+    let registry = models();
+    let ctx = session(registry.clone());
+    ctx.sql("SET rerank.batch_tokens = 64").await.unwrap();
+    let mut engine = EngineOptions::default();
+    engine.batch_tokens = Some(64);
+    let reranker = registry.open("m3", &engine).unwrap();
+    reranker.load().unwrap();
+    (ctx, reranker)
+}
+
 #[tokio::test(flavor = "multi_thread")]
-async fn views_and_prepared_statements_are_optimized_too() {
-    let ctx = session(models());
-    for sql in [
-        "CREATE VIEW scored_view AS SELECT id, query, rerank(query, passage) AS s FROM pairs",
-        "PREPARE best(INT) AS SELECT id FROM pairs WHERE id < $1 ORDER BY rerank(query, passage) DESC, id",
-    ] {
-        ctx.sql(sql).await.unwrap().collect().await.unwrap();
+async fn dropping_a_stream_stops_the_device_within_a_batch() {
+    let (ctx, reranker) = session_with_small_batches().await;
+    let sql = "SELECT rerank('question ' || value, 'passage ' || value) FROM generate_series(1, 8000)";
+    let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+    let mut stream = plan.execute(0, ctx.task_ctx()).unwrap();
+    let reading = tokio::spawn(async move { stream.next().await.map(drop) });
+    while reranker.device_stats().batches < 3 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let view = run(&ctx, "SELECT id, s FROM scored_view WHERE s > 2 AND id < 10 ORDER BY s").await;
-    assert_eq!(view.pairs, 10, "{}", view.plan);
-    let prepared = run(&ctx, "EXECUTE best(5)").await;
-    let direct = run(&ctx, "SELECT id FROM pairs WHERE id < 5 ORDER BY rerank(query, passage) DESC, id").await;
-    assert_eq!((prepared.rows.columns(), prepared.pairs), (direct.rows.columns(), 5), "{}", prepared.plan);
+    reading.abort();
+    assert!(reading.await.unwrap_err().is_cancelled(), "the window was done before it could be dropped");
+    let ran = reranker.device_stats().batches;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let later = reranker.device_stats().batches;
+    assert!(later <= ran + 1, "{ran} batches when the stream was dropped, {later} after that");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dropped_streams_leave_neither_tasks_nor_memory() {
+    const DROPS: usize = 1000;
+    let (ctx, reranker) = session_with_small_batches().await;
+    let sql = "SELECT id, rerank(query, passage) FROM big WHERE rerank(query, passage) > 0";
+    ctx.sql("CREATE TABLE big AS SELECT value AS id, 'q' || value AS query, 'p' || value AS passage FROM generate_series(1, 300)")
+        .await
+        .unwrap()
+        .collect()
+        .await
+        .unwrap();
+    let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    for drop_number in 0..DROPS {
+        let plan = reset_plan_states(Arc::clone(&plan)).unwrap();
+        let mut stream = execute_stream(plan, ctx.task_ctx()).unwrap();
+        // Some are dropped before the first window is encoded, some while it is on the device.
+        let first = tokio::time::timeout(Duration::from_micros(drop_number as u64 % 5 * 200), stream.next()).await;
+        drop(first);
+    }
+    let end = Instant::now() + Duration::from_secs(20);
+    while (tasks() > before || ctx.runtime_env().memory_pool.reserved() > 0) && Instant::now() < end {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(tasks(), before);
+    assert_eq!(ctx.runtime_env().memory_pool.reserved(), 0);
+    // Weights, tokenizer and session are held by the engine and the handles that are left; windows that were dropped
+    // are not waiting in the queue: a new query is served at once.
+    let ran = reranker.device_stats().batches;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(reranker.device_stats().batches <= ran + 1);
+    assert!(run(&ctx, sql).await.rows.num_rows() > 0);
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 
 use arrow::array::{AsArray, Float32Array, RecordBatch};
 use arrow::compute::concat_batches;
-use arrow::datatypes::Float32Type;
 use async_trait::async_trait;
 use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;

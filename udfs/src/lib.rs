@@ -43,7 +43,7 @@ mod text;
 pub use engine::{Device, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
 #[cfg(feature = "datafusion")]
-pub use functions::{RerankFunctions, register_all};
+pub use functions::{RerankFunctions, WithRerank, register_all};
 pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, ScoreOptions};
 #[cfg(feature = "datafusion")]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Weights};
-use crate::engine::{Engine, EngineOptions, EngineSpec, Program};
+use crate::engine::{Engine, EngineOptions, EngineSpec, Program, ScoreStats};
 use crate::error::{Error, Result};
 use crate::graph::{self, OnnxGraph};
 use crate::models::{Architecture, GraphOptions, recognise};
@@ -64,6 +64,12 @@ impl Model {
         let graph_options = self.architecture.graph_options(options)?;
         let recipe = self.architecture.recipe(&self.tokenizer)?;
         Ok((PairEncoder::new(recipe, &self.tokenizer, options)?, graph_options))
+    }
+
+    /// What the engine of a graph has run so far; nothing if it is not loaded.
+    pub(crate) fn device_stats(&self, graph_options: &GraphOptions) -> ScoreStats {
+        let engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
+        engines.get(graph_options).map(|engine| engine.stats()).unwrap_or_default()
     }
 
     /// The engine of a graph, loading it on first use: blocks for as long as the weights take to load.

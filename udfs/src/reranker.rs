@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, Float32Array};
 use arrow::datatypes::DataType;
 
-use crate::engine::{Cancel, Encoded, EngineOptions, WindowScores, texts};
+use crate::engine::{Cancel, Encoded, EngineOptions, ScoreStats, WindowScores, texts};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::models::{Family, GraphOptions, ModelShape};
@@ -146,6 +146,14 @@ impl Reranker {
         self.model.engine(&self.graph_options).map(drop)
     }
 
+    /// What the device has run since the weights were loaded, for everyone who shares them: pairs without those that
+    /// repeat another of their window, tokens, padding, batches and device time. All zero before that.
+    ///
+    /// A host that exports metrics reads it from time to time; what one call costs is in its [`Scores`].
+    pub fn device_stats(&self) -> ScoreStats {
+        self.model.device_stats(&self.graph_options)
+    }
+
     /// Scores pairs of rows and blocks until all are done. `Utf8`, `LargeUtf8`, `Utf8View` and dictionary columns are
     /// read as they are; a NULL query or passage has a NULL score.
     ///
@@ -273,12 +281,17 @@ impl Reranker {
         on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
     ) {
         let reranker = self.clone();
-        rayon::spawn(move || match reranker.encode(&pieces) {
-            Err(error) => on_done(Err(error)),
-            Ok(encoded) => match reranker.model.engine(&reranker.graph_options) {
+        rayon::spawn(move || {
+            if cancel.is_cancelled() {
+                return;
+            }
+            match reranker.encode(&pieces) {
                 Err(error) => on_done(Err(error)),
-                Ok(engine) => engine.submit(encoded, cancel, on_done),
-            },
+                Ok(encoded) => match reranker.model.engine(&reranker.graph_options) {
+                    Err(error) => on_done(Err(error)),
+                    Ok(engine) => engine.submit(encoded, cancel, on_done),
+                },
+            }
         });
     }
 

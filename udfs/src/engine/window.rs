@@ -21,7 +21,7 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    fn is_cancelled(&self) -> bool {
+    pub(crate) fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
@@ -174,23 +174,24 @@ impl Window {
         batch.members.iter().map(|&member| &self.encoded.pairs[member as usize])
     }
 
-    /// Takes in what came of a batch: its logits and how long the device ran, or the failure. `None` for a batch that
-    /// was dropped.
-    pub(crate) fn finish_batch(&self, batch: &Batch, outcome: Option<Result<(Vec<f32>, Duration)>>) {
+    /// What a batch cost that ran for `device_time`.
+    pub(crate) fn cost(&self, batch: &Batch, device_time: Duration) -> ScoreStats {
+        let tokens: usize = self.pairs(batch).map(|pair| pair.ids.len()).sum();
+        let padding_tokens = (batch.members.len() * batch.padded_tokens - tokens) as u64;
+        ScoreStats { batches: 1, tokens: tokens as u64, padding_tokens, device_time, ..ScoreStats::default() }
+    }
+
+    /// Takes in what came of a batch: its logits and what it cost, or the failure. `None` for a batch that was dropped.
+    pub(crate) fn finish_batch(&self, batch: &Batch, outcome: Option<Result<(Vec<f32>, ScoreStats)>>) {
         {
             let mut state = self.lock();
             match outcome {
-                Some(Ok((logits, device_time))) => {
-                    let mut tokens = 0;
+                Some(Ok((logits, cost))) => {
                     for (&member, logits) in batch.members.iter().zip(logits.chunks_exact(self.columns)) {
                         let start = member as usize * self.columns;
                         state.scores[start..start + self.columns].copy_from_slice(logits);
-                        tokens += self.encoded.pairs[member as usize].ids.len();
                     }
-                    state.stats.batches += 1;
-                    state.stats.tokens += tokens as u64;
-                    state.stats.padding_tokens += (batch.members.len() * batch.padded_tokens - tokens) as u64;
-                    state.stats.device_time += device_time;
+                    state.stats += cost;
                 }
                 Some(Err(error)) => drop(state.failure.get_or_insert(error)),
                 None => {}

@@ -1,15 +1,15 @@
 //! Worker threads, one session each, fed from one queue.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::Device;
 use super::batch::{Batch, cut};
 use super::session::{Program, Session};
 use super::window::{Cancel, Encoded, Window, WindowScores};
+use super::{Device, ScoreStats};
 use crate::error::{Error, Result};
 
 /// How a model is run.
@@ -57,6 +57,7 @@ pub(crate) struct Engine {
     worker: Option<JoinHandle<()>>,
     columns: usize,
     batch_tokens: usize,
+    stats: Arc<Mutex<ScoreStats>>,
 }
 
 impl Engine {
@@ -67,16 +68,24 @@ impl Engine {
     pub(crate) fn start(spec: &EngineSpec) -> Result<Self> {
         let session = Session::load(&spec.program, &spec.model, spec.pad_id, spec.columns, &spec.options)?;
         let (queue, jobs) = crossbeam_channel::unbounded();
+        let stats = Arc::<Mutex<ScoreStats>>::default();
+        let worker_stats = Arc::clone(&stats);
         let worker = std::thread::Builder::new()
             .name("rerank-worker".to_owned())
-            .spawn(move || work(session, &jobs))
+            .spawn(move || work(session, &jobs, &worker_stats))
             .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
         Ok(Self {
             queue: Some(queue),
             worker: Some(worker),
             columns: spec.columns,
             batch_tokens: spec.options.batch_tokens(),
+            stats,
         })
+    }
+
+    /// What the device has run so far, for whomever.
+    pub(crate) fn stats(&self) -> ScoreStats {
+        *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Cuts the rows into batches and queues them. `on_done` is called with the scores from a worker thread, or from
@@ -117,12 +126,18 @@ impl Drop for Engine {
     }
 }
 
-fn work(mut session: Session, jobs: &Receiver<Job>) {
+fn work(mut session: Session, jobs: &Receiver<Job>, stats: &Mutex<ScoreStats>) {
     for Job { window, batch } in jobs {
         let outcome = window.is_wanted().then(|| {
             let start = Instant::now();
-            session.run(window.pairs(&batch), batch.padded_tokens).map(|logits| (logits, start.elapsed()))
+            let logits = session.run(window.pairs(&batch), batch.padded_tokens)?;
+            Ok((logits, window.cost(&batch, start.elapsed())))
         });
+        // Before the scores are handed over: whoever has them finds what they cost.
+        if let Some(Ok((_, cost))) = &outcome {
+            let pairs = batch.members.len() as u64;
+            *stats.lock().unwrap_or_else(PoisonError::into_inner) += ScoreStats { rows: pairs, pairs, ..*cost };
+        }
         window.finish_batch(&batch, outcome);
     }
 }

@@ -25,4 +25,4 @@ mod sync;
 
 pub(crate) use errors::planning;
 pub(crate) use function::{Function, MakeColumn, blocking, check_planned, column};
-pub use register::{RerankFunctions, register_all};
+pub use register::{RerankFunctions, WithRerank, register_all};

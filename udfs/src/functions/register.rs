@@ -73,21 +73,17 @@ impl RerankFunctions {
         self.register_in(&mut ctx.state_ref().write())
     }
 
-    /// As [`Self::register`], for a session that has no context yet.
+    /// As [`Self::register`], for a session that has no context yet. [`WithRerank`] is for one that is being built.
     ///
     /// # Errors
     /// As [`register_all`].
     pub fn register_in(&self, state: &mut SessionState) -> Result<()> {
-        let extensions = &mut state.config_mut().options_mut().extensions;
-        if extensions.get::<RerankConfig>().is_none() {
-            extensions.insert(RerankConfig::default());
-        }
         for udf in self.udfs() {
             state.register_udf(Arc::new(udf))?;
         }
-        let session_id = state.session_id().to_owned();
-        *state =
-            self.add_rules(SessionStateBuilder::new_from_existing(state.clone())).with_session_id(session_id).build();
+        let builder =
+            SessionStateBuilder::new_from_existing(state.clone()).with_session_id(state.session_id().to_owned());
+        *state = self.add_rules(add_settings(builder)).build();
         Ok(())
     }
 
@@ -96,10 +92,12 @@ impl RerankFunctions {
         let analyzer = builder.analyzer().get_or_insert_default();
         analyzer.rules.retain(|rule| rule.name() != CheckRerankCalls::NAME);
         analyzer.rules.push(Arc::new(CheckRerankCalls::new(self.checked())));
-        // Last: the rules before it move filters and projections across what it hoists.
-        let optimizer = builder.optimizer().get_or_insert_default();
-        optimizer.rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
-        optimizer.rules.push(Arc::new(HoistRerankCalls::new(self.known())));
+        // Last, so among those that the builder adds: the rules before it move filters and projections across what it
+        // hoists.
+        builder.optimizer().get_or_insert_default().rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
+        let optimizer_rules = builder.optimizer_rules().get_or_insert_default();
+        optimizer_rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
+        optimizer_rules.push(Arc::new(HoistRerankCalls::new(self.known())));
         // Before the rules that add sorts and repartitioning, which see the properties of the operator.
         let physical = builder.physical_optimizers().get_or_insert_default();
         physical.rules.retain(|rule| rule.name() != InsertRerankExec::NAME);
@@ -159,6 +157,40 @@ impl RerankFunctions {
 
     fn details(&self, suffix: &str) -> Function {
         Function::new(format!("rerank_details{suffix}"), None, self.registry.clone())
+    }
+}
+
+/// The settings of [`RerankConfig`], unless they are there already.
+fn add_settings(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    let extensions = &mut builder.config().get_or_insert_default().options_mut().extensions;
+    if extensions.get::<RerankConfig>().is_none() {
+        extensions.insert(RerankConfig::default());
+    }
+    builder
+}
+
+/// Adds everything that [`register_all`] adds while a session is being built.
+///
+/// ```
+/// use datafusion::execution::SessionStateBuilder;
+/// use datafusion::prelude::SessionContext;
+/// use datafusion_rerank::{RerankFunctions, WithRerank};
+///
+/// let state = SessionStateBuilder::new_with_default_features().with_rerank(&RerankFunctions::default()).build();
+/// let ctx = SessionContext::new_with_state(state);
+/// # assert!(ctx.state().scalar_functions().contains_key("rerank"));
+/// ```
+pub trait WithRerank {
+    /// Adds functions, settings and rules. To come after whatever sets the configuration or replaces the rules or
+    /// functions of the session; settings that are there already are kept.
+    #[must_use]
+    fn with_rerank(self, functions: &RerankFunctions) -> Self;
+}
+
+impl WithRerank for SessionStateBuilder {
+    fn with_rerank(mut self, functions: &RerankFunctions) -> Self {
+        self.scalar_functions().get_or_insert_default().extend(functions.udfs().into_iter().map(Arc::new));
+        functions.add_rules(add_settings(self))
     }
 }
 

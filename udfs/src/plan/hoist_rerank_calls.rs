@@ -190,10 +190,34 @@ impl Hoist<'_> {
     }
 
     fn filter(&self, predicate: Expr, input: LogicalPlan, wanted: &[Expr]) -> Result<Scored> {
-        let own = self.calls(std::slice::from_ref(&predicate))?;
         let schema = Arc::clone(input.schema());
+        let (parts, input) = self.below_projection(split_conjunction_owned(predicate), input)?;
+        let Some(predicate) = conjunction(parts) else { return self.rewrite(input, wanted) };
+        let own = self.calls(std::slice::from_ref(&predicate))?;
         let scored = self.rewrite(input, &union(&own, wanted))?;
         self.filter_scored(predicate, scored, &schema, wanted)
+    }
+
+    /// Puts conditions below a projection with calls, where they read none of them. DataFusion does so itself, but
+    /// takes a field of a call that is a struct (`rerank_details(..)['score']`) further down than any filter.
+    fn below_projection(&self, parts: Vec<Expr>, input: LogicalPlan) -> Result<(Vec<Expr>, LogicalPlan)> {
+        let projection = match input {
+            LogicalPlan::Projection(projection) if !self.calls(&projection.expr)?.is_empty() => projection,
+            input => return Ok((parts, input)),
+        };
+        let sources = sources(&projection);
+        let (mut above, mut below) = (Vec::new(), Vec::new());
+        for part in parts {
+            let source = substitute(part.clone(), &sources)?;
+            if source.is_volatile() || !self.calls(std::slice::from_ref(&source))?.is_empty() {
+                above.push(part);
+            } else {
+                below.push(source);
+            }
+        }
+        let Projection { expr, input, schema, .. } = projection;
+        let input = Arc::new(filtered(below, Arc::unwrap_or_clone(input))?);
+        Ok((above, LogicalPlan::Projection(Projection::try_new_with_schema(expr, input, schema)?)))
     }
 
     /// Filters a plan that is rewritten: by what needs no more calls first, then by one call after the other, so that a
@@ -239,9 +263,8 @@ impl Hoist<'_> {
     }
 
     fn projection(&self, projection: Projection, wanted: &[Expr]) -> Result<Scored> {
+        let sources = sources(&projection);
         let Projection { expr, input, schema, .. } = projection;
-        let sources: HashMap<Column, Expr> =
-            schema.columns().into_iter().zip(expr.iter().map(|expr| expr.clone().unalias_nested().data)).collect();
         let below: Vec<Expr> = wanted.iter().map(|call| substitute(call.clone(), &sources)).collect::<Result<_>>()?;
         let own = self.calls(&expr)?;
         let scored = self.rewrite(Arc::unwrap_or_clone(input), &union(&own, &below))?;
@@ -361,15 +384,15 @@ impl Hoist<'_> {
             }
         }
         let [left_calls, right_calls] = sides;
-        let [left_rows, right_rows] = keeps_rows(join.join_type);
-        let left_wanted = wanted.iter().filter(|call| left_rows && reads_only(call, join.left.schema()));
-        let left_wanted = union(&left_calls, &left_wanted.cloned().collect::<Vec<_>>());
-        let right_wanted = wanted.iter().filter(|call| right_rows && reads_only(call, join.right.schema()));
-        let right_wanted = union(&right_calls, &right_wanted.cloned().collect::<Vec<_>>());
-        let left = self.compute(self.rewrite(Arc::unwrap_or_clone(join.left), &left_wanted)?, &left_calls)?;
-        let right = self.compute(self.rewrite(Arc::unwrap_or_clone(join.right), &right_wanted)?, &right_calls)?;
-        let kept_columns = [(left_rows, &left), (right_rows, &right)].into_iter().filter(|(kept, _)| *kept);
-        let kept_columns: Vec<_> = kept_columns.flat_map(|(_, side)| side.columns.iter().cloned()).collect();
+        let [left_side, right_side] = sides_of(join.join_type);
+        let (left_plan, right_plan) = (Arc::unwrap_or_clone(join.left), Arc::unwrap_or_clone(join.right));
+        let left_wanted = left_side.carries(wanted, left_plan.schema());
+        let right_wanted = right_side.carries(wanted, right_plan.schema());
+        let left = self.compute(self.rewrite(left_plan, &union(&left_calls, &left_wanted))?, &left_calls)?;
+        let right = self.compute(self.rewrite(right_plan, &union(&right_calls, &right_wanted))?, &right_calls)?;
+        let mut carried = left.columns.clone();
+        carried.retain(|(call, _)| left_wanted.contains(call));
+        carried.extend(right.columns.iter().filter(|(call, _)| right_wanted.contains(call)).cloned());
         let columns = [left.columns, right.columns].concat();
         let on = join.on.into_iter().map(|(l, r)| Ok((replace(l, &columns)?, replace(r, &columns)?)));
         let joined = LogicalPlan::Join(Join::try_new(
@@ -382,10 +405,8 @@ impl Hoist<'_> {
             join.null_equality,
             join.null_aware,
         )?);
-        let above = conjunction(above);
-        let own = self.calls(above.as_slice())?;
-        let scored = keep(Scored { plan: joined, columns: kept_columns }, &join.schema, &union(&own, wanted))?;
-        match above {
+        let scored = keep(Scored { plan: joined, columns: carried }, &join.schema, wanted)?;
+        match conjunction(above) {
             None => Ok(scored),
             // The inputs are rewritten: the filter finds no more calls below it.
             Some(predicate) => self.filter_scored(predicate, scored, &join.schema, wanted),
@@ -393,13 +414,42 @@ impl Hoist<'_> {
     }
 }
 
-/// Whether a join leaves the rows of its left and of its right side as they are, or else may put NULLs in their places.
-fn keeps_rows(join_type: JoinType) -> [bool; 2] {
+/// What becomes of the rows of one side of a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    /// They are in the result, or left out of it.
+    Kept,
+    /// There are NULLs in their place where the other side has no match.
+    MayBeNull,
+    /// They are not in the result.
+    Dropped,
+}
+
+impl Side {
+    /// Those of `wanted` that have the same value on this side and above the join. A call of which a text is a column
+    /// is NULL where the row is.
+    fn carries(self, wanted: &[Expr], schema: &DFSchema) -> Vec<Expr> {
+        let is_null_with_its_row = |call: &Expr| match call {
+            Expr::ScalarFunction(call) => call.args.iter().take(2).any(|text| matches!(text, Expr::Column(_))),
+            _ => false,
+        };
+        let carried = wanted.iter().filter(|call| match self {
+            Self::Kept => reads_only(call, schema),
+            Self::MayBeNull => reads_only(call, schema) && is_null_with_its_row(call),
+            Self::Dropped => false,
+        });
+        carried.cloned().collect()
+    }
+}
+
+fn sides_of(join_type: JoinType) -> [Side; 2] {
     match join_type {
-        JoinType::Inner => [true, true],
-        JoinType::Left | JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [true, false],
-        JoinType::Right | JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [false, true],
-        JoinType::Full => [false, false],
+        JoinType::Inner => [Side::Kept, Side::Kept],
+        JoinType::Left => [Side::Kept, Side::MayBeNull],
+        JoinType::Right => [Side::MayBeNull, Side::Kept],
+        JoinType::Full => [Side::MayBeNull, Side::MayBeNull],
+        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [Side::Kept, Side::Dropped],
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [Side::Dropped, Side::Kept],
     }
 }
 
@@ -430,6 +480,12 @@ pub(super) fn replace(expression: Expr, columns: &[(Expr, Expr)]) -> Result<Expr
         })
     })?;
     Ok(replaced.data)
+}
+
+/// What the columns of a projection stand for.
+fn sources(projection: &Projection) -> HashMap<Column, Expr> {
+    let expressions = projection.expr.iter().map(|expr| expr.clone().unalias_nested().data);
+    projection.schema.columns().into_iter().zip(expressions).collect()
 }
 
 /// The expression in terms of what its columns stand for.
