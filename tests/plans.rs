@@ -10,6 +10,7 @@ use arrow::util::pretty::pretty_format_batches;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::logical_expr::Partitioning;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
@@ -135,13 +136,23 @@ async fn cheap_conditions_reach_the_file_and_costly_ones_do_not() {
     assert!(!scan.contains("rerank"), "{scan}");
 }
 
-/// The engine of a session with device batches of few tokens, so that a window takes many.
-async fn session_with_small_batches() -> (SessionContext, Reranker) {
+#[tokio::test]
+async fn a_partitioning_by_a_call_is_refused() {
+    let ctx = session(models());
+    let call = ctx.parse_sql_expr("rerank(query, passage)", ctx.table("pairs").await.unwrap().schema()).unwrap();
+    let frame = ctx.table("pairs").await.unwrap().repartition(Partitioning::Hash(vec![call], 2)).unwrap();
+    let error = frame.collect().await.unwrap_err().to_string();
+    assert!(error.contains("rerank cannot be used in a partitioning; compute it in a subquery"), "{error}");
+}
+
+/// A session with device batches of few tokens, so that a window takes many, and its engine. The process has one engine
+/// per model and `batch_tokens`: who counts batches needs a number of their own.
+async fn session_with_small_batches(batch_tokens: usize) -> (SessionContext, Reranker) {
     let registry = models();
     let ctx = session(registry.clone());
-    ctx.sql("SET rerank.batch_tokens = 64").await.unwrap();
+    ctx.sql(&format!("SET rerank.batch_tokens = {batch_tokens}")).await.unwrap();
     let mut engine = EngineOptions::default();
-    engine.batch_tokens = Some(64);
+    engine.batch_tokens = Some(batch_tokens);
     let reranker = registry.open("m3", &engine).unwrap();
     reranker.load().unwrap();
     (ctx, reranker)
@@ -149,7 +160,7 @@ async fn session_with_small_batches() -> (SessionContext, Reranker) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dropping_a_stream_stops_the_device_within_a_batch() {
-    let (ctx, reranker) = session_with_small_batches().await;
+    let (ctx, reranker) = session_with_small_batches(64).await;
     let sql = "SELECT rerank('question ' || value, 'passage ' || value) FROM generate_series(1, 8000)";
     let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
     let mut stream = plan.execute(0, ctx.task_ctx()).unwrap();
@@ -168,7 +179,7 @@ async fn dropping_a_stream_stops_the_device_within_a_batch() {
 #[tokio::test(flavor = "multi_thread")]
 async fn dropped_streams_leave_neither_tasks_nor_memory() {
     const DROPS: usize = 1000;
-    let (ctx, reranker) = session_with_small_batches().await;
+    let (ctx, reranker) = session_with_small_batches(65).await;
     let sql = "SELECT id, rerank(query, passage) FROM big WHERE rerank(query, passage) > 0";
     ctx.sql("CREATE TABLE big AS SELECT value AS id, 'q' || value AS query, 'p' || value AS passage FROM generate_series(1, 300)")
         .await
@@ -192,8 +203,7 @@ async fn dropped_streams_leave_neither_tasks_nor_memory() {
     }
     assert_eq!(tasks(), before);
     assert_eq!(ctx.runtime_env().memory_pool.reserved(), 0);
-    // Weights, tokenizer and session are held by the engine and the handles that are left; windows that were dropped
-    // are not waiting in the queue: a new query is served at once.
+    // Nor is dropped work waiting for the device.
     let ran = reranker.device_stats().batches;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(reranker.device_stats().batches <= ran + 1);

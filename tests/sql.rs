@@ -127,8 +127,8 @@ async fn a_row_that_cannot_be_scored_fails_rerank_and_is_a_value_of_rerank_detai
     let ctx = session(models);
     let error = query_error(&ctx, "SELECT rerank(query, passage, 'overflowing') FROM pairs").await;
     assert!(
-        error.contains("row 0 of the batch cannot be scored: the score is not a number")
-            && error.contains("rerank_details returns the reasons as values"),
+        error.contains("a pair cannot be scored: the score is not a number")
+            && error.contains("rerank_details(..)['error'] is the reason as a value"),
         "{error}"
     );
     let details = query(

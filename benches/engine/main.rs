@@ -6,6 +6,7 @@
 //! cargo bench --bench engine -- overhead DIR            engine and job against a bare ONNX Runtime loop
 //! cargo bench --bench engine -- options DIR JSON JSON   options against each other
 //! cargo bench --bench engine -- open DIR                seconds and memory to open a checkpoint
+//! cargo bench --bench engine -- sql DIR                 the operator against the functions alone, query by query
 //! ```
 //!
 //! Checkpoints of any shape come from `benches/make_checkpoint.py`. Runs alternate, and medians are compared.
@@ -15,6 +16,7 @@
 mod open;
 mod options;
 mod overhead;
+mod sql;
 mod support;
 
 use std::path::PathBuf;
@@ -58,6 +60,12 @@ enum Question {
         #[arg(long, default_value_t = 4)]
         rows: usize,
     },
+    /// Pairs and seconds of queries with the operator and without it, and how busy it keeps the device.
+    Sql {
+        checkpoint: PathBuf,
+        #[arg(long, default_value_t = 500)]
+        rows: usize,
+    },
 }
 
 fn main() -> anyhow::Result<()> {
@@ -65,5 +73,6 @@ fn main() -> anyhow::Result<()> {
         Question::Overhead { checkpoint, rows, repeats } => overhead::run(&checkpoint, rows, repeats),
         Question::Options { checkpoint, options, rows, repeats } => options::run(&checkpoint, &options, rows, repeats),
         Question::Open { checkpoint, rows } => open::run(&checkpoint, rows),
+        Question::Sql { checkpoint, rows } => sql::run(&checkpoint, rows),
     }
 }

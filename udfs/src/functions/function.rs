@@ -49,8 +49,8 @@ impl Hash for Function {
     }
 }
 
-/// How the scores of some rows become a column. Rows are counted from the second argument on, for messages.
-pub(crate) type MakeColumn = fn(&Scores, usize) -> Result<ArrayRef>;
+/// How the scores of some rows become a column.
+pub(crate) type MakeColumn = fn(&Scores) -> Result<ArrayRef>;
 
 /// Whether an array is taken for a constant argument if all its rows are equal. Hosts beyond a foreign function
 /// interface expand constants to arrays.
@@ -135,9 +135,9 @@ impl Function {
         let scoring = off_runtime(move || function.prepare(&args, Constants::Scalars)).await?;
         let windows: Vec<_> = scoring
             .windows()
-            .map(|(first, queries, passages)| {
+            .map(|(queries, passages)| {
                 let scores = scoring.reranker.score_rows_async(queries, passages);
-                async move { make_column(&scores.await?, first) }
+                async move { make_column(&scores.await?) }
             })
             .collect();
         let columns = stream::iter(windows).buffered(WINDOWS_IN_FLIGHT).try_collect::<Vec<_>>().await?;
@@ -153,7 +153,7 @@ impl Function {
         blocking(|| {
             let scoring = self.prepare(args, Constants::RepeatedRows)?;
             let scores = scoring.reranker.score_rows(&scoring.queries, &scoring.passages)?;
-            scoring.finish(&[make_column(&scores, 0)?])
+            scoring.finish(&[make_column(&scores)?])
         })
     }
 
@@ -213,13 +213,13 @@ struct Scoring {
 }
 
 impl Scoring {
-    /// The windows of the batch and the row that each begins with.
-    fn windows(&self) -> impl Iterator<Item = (usize, ArrayRef, ArrayRef)> + use<> {
+    /// The windows of the batch.
+    fn windows(&self) -> impl Iterator<Item = (ArrayRef, ArrayRef)> + use<> {
         let (queries, passages) = (Arc::clone(&self.queries), Arc::clone(&self.passages));
         let window_rows = self.reranker.window_rows();
         (0..queries.len()).step_by(window_rows).map(move |first| {
             let length = window_rows.min(queries.len() - first);
-            (first, queries.slice(first, length), passages.slice(first, length))
+            (queries.slice(first, length), passages.slice(first, length))
         })
     }
 

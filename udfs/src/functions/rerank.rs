@@ -71,13 +71,13 @@ impl SyncImpl for Rerank {
     }
 }
 
-/// The score column of `rerank`. A row that cannot be scored is an error.
-pub(crate) fn score_column(scores: &Scores, first_row: usize) -> Result<ArrayRef> {
+/// The score column of `rerank`. A row that cannot be scored is an error, which does not number it: which rows are scored
+/// together, and where they come from, is up to the plan.
+pub(crate) fn score_column(scores: &Scores) -> Result<ArrayRef> {
     match scores.errors().next() {
         None => Ok(scores.to_array()),
-        Some((row, reason)) => Err(Error::input(format!(
-            "row {} of the batch cannot be scored: {reason}; rerank_details returns the reasons as values",
-            first_row + row
+        Some((_, reason)) => Err(Error::input(format!(
+            "a pair cannot be scored: {reason}; rerank_details(..)['error'] is the reason as a value and finds the rows"
         ))
         .into()),
     }

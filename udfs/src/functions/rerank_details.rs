@@ -66,6 +66,6 @@ impl SyncImpl for RerankDetails {
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "has the type of a column maker, which may fail")]
-pub(crate) fn details_column(scores: &Scores, _first_row: usize) -> Result<ArrayRef> {
+pub(crate) fn details_column(scores: &Scores) -> Result<ArrayRef> {
     Ok(Arc::new(scores.to_details()))
 }

@@ -29,7 +29,7 @@ use datafusion::common::{Column, DFSchema, JoinType};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{
-    Aggregate, Distinct, Expr, Filter, Join, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias, Window,
+    Aggregate, Expr, Filter, Join, LogicalPlan, Projection, Sort, SortExpr, SubqueryAlias, Window,
 };
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
@@ -114,7 +114,6 @@ impl Hoist<'_> {
     fn refuse_in(&self, plan: &LogicalPlan) -> Result<()> {
         let place = match plan {
             LogicalPlan::Values(_) => "VALUES; use SELECT",
-            LogicalPlan::Distinct(Distinct::On(_)) => "DISTINCT ON; compute it in a subquery",
             LogicalPlan::Repartition(_) => "a partitioning; compute it in a subquery",
             _ => return Ok(()),
         };

@@ -340,7 +340,7 @@ impl Scoring {
         let scores = call.reranker.score_pieces_async(pairs).await?;
         self.metrics.add(&scores.stats());
         self.metrics.wait_time.add_elapsed(start);
-        let column = (call.make_column)(&scores, 0)?;
+        let column = (call.make_column)(&scores)?;
         let planned = call.expression.return_field(&self.schema)?;
         check_planned(column.data_type(), planned.data_type())?;
         Ok(column)

@@ -1,0 +1,135 @@
+//! Queries with the operator and with the functions alone, as DataFusion runs any asynchronous function: pairs that the
+//! device scored, and seconds. And how busy the operator keeps the device while the same query reads Parquet.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
+use datafusion_rerank::{EngineOptions, ModelRegistry, RerankFunctions, Reranker};
+use parquet::arrow::ArrowWriter;
+
+use crate::support::table;
+
+/// One row in ten has `cheap` 0. `r` stands for `rerank(query, passage)`, `t` for `rerank(passage, query)`.
+const QUERIES: &[(&str, &str)] = &[
+    ("score every row", "SELECT id, {r} FROM t"),
+    ("cheap condition and score", "SELECT id FROM t WHERE {r} > 0 AND cheap = 0"),
+    ("filter and select the score", "SELECT id, {r} FROM t WHERE {r} > 0"),
+    ("filter a subquery's score", "SELECT id, s FROM (SELECT *, {r} AS s FROM t) WHERE s > 0 AND cheap = 0"),
+    ("two scores, both filtered", "SELECT id FROM t WHERE {r} > 0 AND {t} > 0"),
+    ("CASE", "SELECT id, CASE WHEN cheap = 0 THEN {r} END FROM t"),
+    ("OR", "SELECT id FROM t WHERE cheap > 0 OR {r} > 0"),
+    ("best ten", "SELECT id FROM t ORDER BY {r} DESC LIMIT 10"),
+    (
+        "best of each query",
+        "SELECT id, s FROM (SELECT id, {r} AS s, row_number() OVER (PARTITION BY query ORDER BY {r} DESC) AS n FROM t) WHERE n = 1",
+    ),
+    ("two aggregates", "SELECT max({r}), max({t}) FROM t"),
+];
+
+pub(crate) fn run(checkpoint: &Path, rows: usize) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("pairs.parquet");
+    write_table(&file, rows)?;
+    runtime.block_on(async {
+        let reranker = models(checkpoint).open("m3", &EngineOptions::default())?;
+        reranker.load()?;
+        let operator = session(&file).await?;
+        RerankFunctions::new(models(checkpoint)).register(&operator)?;
+        let plain = session(&file).await?;
+        for udf in RerankFunctions::new(models(checkpoint)).udfs() {
+            plain.register_udf(udf);
+        }
+        busy(&operator, rows).await?;
+        println!("query\tfunction alone: pairs\tseconds\toperator: pairs\tseconds\ttimes faster");
+        for (name, sql) in QUERIES {
+            let sql = sql.replace("{r}", "rerank(query, passage)").replace("{t}", "rerank(passage, query)");
+            let before = measure(&plain, &reranker, &sql).await;
+            let after = measure(&operator, &reranker, &sql).await?;
+            match before {
+                Ok(before) if before.result == after.result => println!(
+                    "{name}\t{}\t{:.2}\t{}\t{:.2}\t{:.1}",
+                    before.pairs,
+                    before.seconds,
+                    after.pairs,
+                    after.seconds,
+                    before.seconds / after.seconds
+                ),
+                Ok(_) => println!("{name}\twrong result\t\t{}\t{:.2}\t", after.pairs, after.seconds),
+                Err(_) => println!("{name}\tfails\t\t{}\t{:.2}\t", after.pairs, after.seconds),
+            }
+        }
+        Ok(())
+    })
+}
+
+fn models(checkpoint: &Path) -> ModelRegistry {
+    let models = ModelRegistry::default();
+    models.register("m3", checkpoint);
+    models
+}
+
+/// One partition, so that both sides read and score in one stream.
+async fn session(file: &Path) -> Result<SessionContext> {
+    let ctx = SessionContext::new_with_config(SessionConfig::new().with_target_partitions(1));
+    let file = file.to_str().context("the temporary directory has a readable name")?;
+    ctx.register_parquet("t", file, ParquetReadOptions::default()).await?;
+    Ok(ctx)
+}
+
+struct Measured {
+    pairs: u64,
+    seconds: f64,
+    /// The rows as text, in order.
+    result: Vec<String>,
+}
+
+async fn measure(ctx: &SessionContext, reranker: &Reranker, sql: &str) -> Result<Measured> {
+    let before = reranker.device_stats().pairs;
+    let start = Instant::now();
+    let batches = ctx.sql(sql).await?.collect().await?;
+    let seconds = start.elapsed().as_secs_f64();
+    let text = arrow::util::pretty::pretty_format_batches(&batches)?.to_string();
+    // Column titles tell the sessions apart: one computes a call below, under another name.
+    let mut result: Vec<String> =
+        text.lines().filter(|line| line.starts_with('|')).skip(1).map(str::to_owned).collect();
+    result.sort();
+    Ok(Measured { pairs: reranker.device_stats().pairs - before, seconds, result })
+}
+
+/// Device time against wall time of a query over one partition.
+async fn busy(ctx: &SessionContext, rows: usize) -> Result<()> {
+    let plan = ctx.sql("SELECT id, rerank(query, passage) FROM t").await?.create_physical_plan().await?;
+    let start = Instant::now();
+    collect(Arc::clone(&plan), ctx.task_ctx()).await?;
+    let wall = start.elapsed().as_secs_f64();
+    let device = device_nanos(&plan) as f64 / 1e9;
+    println!("one partition from Parquet, {rows} rows: device busy {:.1} % of {wall:.2} s\n", 100.0 * device / wall);
+    Ok(())
+}
+
+fn device_nanos(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    let own = plan.metrics().and_then(|metrics| metrics.sum_by_name("device_time")).map_or(0, |time| time.as_usize());
+    own + plan.children().into_iter().map(device_nanos).sum::<usize>()
+}
+
+fn write_table(file: &Path, rows: usize) -> Result<()> {
+    let (queries, passages) = table(rows)?;
+    let ids = Int64Array::from_iter_values(0..rows as i64);
+    let cheap = Int64Array::from_iter_values((0..rows as i64).map(|id| id % 10));
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(ids) as ArrayRef),
+        ("query", Arc::new(queries) as ArrayRef),
+        ("passage", Arc::new(passages) as ArrayRef),
+        ("cheap", Arc::new(cheap) as ArrayRef),
+    ])?;
+    let mut writer = ArrowWriter::try_new(std::fs::File::create(file)?, batch.schema(), None)?;
+    writer.write(&batch)?;
+    writer.close()?;
+    Ok(())
+}
