@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
 use datafusion_rerank::{EngineOptions, ModelRegistry, RerankFunctions, Reranker};
@@ -46,6 +46,7 @@ pub(crate) fn run(checkpoint: &Path, rows: usize) -> Result<()> {
             plain.register_udf(udf);
         }
         busy(&operator, rows).await?;
+        explain(&operator).await?;
         println!("query\tfunction alone: pairs\tseconds\toperator: pairs\tseconds\ttimes faster");
         for (name, sql) in QUERIES {
             let sql = sql.replace("{r}", "rerank(query, passage)").replace("{t}", "rerank(passage, query)");
@@ -110,6 +111,19 @@ async fn busy(ctx: &SessionContext, rows: usize) -> Result<()> {
     let wall = start.elapsed().as_secs_f64();
     let device = device_nanos(&plan) as f64 / 1e9;
     println!("one partition from Parquet, {rows} rows: device busy {:.1} % of {wall:.2} s\n", 100.0 * device / wall);
+    Ok(())
+}
+
+/// What EXPLAIN ANALYZE says of a query.
+async fn explain(ctx: &SessionContext) -> Result<()> {
+    let sql = "EXPLAIN ANALYZE SELECT id, rerank(query, passage) AS score FROM t
+               WHERE cheap = 0 AND rerank(query, passage) > 0 ORDER BY score DESC LIMIT 10";
+    for batch in ctx.sql(sql).await?.collect().await? {
+        let plans = batch.column_by_name("plan").context("EXPLAIN has a column of plans")?;
+        for plan in plans.as_string::<i32>().iter().flatten() {
+            println!("{plan}");
+        }
+    }
     Ok(())
 }
 
