@@ -136,7 +136,7 @@ impl Ledger {
         Ok(Some(manifest))
     }
 
-    /// What is known of the units of a job.
+    /// What is known of the units of a job. Changes nothing.
     pub(crate) async fn progress(&self, manifest: &Manifest) -> Result<Progress> {
         self.progress_of(manifest, &self.list().await?).await
     }

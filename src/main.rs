@@ -20,6 +20,7 @@ mod progress;
 mod reader;
 mod report;
 mod source;
+mod status;
 mod stop;
 mod tally;
 mod units;
