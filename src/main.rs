@@ -3,7 +3,9 @@
 mod args;
 mod arrow_file;
 mod commands;
+mod dry_run;
 mod histogram;
+mod html;
 mod input;
 mod job;
 mod layout;
