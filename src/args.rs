@@ -24,6 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Score the rows of Parquet files: every column passes through and a score column is added.
     Run(Box<RunArgs>),
+    /// Say how far a job has come, without touching it.
+    Status(StatusArgs),
     /// Score passages given on the command line and print them, best first.
     Score(Box<ScoreArgs>),
     /// Look at checkpoints and convert them.
@@ -76,6 +78,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
     pub(crate) window_rows: usize,
 
+    /// Rows of a unit of work: a unit is a file of the output, and what is done again at most when a job is killed.
+    /// Inputs are cut between row groups (record batches of Arrow files), so that a unit may be larger.
+    #[arg(long, value_name = "ROWS", default_value_t = 1_000_000, value_parser = at_least_one)]
+    pub(crate) unit_rows: usize,
+
     /// Compression of the output.
     #[arg(long, value_enum, default_value_t = Compression::Zstd)]
     pub(crate) compression: Compression,
@@ -89,13 +96,35 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     pub(crate) on_error: OnError,
 
-    /// Replace output files that exist already.
+    /// Replace the file OUTPUT if it exists already; begin a job in a directory that holds other files, which are left
+    /// alone.
     #[arg(long)]
     pub(crate) overwrite: bool,
 
-    /// Write what the run did and cost to this file, as JSON.
+    /// Delete the data files and records of the job that OUTPUT holds, and nothing else, and start over.
+    #[arg(long)]
+    pub(crate) restart: bool,
+
+    /// Write what the run did and cost to this file, as JSON. If its name ends in `.html` it gets a page with
+    /// throughput over time and the distributions of scores and lengths, and the JSON is written beside it.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<String>,
+
+    /// Write nothing: count the units that are to do, sample the lengths of their rows, measure the model for a few
+    /// seconds and tell how long the run would take.
+    #[arg(long, conflicts_with = "report")]
+    pub(crate) dry_run: bool,
+}
+
+/// `rerank status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The output directory of the job.
+    pub(crate) output: String,
+
+    /// Print a JSON object instead of lines for reading.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `rerank score`.

@@ -1,11 +1,19 @@
 //! `rerank`: scores query-passage pairs in Parquet files with BGE rerankers.
 
 mod args;
+mod arrow_file;
 mod commands;
+mod dry_run;
+mod histogram;
+mod html;
 mod input;
 mod job;
 mod layout;
+mod ledger;
 mod location;
+mod lock;
+mod manifest;
+mod marker;
 mod object_file;
 mod output;
 mod pipeline;
@@ -13,7 +21,11 @@ mod printer;
 mod progress;
 mod reader;
 mod report;
+mod source;
+mod status;
 mod stop;
+mod tally;
+mod units;
 mod window;
 
 use std::process::ExitCode;
@@ -34,7 +46,7 @@ fn main() -> ExitCode {
         Err(error) if printer::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             printer.error(&error);
-            stop::exit_now(error.downcast_ref::<Stopped>().map_or(1, |stopped| stopped.exit_code()))
+            stop::exit_now(error.downcast_ref().map_or(1, Stopped::exit_code))
         }
     }
 }

@@ -11,6 +11,8 @@ mod cli;
 mod conformance;
 /// Every family against the scores of the reference library.
 mod golden;
+/// Resumable jobs: units, commits, and what is left when something goes wrong.
+mod job;
 /// ONNX exports, ours and other people's.
 mod onnx;
 /// SQL with calls in every position, its result, and how many pairs it cost.

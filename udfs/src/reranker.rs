@@ -112,6 +112,18 @@ impl Reranker {
         self.model.parameters()
     }
 
+    /// 32 hexadecimal digits that tell this checkpoint from others, wherever it lies: the same for copies, another for
+    /// another training run, precision or tokenizer. The options are not part of it.
+    ///
+    /// Configuration and tokenizer are read whole, of the weights only lengths, headers and evenly spaced samples: it
+    /// takes milliseconds for any size, and does not see a change of a few bytes between the samples.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file of the checkpoint cannot be read.
+    pub fn fingerprint(&self) -> Result<String> {
+        self.model.fingerprint()
+    }
+
     /// Floating point operations for one pair of `tokens` tokens under the options in force: cutoff layers and
     /// compression (as if all tokens were passage) included, embeddings and heads (below 1 %) left out. `None` for an
     /// ONNX export.
@@ -245,6 +257,16 @@ impl Reranker {
         let query = self.encoder.query(tokenizer, query).map_err(|e| Error::input(format!("query {e}")))?;
         let passage = self.encoder.passage(tokenizer, passage).map_err(|e| Error::input(format!("passage {e}")))?;
         Ok(self.encoder.pair(&query, &passage).ids.into_vec())
+    }
+
+    /// How many tokens the model would be fed for each row, without padding; `None` for a row that would not be run,
+    /// because a text is NULL or cannot be tokenized. Needs no weights.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for columns that are no text or differ in length.
+    pub fn token_counts(&self, queries: &ArrayRef, passages: &ArrayRef) -> Result<Vec<Option<u32>>> {
+        check_lengths(queries.as_ref(), passages.as_ref())?;
+        Ok(self.encode(&[(Arc::clone(queries), Arc::clone(passages))])?.row_lengths())
     }
 
     /// Writes the model with these options as a standard ONNX directory: `model.onnx`, `model.onnx.data`, tokenizer

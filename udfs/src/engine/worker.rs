@@ -6,8 +6,9 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
+use super::backoff::TokenBudget;
 use super::batch::{Batch, cut};
-use super::session::{Program, Session};
+use super::session::{Program, Session, is_out_of_memory};
 use super::window::{Cancel, Encoded, Window, WindowScores};
 use super::{Device, ScoreStats};
 use crate::error::{Error, Result};
@@ -68,19 +69,14 @@ impl Engine {
     pub(crate) fn start(spec: &EngineSpec) -> Result<Self> {
         let session = Session::load(&spec.program, &spec.model, spec.pad_id, spec.columns, &spec.options)?;
         let (queue, jobs) = crossbeam_channel::unbounded();
+        let batch_tokens = spec.options.batch_tokens();
         let stats = Arc::<Mutex<ScoreStats>>::default();
         let worker_stats = Arc::clone(&stats);
         let worker = std::thread::Builder::new()
             .name("rerank-worker".to_owned())
-            .spawn(move || work(session, &jobs, &worker_stats))
+            .spawn(move || work(session, TokenBudget::new(batch_tokens), &jobs, &worker_stats))
             .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
-        Ok(Self {
-            queue: Some(queue),
-            worker: Some(worker),
-            columns: spec.columns,
-            batch_tokens: spec.options.batch_tokens(),
-            stats,
-        })
+        Ok(Self { queue: Some(queue), worker: Some(worker), columns: spec.columns, batch_tokens, stats })
     }
 
     /// What the device has run so far, for whomever.
@@ -126,18 +122,24 @@ impl Drop for Engine {
     }
 }
 
-fn work(mut session: Session, jobs: &Receiver<Job>, stats: &Mutex<ScoreStats>) {
+fn work(mut session: Session, mut budget: TokenBudget, jobs: &Receiver<Job>, stats: &Mutex<ScoreStats>) {
     for Job { window, batch } in jobs {
+        let pairs = batch.members.len() as u64;
         let outcome = window.is_wanted().then(|| {
             let start = Instant::now();
-            let logits = session.run(window.pairs(&batch), batch.padded_tokens)?;
-            Ok((logits, window.cost(&batch, start.elapsed())))
+            let ran = budget.run(
+                batch,
+                |member| window.tokens(member),
+                is_out_of_memory,
+                |batch| session.run(window.pairs(batch), batch.padded_tokens),
+            )?;
+            let cost = window.cost(&ran, start.elapsed());
+            Ok((ran, cost))
         });
         // Before the scores are handed over: whoever has them finds what they cost.
         if let Some(Ok((_, cost))) = &outcome {
-            let pairs = batch.members.len() as u64;
             *stats.lock().unwrap_or_else(PoisonError::into_inner) += ScoreStats { rows: pairs, pairs, ..*cost };
         }
-        window.finish_batch(&batch, outcome);
+        window.finish_batch(outcome);
     }
 }
