@@ -69,13 +69,12 @@ impl Upload {
         if self.parts.is_some() && self.buffered_bytes > 0 {
             self.put_part().await?;
         }
-        let result = match &mut self.parts {
-            Some(parts) => parts.complete().await?,
+        let result = if let Some(parts) = &mut self.parts {
+            parts.complete().await?
+        } else {
             // A small file costs one request, and leaves no parts behind if the process is killed.
-            None => {
-                let content = PutPayload::from_iter(std::mem::take(&mut self.buffered));
-                self.location.store.put(&self.location.path, content).await?
-            }
+            let content = PutPayload::from_iter(std::mem::take(&mut self.buffered));
+            self.location.store.put(&self.location.path, content).await?
         };
         self.etag = result.e_tag;
         self.parts = None;
