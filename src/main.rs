@@ -2,6 +2,7 @@
 
 mod args;
 mod arrow_file;
+mod arrow_output;
 mod commands;
 mod dry_run;
 mod histogram;
@@ -26,6 +27,7 @@ mod status;
 mod stop;
 mod tally;
 mod units;
+mod upload;
 mod window;
 
 use std::process::ExitCode;

@@ -18,7 +18,7 @@ use crate::ledger::{self, Ledger, Permissions, remove_unfinished};
 use crate::location::Location;
 use crate::manifest::{InputIdentity, Manifest, ModelIdentity, UnitEntry};
 use crate::marker::Marker;
-use crate::output::{self, Format, Target, refuse_input};
+use crate::output::{Format, OutputKind, Target, refuse_input};
 use crate::pipeline::{self, Journal, Plan, Task};
 use crate::printer::Printer;
 use crate::progress::{Extent, Progress, Totals};
@@ -26,6 +26,7 @@ use crate::reader;
 use crate::report::{Before, Report, human_count};
 use crate::stop::{self, Stopped};
 use crate::units::{self, Unit};
+use crate::upload::write_small;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
@@ -40,7 +41,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     let mut stop = pin!(stop::requested());
     let inputs = Inputs::find(&args.input).await?;
     let target = Target::find(&args.output, &inputs, args.overwrite).await?;
-    if args.restart && matches!(target, Target::File(_)) {
+    if args.restart && matches!(target, Target::File(..)) {
         bail!("--restart is for jobs, whose OUTPUT is a directory; to replace a file pass --overwrite");
     }
     let report_files = args.report.as_deref().map(ReportFiles::parse).transpose()?;
@@ -54,8 +55,12 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     };
     let (manifest, units) = plan_units(&args, &target, &inputs.files, &reranker, &columns).await?;
     let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
+    let kind = match &target {
+        Target::File(_, kind) => *kind,
+        Target::Directory(_) => OutputKind::Parquet,
+    };
     let Work { mut ledger, tasks, committed } = match target {
-        Target::File(file) => Work::file(&file, &manifest, units),
+        Target::File(file, _) => Work::file(&file, &manifest, units),
         Target::Directory(output) => Work::job(output, &inputs, &manifest, units, permissions, args.dry_run).await?,
     };
     if !committed.is_empty() {
@@ -67,7 +72,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         inputs: inputs.files,
         tasks,
         columns,
-        format: Format { compression: args.compression, row_group_rows: args.row_group_rows },
+        format: Format { kind, compression: args.compression, row_group_rows: args.row_group_rows },
         on_error: args.on_error,
     };
     let plan = Arc::new(plan);
@@ -92,9 +97,9 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     }
     if let Some(files) = report_files {
         let json = format!("{:#}\n", report.to_json(&reranker));
-        output::write_small(&files.json, json.into_bytes()).await?;
+        write_small(&files.json, json.into_bytes()).await?;
         if let Some(file) = files.html {
-            output::write_small(&file, html::page(&report, &reranker).into_bytes()).await?;
+            write_small(&file, html::page(&report, &reranker).into_bytes()).await?;
         }
     }
     Ok(())
@@ -180,7 +185,7 @@ async fn plan_units(
     let groups = reader::survey(files, columns).await?;
     // A file that is named is written whole.
     let unit_rows = match target {
-        Target::File(_) => u64::MAX,
+        Target::File(..) => u64::MAX,
         Target::Directory(_) => args.unit_rows as u64,
     };
     let units: Vec<Unit> =
