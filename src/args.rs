@@ -65,6 +65,13 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "COLUMN", default_value = "score")]
     pub(crate) score: String,
 
+    /// A query that gives the columns and rows of the output, in place of `SELECT *, rerank(query, passage) AS score
+    /// FROM input`. The table `input` is INPUT; other files are named by their paths (`JOIN 'languages.parquet' AS l`).
+    /// `--model`, its options and `--window-rows` are what calls of `rerank` use that say nothing else. A query that
+    /// needs more than one row of the input at a time (ORDER BY, GROUP BY, LIMIT, window functions) is refused.
+    #[arg(long, value_name = "QUERY", conflicts_with_all = ["query", "passage", "score", "on_error"])]
+    pub(crate) sql: Option<String>,
+
     #[command(flatten)]
     pub(crate) model: ModelArgs,
 

@@ -9,9 +9,10 @@ use datafusion_rerank::Reranker;
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use tokio::runtime::Handle;
 
-use crate::layout::Layout;
+use crate::layout::{Columns, Layout};
 use crate::pipeline::Plan;
 use crate::progress::Extent;
+use crate::query::Query;
 use crate::report::{human_count, human_rate, per_second};
 use crate::source::Source;
 
@@ -48,10 +49,10 @@ struct Speed {
 
 impl Estimate {
     /// Samples the units of the plan and measures the model. `all_units` is how many units the job has.
-    pub(crate) async fn new(plan: Arc<Plan>, all_units: usize, reranker: &Reranker) -> Result<Self> {
+    pub(crate) async fn new(plan: Arc<Plan>, columns: Columns, all_units: usize, reranker: &Reranker) -> Result<Self> {
         let (units, extent) = (plan.tasks.len(), Extent::of(plan.tasks.iter().map(|task| &task.unit)));
         let runtime = Handle::current();
-        let sampling = tokio::task::spawn_blocking(move || sample(&plan, &runtime));
+        let sampling = tokio::task::spawn_blocking(move || sample(&plan, &columns, &runtime));
         let samples = sampling.await.context("the inputs could not be sampled")??;
         let mut lengths = Vec::new();
         let mut rows_sampled = 0;
@@ -66,10 +67,7 @@ impl Estimate {
 
     /// A name, a tab and a value each.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let mut lines = vec![
-            format!("units\t{} of {} to do", HumanCount(self.units as u64), HumanCount(self.all_units as u64)),
-            format!("rows\t{} to do, {}", HumanCount(self.extent.rows), HumanBytes(self.extent.bytes as u64)),
-        ];
+        let mut lines = extent_lines(self.units, self.all_units, self.extent);
         if let Some(longest) = self.lengths.last() {
             lines.push(format!(
                 "tokens\t{:.0} a row, half of the rows have at most {}, 95 % at most {}, the longest {longest} ({} sampled)",
@@ -112,16 +110,30 @@ impl Estimate {
     }
 }
 
+/// What a run through a query would read, and its plan: how long that would take depends on how many rows it scores.
+pub(crate) async fn query_lines(plan: &Plan, query: &Query, all_units: usize) -> Result<Vec<String>> {
+    let mut lines = extent_lines(plan.tasks.len(), all_units, Extent::of(plan.tasks.iter().map(|task| &task.unit)));
+    lines.extend(query.explain().await?.into_iter().map(|line| format!("plan\t{line}")));
+    Ok(lines)
+}
+
+fn extent_lines(units: usize, all_units: usize, extent: Extent) -> Vec<String> {
+    vec![
+        format!("units\t{} of {} to do", HumanCount(units as u64), HumanCount(all_units as u64)),
+        format!("rows\t{} to do, {}", HumanCount(extent.rows), HumanBytes(extent.bytes as u64)),
+    ]
+}
+
 /// Queries and passages of the first rows of some units. Blocks.
-fn sample(plan: &Plan, runtime: &Handle) -> Result<Vec<(ArrayRef, ArrayRef)>> {
+fn sample(plan: &Plan, columns: &Columns, runtime: &Handle) -> Result<Vec<(ArrayRef, ArrayRef)>> {
     let tasks: Vec<_> = plan.tasks.iter().filter(|task| task.unit.rows > 0).collect();
     let mut samples = Vec::new();
     for task in spaced(tasks.len(), UNITS_SAMPLED).map(|index| tasks[index]) {
         let input = &plan.inputs[task.unit.input];
         let source = Source::open(input, runtime)?;
-        let layout = Layout::new(source.schema(), &plan.columns)?;
+        let layout = Layout::new(source.schema(), columns)?;
         let mut rows = 0;
-        for batch in source.read(input, task.unit.groups.clone(), ROWS_OF_A_UNIT, runtime)? {
+        for batch in source.read(input, task.unit.groups.clone(), None, ROWS_OF_A_UNIT, runtime)? {
             let batch = batch.with_context(|| format!("cannot read {}", input.location))?;
             let batch = batch.slice(0, batch.num_rows().min(ROWS_OF_A_UNIT - rows));
             rows += batch.num_rows();

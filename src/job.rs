@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use datafusion_rerank::{Cutoffs, EngineOptions, ModelRegistry, Reranker, ScoreOptions};
+use datafusion_rerank::{Cutoffs, EngineOptions, ModelRegistry, RerankConfig, Reranker, ScoreOptions};
 use serde_json::json;
 
 use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs, RunArgs};
@@ -58,10 +58,33 @@ fn name_and_directory(model: &str) -> Option<(&str, &str)> {
     if Path::new(model).is_dir() { None } else { model.split_once('=') }
 }
 
+/// What calls in a query score with: names, and what they use that say nothing else.
+pub(crate) fn query_settings(args: &RunArgs) -> Result<(ModelRegistry, RerankConfig)> {
+    let models = ModelRegistry::default();
+    let mut settings = RerankConfig::default();
+    if let Some(model) = &args.model.model {
+        settings.model = match name_and_directory(model) {
+            None => model.clone(),
+            Some((name, directory)) => {
+                models.register(name, directory);
+                name.to_owned()
+            }
+        };
+    }
+    settings.engine = engine_options(&args.engine);
+    settings.window_rows = args.window_rows;
+    settings.options = score_options(&args.options)?;
+    if settings.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list) {
+        bail!("--cutoff-layers takes one layer with --sql; ask for several in the call's options");
+    }
+    Ok((models, settings))
+}
+
 /// What the output of a run depends on, besides model and inputs.
 pub(crate) fn settings(args: &RunArgs, reranker: &Reranker) -> Settings {
     Settings {
         options: reranker.options().to_json(),
+        sql: args.sql.clone(),
         query: args.query.clone(),
         passage: args.passage.clone(),
         score: args.score.clone(),

@@ -20,6 +20,7 @@ mod output;
 mod pipeline;
 mod printer;
 mod progress;
+mod query;
 mod reader;
 mod report;
 mod source;

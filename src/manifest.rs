@@ -21,8 +21,8 @@ pub(crate) struct Manifest {
     pub(crate) created: String,
     /// INPUT as it was typed.
     pub(crate) input: String,
-    /// What scores.
-    pub(crate) model: ModelIdentity,
+    /// What scores: the model of the command line, and what else a query names.
+    pub(crate) models: Vec<ModelIdentity>,
     /// What is read, computed and written.
     pub(crate) settings: Settings,
     /// The files, in the order of their names.
@@ -48,6 +48,9 @@ pub(crate) struct ModelIdentity {
 pub(crate) struct Settings {
     /// The model's options that were given, by name.
     pub(crate) options: Value,
+    /// `--sql`.
+    #[serde(default)]
+    pub(crate) sql: Option<String>,
     /// `--query`.
     pub(crate) query: String,
     /// `--passage`.
@@ -94,12 +97,13 @@ impl Manifest {
     /// The manifest of a job that begins now.
     pub(crate) fn new(
         input: &str,
-        model: ModelIdentity,
+        models: Vec<ModelIdentity>,
         settings: Settings,
         inputs: Vec<InputIdentity>,
         units: &[Unit],
     ) -> Result<Self> {
-        let key = serde_json::to_string(&(FORMAT, &model.fingerprint, &settings)).context("options are not JSON")?;
+        let fingerprints: Vec<&str> = models.iter().map(|model| model.fingerprint.as_str()).collect();
+        let key = serde_json::to_string(&(FORMAT, fingerprints, &settings)).context("options are not JSON")?;
         let units = units
             .iter()
             .map(|unit| UnitEntry {
@@ -115,7 +119,7 @@ impl Manifest {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             created: now(),
             input: input.to_owned(),
-            model,
+            models,
             settings,
             inputs,
             units,
@@ -144,11 +148,13 @@ impl Manifest {
         if self.format != now.format {
             return Some(format!("the job's files are of format {}, this program's of {}", self.format, now.format));
         }
-        if self.model.fingerprint != now.model.fingerprint {
-            return Some(format!(
-                "the model is another ({} {} became {} {})",
-                self.model.family, self.model.fingerprint, now.model.family, now.model.fingerprint
-            ));
+        let fingerprints = |models: &[ModelIdentity]| {
+            let one = |model: &ModelIdentity| format!("{} {}", model.family, model.fingerprint);
+            models.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let (before, after) = (fingerprints(&self.models), fingerprints(&now.models));
+        if before != after {
+            return Some(format!("the model is another ({before} became {after})"));
         }
         self.settings.difference(&now.settings).or_else(|| self.inputs_difference(now)).or_else(|| {
             // The same files are cut alike, unless a reader counts their rows in another way.
@@ -182,8 +188,10 @@ impl Manifest {
 
 impl Settings {
     fn difference(&self, now: &Self) -> Option<String> {
-        let Self { options, query, passage, score, on_error, unit_rows, compression, row_group_rows } = self;
+        let Self { options, sql, query, passage, score, on_error, unit_rows, compression, row_group_rows } = self;
+        let text = |sql: &Option<String>| sql.clone().unwrap_or_else(|| "not given".to_owned());
         let flags = [
+            ("--sql", text(sql), text(&now.sql)),
             ("--query", query.clone(), now.query.clone()),
             ("--passage", passage.clone(), now.passage.clone()),
             ("--score", score.clone(), now.score.clone()),
@@ -227,6 +235,7 @@ mod tests {
     fn settings() -> Settings {
         Settings {
             options: json!({"max_length": 512}),
+            sql: None,
             query: "query".into(),
             passage: "passage".into(),
             score: "score".into(),
@@ -246,7 +255,7 @@ mod tests {
             ModelIdentity { location: "/models/m3".into(), family: "m3".into(), fingerprint: fingerprint.into() };
         let groups = [Group { rows: 6, bytes: 1 }, Group { rows: 6, bytes: 1 }];
         let units: Vec<Unit> = (0..inputs.len()).flat_map(|file| cut(file, &groups, settings.unit_rows)).collect();
-        Manifest::new("in", model, settings, inputs, &units).unwrap()
+        Manifest::new("in", vec![model], settings, inputs, &units).unwrap()
     }
 
     fn base() -> Manifest {
@@ -258,7 +267,7 @@ mod tests {
         let (one, mut two) = (base(), base());
         two.created = "2000-01-01T00:00:00Z".into();
         two.input = "./in".into();
-        two.model.location = "/other".into();
+        two.models[0].location = "/other".into();
         assert_eq!(one.difference(&two), None);
         assert_eq!(one.units, two.units);
         let mut ids: Vec<&str> = one.units.iter().map(|unit| unit.id.as_str()).collect();

@@ -32,6 +32,7 @@ use crate::marker::Marker;
 use crate::output::{Format, OutputFile};
 use crate::printer::one_line;
 use crate::progress::{LINE_INTERVAL, Progress};
+use crate::query::Query;
 use crate::reader;
 use crate::stop::Stopped;
 use crate::tally::Tally;
@@ -55,12 +56,21 @@ pub(crate) struct Plan {
     pub(crate) inputs: Vec<InputFile>,
     /// The units to score, in the order in which it is done.
     pub(crate) tasks: Vec<Task>,
-    /// The columns to read and to add.
-    pub(crate) columns: Columns,
+    /// How their rows are scored.
+    pub(crate) scoring: Scoring,
     /// How to write.
     pub(crate) format: Format,
     /// What a failed row does.
     pub(crate) on_error: OnError,
+}
+
+/// How the rows of a unit are scored.
+#[derive(Debug, Clone)]
+pub(crate) enum Scoring {
+    /// A score column is added.
+    Columns(Columns),
+    /// They go through a query.
+    Query(Arc<Query>),
 }
 
 /// A unit to be scored.
@@ -114,8 +124,13 @@ pub(crate) async fn run(
     progress: &mut Progress,
     stop: Pin<&mut impl Future<Output = Stopped>>,
 ) -> Result<()> {
-    let windows = reader::read(Arc::clone(&plan), reranker.window_rows());
-    let scored = score(windows, Arc::clone(&plan), reranker);
+    let scored = match &plan.scoring {
+        Scoring::Columns(columns) => {
+            let windows = reader::read(Arc::clone(&plan), columns.clone(), reranker.window_rows());
+            score(windows, Arc::clone(&plan), columns.errors, reranker)
+        }
+        Scoring::Query(query) => Arc::clone(query).run(Arc::clone(&plan)),
+    };
     write(scored, &plan, journal, progress, stop).await
 }
 
@@ -123,6 +138,7 @@ pub(crate) async fn run(
 fn score(
     mut windows: mpsc::Receiver<Result<Window, Failed>>,
     plan: Arc<Plan>,
+    with_reasons: bool,
     reranker: Reranker,
 ) -> mpsc::Receiver<Result<Scored, Failed>> {
     let (sender, receiver) = mpsc::channel(WINDOWS_SCORED);
@@ -138,7 +154,7 @@ fn score(
                     (window, room.acquire_many_owned(room_rows(rows, 1) as u32).await.ok())
                 }
             })
-            .map(|(window, permit)| score_window(&plan, &reranker, window, permit))
+            .map(|(window, permit)| score_window(&plan, with_reasons, &reranker, window, permit))
             .buffered(SMALL_WINDOWS_SCORING);
         let mut scored = std::pin::pin!(scored);
         while let Some((result, permit)) = scored.next().await {
@@ -159,6 +175,7 @@ fn room_rows(rows: usize, windows: usize) -> usize {
 
 async fn score_window(
     plan: &Plan,
+    with_reasons: bool,
     reranker: &Reranker,
     window: Result<Window, Failed>,
     permit: Option<OwnedSemaphorePermit>,
@@ -166,12 +183,12 @@ async fn score_window(
     let scored = async {
         let window = window?;
         let task = window.task;
-        append_scores(plan, reranker, window).await.map_err(|error| Failed { task: Some(task), error })
+        append_scores(plan, with_reasons, reranker, window).await.map_err(|error| Failed { task: Some(task), error })
     };
     (scored.await, permit)
 }
 
-async fn append_scores(plan: &Plan, reranker: &Reranker, window: Window) -> Result<Scored> {
+async fn append_scores(plan: &Plan, with_reasons: bool, reranker: &Reranker, window: Window) -> Result<Scored> {
     let scores = reranker.score_pieces_async(window.texts()).await?;
     let errors: Vec<_> = scores.errors().collect();
     if plan.on_error == OnError::Fail
@@ -191,7 +208,7 @@ async fn append_scores(plan: &Plan, reranker: &Reranker, window: Window) -> Resu
         .map(|batch| {
             let count = batch.num_rows();
             let added = std::iter::once(column.slice(offset, count))
-                .chain(plan.columns.errors.then(|| reasons(&errors, offset, count)));
+                .chain(with_reasons.then(|| reasons(&errors, offset, count)));
             offset += count;
             layout.append(batch, added)
         })

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
@@ -12,7 +13,7 @@ use crate::input::InputFile;
 use crate::layout::{Columns, Layout, difference};
 use crate::pipeline::{Failed, Plan};
 use crate::source::Source;
-use crate::units::Group;
+use crate::units::{Group, Unit};
 use crate::window::{Gatherer, Window};
 
 /// Files whose footers are read at once before the run.
@@ -21,16 +22,27 @@ const SURVEYS_AT_ONCE: usize = 16;
 /// Windows read ahead of the scoring.
 const WINDOWS_AHEAD: usize = 1;
 
-/// Checks that all files can be read, have the columns and are alike, and gives the groups of each: what can be known
-/// to be wrong is found before anything is scored.
-pub(crate) async fn survey(files: &[InputFile], columns: &Columns) -> Result<Vec<Vec<Group>>> {
+/// What there is to read.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// The columns of the first file, which the others have too.
+    pub(crate) schema: SchemaRef,
+    /// The groups of each file.
+    pub(crate) groups: Vec<Vec<Group>>,
+}
+
+/// Checks that all files can be read, have the columns, if some are asked for, and are alike: what can be known to be
+/// wrong is found before anything is scored.
+pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>) -> Result<Survey> {
     let surveys = files.iter().cloned().map(|file| {
-        let columns = columns.clone();
+        let columns = columns.cloned();
         async move {
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || {
                 let source = Source::open(&file, &runtime)?;
-                layout(&source, &file, &columns)?;
+                if let Some(columns) = columns {
+                    layout(&source, &file, &columns)?;
+                }
                 Ok::<_, anyhow::Error>((Arc::clone(source.schema()), source.groups()))
             })
             .await
@@ -48,17 +60,17 @@ pub(crate) async fn survey(files: &[InputFile], columns: &Columns) -> Result<Vec
         }
         groups.push(found);
     }
-    Ok(groups)
+    Ok(Survey { schema: first.context("there are no input files")?, groups })
 }
 
-/// Reads the units of the plan one after the other. Reading stops when the receiver is dropped.
-pub(crate) fn read(plan: Arc<Plan>, window_rows: usize) -> mpsc::Receiver<Result<Window, Failed>> {
+/// Reads the units of the plan one after the other, into windows. Reading stops when the receiver is dropped.
+pub(crate) fn read(plan: Arc<Plan>, columns: Columns, window_rows: usize) -> mpsc::Receiver<Result<Window, Failed>> {
     let (sender, receiver) = mpsc::channel(WINDOWS_AHEAD);
     let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking({
         let sender = sender.clone();
         move || {
-            if let Err(error) = read_all(&plan, window_rows, &runtime, &sender) {
+            if let Err(error) = read_all(&plan, &columns, window_rows, &runtime, &sender) {
                 // Nobody is left to tell if the run ended already.
                 drop(sender.blocking_send(Err(error)));
             }
@@ -73,6 +85,20 @@ pub(crate) fn read(plan: Arc<Plan>, window_rows: usize) -> mpsc::Receiver<Result
     receiver
 }
 
+/// Reads some columns of a unit, or all, in batches of at most `batch_rows` rows. `each` takes a batch and says whether
+/// it wants more; gives whether it did to the end. Blocks.
+pub(crate) fn read_unit(
+    input: &InputFile,
+    unit: &Unit,
+    columns: Option<&[usize]>,
+    batch_rows: usize,
+    runtime: &Handle,
+    each: impl FnMut(RecordBatch) -> bool,
+) -> Result<bool> {
+    let source = Source::open(input, runtime)?;
+    read_groups(&source, input, unit, columns, batch_rows, runtime, each)
+}
+
 /// The file that is being read.
 struct Current {
     input: usize,
@@ -82,13 +108,14 @@ struct Current {
 
 fn read_all(
     plan: &Plan,
+    columns: &Columns,
     window_rows: usize,
     runtime: &Handle,
     sender: &mpsc::Sender<Result<Window, Failed>>,
 ) -> Result<(), Failed> {
     let mut current: Option<Current> = None;
     for task in 0..plan.tasks.len() {
-        match read_unit(plan, task, &mut current, window_rows, runtime, sender) {
+        match read_windows(plan, columns, task, &mut current, window_rows, runtime, sender) {
             Ok(true) => {}
             // Nobody wants more.
             Ok(false) => return Ok(()),
@@ -99,8 +126,9 @@ fn read_all(
 }
 
 /// Reads a unit; `false` if nobody wants more.
-fn read_unit(
+fn read_windows(
     plan: &Plan,
+    columns: &Columns,
     task: usize,
     current: &mut Option<Current>,
     window_rows: usize,
@@ -113,18 +141,33 @@ fn read_unit(
         Some(current) if current.input == unit.input => current,
         _ => {
             let source = Source::open(input, runtime)?;
-            let layout = Arc::new(layout(&source, input, &plan.columns)?);
+            let layout = Arc::new(layout(&source, input, columns)?);
             current.insert(Current { input: unit.input, source, layout })
         }
     };
-    let mut rows = 0;
     let mut gatherer = Gatherer::new(task, Arc::clone(layout), window_rows);
     let wanted = |window| sender.blocking_send(Ok(window)).is_ok();
-    for batch in source.read(input, unit.groups.clone(), window_rows, runtime)? {
+    let all = read_groups(source, input, unit, None, window_rows, runtime, |batch| {
+        gatherer.push(batch).into_iter().all(wanted) && !sender.is_closed()
+    })?;
+    Ok(all && wanted(gatherer.finish()))
+}
+
+fn read_groups(
+    source: &Source,
+    input: &InputFile,
+    unit: &Unit,
+    columns: Option<&[usize]>,
+    batch_rows: usize,
+    runtime: &Handle,
+    mut each: impl FnMut(RecordBatch) -> bool,
+) -> Result<bool> {
+    let mut rows = 0;
+    for batch in source.read(input, unit.groups.clone(), columns, batch_rows, runtime)? {
         let batch =
             batch.with_context(|| format!("cannot read {} after row {}", input.location, unit.first_row + rows))?;
         rows += batch.num_rows() as u64;
-        if !gatherer.push(batch).into_iter().all(wanted) || sender.is_closed() {
+        if !each(batch) {
             return Ok(false);
         }
     }
@@ -136,7 +179,7 @@ fn read_unit(
             unit.rows
         );
     }
-    Ok(wanted(gatherer.finish()))
+    Ok(true)
 }
 
 fn layout(source: &Source, file: &InputFile, columns: &Columns) -> Result<Layout> {

@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
+use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use tokio::runtime::Handle;
 
@@ -64,32 +65,53 @@ impl Source {
         }
     }
 
-    /// Reads groups of the file that this was opened from. `batch_rows` is how many rows a batch of a Parquet file has
-    /// at most; those of an Arrow file are as they are.
+    /// Reads groups of the file that this was opened from: all columns, or those of these indices in this order.
+    /// `batch_rows` is how many rows a batch of a Parquet file has at most; those of an Arrow file are as they are.
     pub(crate) fn read(
         &self,
         input: &InputFile,
         groups: Range<usize>,
+        columns: Option<&[usize]>,
         batch_rows: usize,
         runtime: &Handle,
     ) -> Result<Batches> {
         let (location, size_bytes) = (input.location.clone(), input.size_bytes);
         match self {
             Self::Parquet(metadata) => {
-                let leaves = metadata.parquet_schema().num_columns();
+                let schema = metadata.parquet_schema();
+                let mask = match columns {
+                    None => ProjectionMask::all(),
+                    Some(columns) => ProjectionMask::roots(schema, columns.iter().copied()),
+                };
+                let leaves = (0..schema.num_columns()).filter(|&leaf| mask.leaf_included(leaf)).count();
                 let file = ObjectFile::new(location, size_bytes, leaves, runtime.clone());
                 let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
                     .with_row_groups(groups.collect())
+                    .with_projection(mask)
                     .with_batch_size(batch_rows)
                     .build()
                     .with_context(|| format!("cannot read {}", input.location))?;
-                Ok(Box::new(batches))
+                // The reader leaves out columns, but keeps the order of the file.
+                let order = columns.map(|columns| {
+                    let mut sorted = columns.to_vec();
+                    sorted.sort_unstable();
+                    columns.iter().filter_map(|column| sorted.binary_search(column).ok()).collect::<Vec<_>>()
+                });
+                Ok(in_order(Box::new(batches), order))
             }
             Self::Arrow(arrow) => {
                 let file = ObjectFile::new(location, size_bytes, 1, runtime.clone());
                 let batches = arrow.read(file, groups).with_context(|| format!("cannot read {}", input.location))?;
-                Ok(Box::new(batches))
+                Ok(in_order(Box::new(batches), columns.map(<[usize]>::to_vec)))
             }
         }
+    }
+}
+
+/// The batches with the columns of these indices, in this order.
+fn in_order(batches: Batches, columns: Option<Vec<usize>>) -> Batches {
+    match columns {
+        None => batches,
+        Some(columns) => Box::new(batches.map(move |batch| batch?.project(&columns))),
     }
 }

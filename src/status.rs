@@ -55,7 +55,7 @@ impl Status {
         failed.sort_by(|a, b| (&a.input, a.number).cmp(&(&b.input, b.number)));
         Self {
             input: manifest.input.clone(),
-            model: manifest.model.location.clone(),
+            model: manifest.models.first().map(|model| model.location.clone()).unwrap_or_default(),
             created: manifest.created.clone(),
             units: manifest.units.len() as u64,
             committed: markers.len() as u64,
@@ -165,6 +165,7 @@ mod tests {
     fn manifest() -> Manifest {
         let settings = Settings {
             options: json!({}),
+            sql: None,
             query: "query".into(),
             passage: "passage".into(),
             score: "score".into(),
@@ -176,7 +177,7 @@ mod tests {
         let model = ModelIdentity { location: "/m3".into(), family: "m3".into(), fingerprint: "f".into() };
         let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
         let units = cut(0, &[Group { rows: 100, bytes: 1 }; 30], 100);
-        let manifest = Manifest::new("in", model, settings, vec![input], &units).unwrap();
+        let manifest = Manifest::new("in", vec![model], settings, vec![input], &units).unwrap();
         Manifest { created: "2026-01-01T00:00:00Z".into(), ..manifest }
     }
 

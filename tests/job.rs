@@ -23,7 +23,7 @@ use crate::cli::{
 use crate::support::fixture;
 
 /// Numbered pairs of which no two are alike.
-fn numbered(first: i64, count: usize) -> RecordBatch {
+pub(crate) fn numbered(first: i64, count: usize) -> RecordBatch {
     let ids = first..first + count as i64;
     let passages = ids.clone().map(|id| format!("{id} {}", "word ".repeat(id as usize % 23)));
     RecordBatch::try_from_iter([
@@ -35,19 +35,19 @@ fn numbered(first: i64, count: usize) -> RecordBatch {
 }
 
 /// A Parquet file with row groups of this many rows.
-fn write_groups(path: &Path, table: &RecordBatch, rows: usize) {
+pub(crate) fn write_groups(path: &Path, table: &RecordBatch, rows: usize) {
     write_with(path, table, WriterProperties::builder().set_max_row_group_row_count(Some(rows)).build());
 }
 
 /// Three files of 500, 300 and 0 rows in groups of 100.
-fn write_inputs(folder: &Path) {
+pub(crate) fn write_inputs(folder: &Path) {
     write_groups(&folder.join("a.parquet"), &numbered(0, 500), 100);
     write_groups(&folder.join("deep/b.parquet"), &numbered(500, 300), 100);
     write_groups(&folder.join("empty.parquet"), &numbered(0, 0), 100);
 }
 
 /// A job in units of 200 rows, on the inputs of [`write_inputs`] 2 + 1 and 1 + 1 and 1.
-fn job(input: &Path, output: &Path) -> assert_cmd::Command {
+pub(crate) fn job(input: &Path, output: &Path) -> assert_cmd::Command {
     let mut command = run(input, output);
     command.args(["--unit-rows", "200", "--window-rows", "64"]);
     command
@@ -83,7 +83,7 @@ fn wait_for_units(output: &Path, units: usize, child: &mut Child) {
 }
 
 /// The rows of all data files, in the order of inputs and units.
-fn output_rows(output: &Path) -> RecordBatch {
+pub(crate) fn output_rows(output: &Path) -> RecordBatch {
     let mut names = data_files(output);
     names.sort_by_key(|name| {
         let mut parts = name.rsplitn(3, '-').skip(1);
@@ -94,7 +94,7 @@ fn output_rows(output: &Path) -> RecordBatch {
     concat_batches(&tables[0].schema(), &tables).unwrap()
 }
 
-fn ids(table: &RecordBatch) -> Vec<i64> {
+pub(crate) fn ids(table: &RecordBatch) -> Vec<i64> {
     table.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec()
 }
 

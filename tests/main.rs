@@ -19,6 +19,8 @@ mod onnx;
 mod operator;
 /// What runs how often: the operator and the rules that place it.
 mod plans;
+/// Jobs that put a query around the score.
+mod query;
 /// Runs the scripts of `tests/slt`.
 mod script;
 /// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use datafusion_rerank::Reranker;
+use datafusion_rerank::{ModelRegistry, Reranker};
 
 use crate::args::{OnError, RunArgs};
-use crate::dry_run::Estimate;
+use crate::dry_run::{Estimate, query_lines};
 use crate::html;
 use crate::input::{InputFile, Inputs};
 use crate::job;
@@ -19,13 +19,14 @@ use crate::location::Location;
 use crate::manifest::{InputIdentity, Manifest, ModelIdentity, UnitEntry};
 use crate::marker::Marker;
 use crate::output::{Format, OutputKind, Target, refuse_input};
-use crate::pipeline::{self, Journal, Plan, Task};
+use crate::pipeline::{self, Journal, Plan, Scoring, Task};
 use crate::printer::Printer;
 use crate::progress::{Extent, Progress, Totals};
+use crate::query::Query;
 use crate::reader;
 use crate::report::{Before, Report, human_count};
 use crate::stop::{self, Stopped};
-use crate::units::{self, Unit};
+use crate::units::{self, Group, Unit};
 use crate::upload::write_small;
 
 /// Runs the subcommand.
@@ -46,14 +47,8 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     }
     let report_files = args.report.as_deref().map(ReportFiles::parse).transpose()?;
     let reranker = job::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window_rows);
-    let columns = Columns {
-        query: args.query.clone(),
-        passage: args.passage.clone(),
-        score: args.score.clone(),
-        score_type: reranker.score_type(),
-        errors: args.on_error == OnError::Null,
-    };
-    let (manifest, units) = plan_units(&args, &target, &inputs.files, &reranker, &columns).await?;
+    let (scoring, groups) = plan_scoring(&args, &inputs.files, &reranker).await?;
+    let (manifest, units) = plan_units(&args, &target, &inputs.files, &reranker, &groups)?;
     let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
     let kind = match &target {
         Target::File(_, kind) => *kind,
@@ -71,17 +66,17 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     let plan = Plan {
         inputs: inputs.files,
         tasks,
-        columns,
+        scoring,
         format: Format { kind, compression: args.compression, row_group_rows: args.row_group_rows },
         on_error: args.on_error,
     };
     let plan = Arc::new(plan);
     if args.dry_run {
-        let estimate = tokio::select! {
+        let lines = tokio::select! {
             stopped = &mut stop => return Err(stopped.into()),
-            estimate = Estimate::new(plan, manifest.units.len(), &reranker) => estimate?,
+            lines = estimate(plan, manifest.units.len(), &reranker) => lines?,
         };
-        for line in estimate.lines() {
+        for line in lines {
             printer.data(&line)?;
         }
         return Ok(());
@@ -103,6 +98,17 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// What a dry run says.
+async fn estimate(plan: Arc<Plan>, all_units: usize, reranker: &Reranker) -> Result<Vec<String>> {
+    match &plan.scoring {
+        Scoring::Query(query) => query_lines(&plan, query, all_units).await,
+        Scoring::Columns(columns) => {
+            let columns = columns.clone();
+            Ok(Estimate::new(plan, columns, all_units, reranker).await?.lines())
+        }
+    }
 }
 
 /// Where the report goes.
@@ -174,15 +180,33 @@ impl Work {
     }
 }
 
-/// Surveys the inputs and cuts them into units: what the job is.
-async fn plan_units(
+/// Surveys the inputs and settles how their rows are scored. The second is the groups of each file.
+async fn plan_scoring(args: &RunArgs, files: &[InputFile], reranker: &Reranker) -> Result<(Scoring, Vec<Vec<Group>>)> {
+    let Some(sql) = &args.sql else {
+        let columns = Columns {
+            query: args.query.clone(),
+            passage: args.passage.clone(),
+            score: args.score.clone(),
+            score_type: reranker.score_type(),
+            errors: args.on_error == OnError::Null,
+        };
+        let groups = reader::survey(files, Some(&columns)).await?.groups;
+        return Ok((Scoring::Columns(columns), groups));
+    };
+    let survey = reader::survey(files, None).await?;
+    let (models, settings) = job::query_settings(args)?;
+    let query = Query::plan(sql, &survey.schema, &models, settings).await?;
+    Ok((Scoring::Query(Arc::new(query)), survey.groups))
+}
+
+/// Cuts the inputs into units: what the job is.
+fn plan_units(
     args: &RunArgs,
     target: &Target,
     files: &[InputFile],
     reranker: &Reranker,
-    columns: &Columns,
+    groups: &[Vec<Group>],
 ) -> Result<(Manifest, Vec<Unit>)> {
-    let groups = reader::survey(files, columns).await?;
     // A file that is named is written whole.
     let unit_rows = match target {
         Target::File(..) => u64::MAX,
@@ -190,11 +214,13 @@ async fn plan_units(
     };
     let units: Vec<Unit> =
         groups.iter().enumerate().flat_map(|(file, groups)| units::cut(file, groups, unit_rows)).collect();
-    let model = ModelIdentity {
-        location: reranker.location().display().to_string(),
-        family: reranker.family().name().to_owned(),
-        fingerprint: reranker.fingerprint()?,
-    };
+    // Planning a query has opened all that its calls name.
+    let mut others = ModelRegistry::open_models().iter().map(identity).collect::<Result<Vec<_>>>()?;
+    let mut models = vec![identity(reranker)?];
+    others.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));
+    others.dedup_by(|one, other| one.fingerprint == other.fingerprint);
+    others.retain(|other| other.fingerprint != models[0].fingerprint);
+    models.append(&mut others);
     let identities = files
         .iter()
         .map(|file| InputIdentity {
@@ -203,8 +229,16 @@ async fn plan_units(
             version: file.version.clone(),
         })
         .collect();
-    let manifest = Manifest::new(&args.input, model, job::settings(args, reranker), identities, &units)?;
+    let manifest = Manifest::new(&args.input, models, job::settings(args, reranker), identities, &units)?;
     Ok((manifest, units))
+}
+
+fn identity(reranker: &Reranker) -> Result<ModelIdentity> {
+    Ok(ModelIdentity {
+        location: reranker.location().display().to_string(),
+        family: reranker.family().name().to_owned(),
+        fingerprint: reranker.fingerprint()?,
+    })
 }
 
 /// Scores what is left to score.

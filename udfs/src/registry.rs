@@ -86,6 +86,11 @@ impl ModelRegistry {
         Ok(reranker)
     }
 
+    /// The models that the process keeps open, whichever registry or session opened them, the one used last at the end.
+    pub fn open_models() -> Vec<Reranker> {
+        OPENED.lock().unwrap_or_else(PoisonError::into_inner).entries.iter().map(|(_, model)| model.clone()).collect()
+    }
+
     /// Whether both hold the same names, as clones do.
     #[cfg(feature = "datafusion")]
     pub(crate) fn is_same(&self, other: &Self) -> bool {
