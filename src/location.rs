@@ -11,6 +11,9 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, parse_url_opts};
 use url::{Position, Url};
 
+/// Of the environment, the variables that configure stores; others (`REGION`, `TOKEN`) would be taken for settings too.
+const VARIABLES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+
 /// A file or directory in a store. It need not exist.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
@@ -23,17 +26,17 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    /// Reads a local path or a URL. Stores are configured from the environment (`AWS_*` for `s3://`).
+    /// Reads a local path or a URL. Stores are configured from the environment (`AWS_*` for `s3://`, `GOOGLE_*` for
+    /// `gs://`, `AZURE_*` for `az://`).
     pub(crate) fn parse(text: &str) -> Result<Self> {
         if !text.contains("://") {
             let path = local_path(text).with_context(|| format!("'{text}' is not a path that can be used"))?;
             return Ok(Self { store: Arc::new(LocalFileSystem::new()), path, root: "/".into() });
         }
         let url = Url::parse(text).with_context(|| format!("'{text}' is not a URL"))?;
-        // Of the environment, other variables (`REGION`, `TOKEN`) would be taken for settings too.
         let settings = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("AWS_"));
+            .filter(|(name, _)| VARIABLES.iter().any(|prefix| name.starts_with(prefix)));
         let (store, path) = parse_url_opts(&url, settings).with_context(|| format!("cannot use '{text}'"))?;
         let root = if url.scheme() == "file" { "/".into() } else { format!("{}/", &url[..Position::BeforePath]) };
         Ok(Self { store: store.into(), path, root: root.into() })
@@ -154,6 +157,7 @@ mod tests {
         assert_eq!(location.to_string(), "s3://bucket/some/file.parquet");
         assert_eq!(location.path.as_ref(), "some/file.parquet");
         assert!(!location.is_same(&Location::parse("s3://other/some/file.parquet").unwrap()));
+        assert_eq!(Location::parse("gs://bucket/file").unwrap().to_string(), "gs://bucket/file");
     }
 
     #[test]
