@@ -78,7 +78,9 @@ impl Query {
             .build();
         let session = SessionContext::new_with_state(state).enable_url_table();
         let table = Arc::new(UnitTable { schema: Arc::clone(input), unit: Mutex::default() });
-        session.register_table(INPUT, Arc::clone(&table) as Arc<dyn TableProvider>).map_err(|error| one_line(&error))?;
+        session
+            .register_table(INPUT, Arc::clone(&table) as Arc<dyn TableProvider>)
+            .map_err(|error| one_line(&error))?;
         let frame = session.sql(sql).await.map_err(|error| one_line(&error)).context("cannot plan --sql")?;
         let plan = frame.into_optimized_plan().map_err(|error| one_line(&error)).context("cannot plan --sql")?;
         check(&plan)?;
@@ -95,7 +97,12 @@ impl Query {
     }
 
     async fn physical_plan(&self) -> Result<Arc<dyn ExecutionPlan>> {
-        self.session.state().create_physical_plan(&self.plan).await.map_err(|error| one_line(&error)).context("cannot plan --sql")
+        self.session
+            .state()
+            .create_physical_plan(&self.plan)
+            .await
+            .map_err(|error| one_line(&error))
+            .context("cannot plan --sql")
     }
 
     /// Runs the query for one unit of the plan after the other. It stops, within a device batch, when the receiver is
@@ -123,7 +130,8 @@ impl Query {
         let unit = UnitRows { input: plan.inputs[unit.input].clone(), unit, rows_read: Arc::clone(&rows_read) };
         *self.table.unit.lock().unwrap_or_else(PoisonError::into_inner) = Some(unit);
         let physical = self.physical_plan().await?;
-        let mut rows = execute_stream(Arc::clone(&physical), self.session.task_ctx()).map_err(|error| one_line(&error))?;
+        let mut rows =
+            execute_stream(Arc::clone(&physical), self.session.task_ctx()).map_err(|error| one_line(&error))?;
         let schema = rows.schema();
         let mut counted = ScoreStats::default();
         loop {
