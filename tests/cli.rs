@@ -34,25 +34,25 @@ const MODEL: &str = "tiny-xlmr-reranker";
 const TOLERANCE: f32 = 5e-5;
 
 /// The program, with nothing of the caller's environment that changes what it does.
-fn rerank() -> Command {
+pub(crate) fn rerank() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
     command.env_remove("RERANK_MODEL").env_remove("RUST_LOG").timeout(Duration::from_mins(2));
     command
 }
 
 /// `--model` for a tiny checkpoint.
-fn model(checkpoint: &str) -> String {
+pub(crate) fn model(checkpoint: &str) -> String {
     format!("--model={}", fixture(checkpoint).display())
 }
 
 /// `rerank run`, on the tiny encoder.
-fn run(input: impl AsRef<Path>, output: impl AsRef<Path>) -> Command {
+pub(crate) fn run(input: impl AsRef<Path>, output: impl AsRef<Path>) -> Command {
     let mut command = rerank();
     command.arg("run").arg(input.as_ref()).arg(output.as_ref()).arg(model(MODEL));
     command
 }
 
-fn write(path: &Path, batch: &RecordBatch) {
+pub(crate) fn write(path: &Path, batch: &RecordBatch) {
     write_with(path, batch, WriterProperties::default());
 }
 
@@ -77,7 +77,7 @@ fn pairs(rows: &[(&str, &str)]) -> RecordBatch {
 }
 
 /// Pairs of which no two are alike.
-fn many_pairs(count: usize) -> RecordBatch {
+pub(crate) fn many_pairs(count: usize) -> RecordBatch {
     let queries: ArrayRef = Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("question {}", i % 17))));
     let passages: ArrayRef =
         Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("{i} {}", "word ".repeat(i % 23)))));
@@ -105,7 +105,7 @@ fn assert_close(actual: &[f32], expected: &[f32]) {
 }
 
 /// The files below a folder, by relative path.
-fn files(folder: &Path) -> Vec<String> {
+pub(crate) fn files(folder: &Path) -> Vec<String> {
     fn visit(base: &Path, folder: &Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten() {
             let path = entry.unwrap().path();
@@ -122,7 +122,7 @@ fn files(folder: &Path) -> Vec<String> {
     found
 }
 
-fn folder() -> (TempDir, impl Fn(&str) -> PathBuf) {
+pub(crate) fn folder() -> (TempDir, impl Fn(&str) -> PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().to_owned();
     (folder, move |name: &str| root.join(name))
@@ -392,7 +392,7 @@ fn quiet_says_nothing_and_verbose_more() {
 // What is wrong is said, and nothing is left behind.
 
 #[track_caller]
-fn assert_fails(mut command: Command, expected: &str) {
+pub(crate) fn assert_fails(mut command: Command, expected: &str) {
     let output = command.assert().code(1).stdout("").get_output().stderr.clone();
     let message = String::from_utf8(output).unwrap();
     assert!(message.starts_with("error: ") && message.contains(expected), "{message}");

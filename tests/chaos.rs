@@ -1,0 +1,280 @@
+//! A job that is killed at any moment, or whose store misbehaves, ends like one that is left alone.
+
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use arrow::array::RecordBatch;
+use bytes::Bytes;
+use tempfile::TempDir;
+
+use crate::cli::{files, model};
+use crate::s3::numbered_pairs;
+use crate::support::faults::{Fault, Faults};
+use crate::support::s3::{BUCKET, S3Server};
+use crate::support::tables::{decode, encode, rows_by_id};
+
+/// Rows of the input; they are cut into some 20 units.
+const ROWS: usize = 20_000;
+const UNIT_ROWS: usize = 1000;
+
+/// No run of these tests takes nearly as long.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// How many times a job is killed: `RERANK_CHAOS_KILLS`, or as many as every test run can afford.
+fn kills(affordable: usize) -> usize {
+    std::env::var("RERANK_CHAOS_KILLS").map_or(affordable, |kills| kills.parse().unwrap())
+}
+
+/// Where jobs read and write.
+trait Place {
+    /// INPUT or OUTPUT of this name.
+    fn location(&self, name: &str) -> String;
+    fn environment(&self) -> Vec<(&'static str, String)>;
+    /// Puts the input there.
+    fn put(&self, name: &str, content: Bytes);
+    /// The files below OUTPUT of this name, by their relative paths, in order.
+    fn files(&self, output: &str) -> Vec<String>;
+    /// A file; `None` if there is none.
+    fn read(&self, output: &str, file: &str) -> Option<Bytes>;
+}
+
+/// A folder of this machine.
+struct Local(TempDir);
+
+impl Local {
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+}
+
+impl Place for Local {
+    fn location(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    fn put(&self, name: &str, content: Bytes) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    fn files(&self, output: &str) -> Vec<String> {
+        files(&self.path(output))
+    }
+
+    fn read(&self, output: &str, file: &str) -> Option<Bytes> {
+        match std::fs::read(self.path(output).join(file)) {
+            Ok(bytes) => Some(bytes.into()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+            Err(error) => panic!("{output}/{file}: {error}"),
+        }
+    }
+}
+
+impl Place for S3Server {
+    fn location(&self, name: &str) -> String {
+        format!("s3://{BUCKET}/{name}")
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        self.environment()
+    }
+
+    fn put(&self, name: &str, content: Bytes) {
+        self.put(name, content);
+    }
+
+    fn files(&self, output: &str) -> Vec<String> {
+        let directory = format!("{output}/");
+        self.list(output).into_iter().map(|key| key.strip_prefix(&directory).unwrap().to_owned()).collect()
+    }
+
+    fn read(&self, output: &str, file: &str) -> Option<Bytes> {
+        match self.get(&format!("{output}/{file}")) {
+            Ok(bytes) => Some(bytes),
+            Err(object_store::Error::NotFound { .. }) => None,
+            Err(error) => panic!("{output}/{file}: {error}"),
+        }
+    }
+}
+
+/// The command of a job, which is also the command that resumes it.
+fn job(place: &dyn Place, output: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
+    command
+        .arg("run")
+        .args([place.location("in.parquet"), place.location(output), model("tiny-xlmr-reranker")])
+        .args(["--unit-rows", &UNIT_ROWS.to_string()])
+        .env_remove("RERANK_MODEL")
+        .env_remove("RUST_LOG")
+        .envs(place.environment())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Waits for the end of a job that nobody kills.
+fn finish(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Kills a job after this time; `Some` if it ended before.
+fn kill_after(mut child: Child, time: Duration) -> Option<ExitStatus> {
+    std::thread::sleep(time);
+    let ended = child.try_wait().unwrap();
+    child.kill().unwrap();
+    child.wait().unwrap();
+    ended
+}
+
+/// All rows of the data files of OUTPUT.
+fn rows(place: &dyn Place, output: &str) -> RecordBatch {
+    let data = place.files(output).into_iter().filter(|file| file.ends_with(".parquet"));
+    rows_by_id(data.map(|file| place.read(output, &file).unwrap()))
+}
+
+/// What a job leaves that nobody disturbs.
+struct Undisturbed {
+    rows: RecordBatch,
+    files: Vec<String>,
+    wall: Duration,
+}
+
+const UNDISTURBED: &str = "undisturbed";
+
+fn undisturbed(place: &dyn Place) -> Undisturbed {
+    let input = numbered_pairs(0, ROWS);
+    place.put("in.parquet", encode(&input));
+    let start = Instant::now();
+    finish(&mut job(place, UNDISTURBED));
+    let wall = start.elapsed();
+    let rows = rows(place, UNDISTURBED);
+    assert_eq!(rows.num_rows(), ROWS);
+    for column in ["id", "query", "passage"] {
+        assert!(rows.column_by_name(column) == input.column_by_name(column), "column {column} changed");
+    }
+    Undisturbed { rows, files: place.files(UNDISTURBED), wall }
+}
+
+impl Undisturbed {
+    /// The same rows with the same scores, bit for bit, in the same files, and no other file.
+    #[track_caller]
+    fn assert_same(&self, place: &dyn Place, output: &str) {
+        assert_eq!(place.files(output), self.files);
+        assert!(rows(place, output) == self.rows, "the rows of {output} differ");
+    }
+}
+
+/// Somebody who reads whatever Parquet files they find in OUTPUT, all the time.
+struct Reader {
+    done: Arc<AtomicBool>,
+    thread: JoinHandle<usize>,
+}
+
+impl Reader {
+    fn start<P: Place + Send + Sync + 'static>(place: &Arc<P>, output: &str) -> Self {
+        let done = Arc::new(AtomicBool::new(false));
+        let (place, output) = (Arc::clone(place), output.to_owned());
+        let thread = std::thread::spawn({
+            let done = Arc::clone(&done);
+            move || {
+                let mut reads = 0;
+                while !done.load(Ordering::Relaxed) {
+                    for file in place.files(&output).iter().filter(|file| file.ends_with(".parquet")) {
+                        let content = place.read(&output, file).unwrap_or_else(|| panic!("{file} vanished"));
+                        decode(content).unwrap_or_else(|error| panic!("{file}: {error}"));
+                        reads += 1;
+                    }
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                reads
+            }
+        });
+        Self { done, thread }
+    }
+
+    /// How many files it could read; it fails if there was one that it could not.
+    fn stop(self) -> usize {
+        self.done.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap()
+    }
+}
+
+/// Kills jobs as often as this, each as often as it takes to end.
+fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed: u64) {
+    let place = Arc::new(place);
+    let undisturbed = undisturbed(&*place);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut killed, mut jobs, mut reads) = (0, 0, 0);
+    while killed < kills {
+        let output = format!("out{jobs}");
+        let reader = Reader::start(&place, &output);
+        loop {
+            if killed == kills {
+                finish(&mut job(&*place, &output));
+                break;
+            }
+            let child = job(&*place, &output).stderr(Stdio::null()).spawn().unwrap();
+            // Early enough that one job is killed several times.
+            match kill_after(child, undisturbed.wall.mul_f64(0.5 * random.f64())) {
+                None => killed += 1,
+                Some(status) => {
+                    assert!(status.success(), "{status}");
+                    break;
+                }
+            }
+        }
+        undisturbed.assert_same(&*place, &output);
+        // There is nothing left to do.
+        finish(&mut job(&*place, &output));
+        undisturbed.assert_same(&*place, &output);
+        reads += reader.stop();
+        jobs += 1;
+    }
+    assert!(reads > 0);
+    println!(
+        "{killed} kills in {jobs} jobs of {:.1} s and {} files; {reads} files read meanwhile",
+        undisturbed.wall.as_secs_f64(),
+        undisturbed.files.len()
+    );
+}
+
+#[test]
+fn killed_at_random_moments_a_local_job_loses_nothing() {
+    kill_at_random(Local(tempfile::tempdir().unwrap()), kills(10), 7);
+}
+
+#[test]
+fn killed_at_random_moments_a_job_on_s3_loses_nothing() {
+    kill_at_random(S3Server::start(), kills(5), 8);
+}
+
+#[test]
+fn a_job_gets_over_the_faults_of_its_store() {
+    const FAULTS: usize = 200;
+    let server = S3Server::start();
+    let undisturbed = undisturbed(&server);
+    let faults = Arc::new(Faults::new(9, 0.5, &Fault::ALL));
+    let environment = server.environment_at(&server.disturbed_by(Arc::clone(&faults)));
+
+    let start = Instant::now();
+    let count = || faults.injected().values().sum::<usize>();
+    let mut jobs = 0;
+    while count() < FAULTS {
+        assert!(start.elapsed() < PATIENCE, "{:?}", faults.injected());
+        let output = format!("out{jobs}");
+        finish(job(&server, &output).envs(environment.clone()).env("AWS_TIMEOUT", "2s"));
+        undisturbed.assert_same(&server, &output);
+        jobs += 1;
+    }
+    let injected = faults.injected();
+    println!("{injected:?} in {jobs} jobs, {:.1} s", start.elapsed().as_secs_f64());
+    assert!(Fault::ALL.iter().all(|fault| injected.contains_key(fault)), "{injected:?}");
+}

@@ -1,0 +1,151 @@
+//! The program against a real S3-compatible server, in order and disturbed.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
+use assert_cmd::Command;
+use bytes::Bytes;
+
+use crate::cli::{assert_fails, files, folder, many_pairs, run, write};
+use crate::support::s3::{BUCKET, S3Server};
+use crate::support::tables::{encode, rows_by_id};
+
+/// `rerank run` with a server's settings.
+fn run_on(server: &S3Server, input: &str, output: &str) -> Command {
+    let mut command = run(input, output);
+    command.envs(server.environment());
+    command
+}
+
+fn url(key: &str) -> String {
+    format!("s3://{BUCKET}/{key}")
+}
+
+/// Pairs of which no two are alike, each with an id; ids begin at `first`.
+pub(crate) fn numbered_pairs(first: usize, count: usize) -> RecordBatch {
+    let ids = Int64Array::from_iter_values((first..first + count).map(|id| id as i64));
+    with_column("id", Arc::new(ids), &many_pairs(count))
+}
+
+fn with_column(name: &str, column: ArrayRef, table: &RecordBatch) -> RecordBatch {
+    let schema = table.schema();
+    let others = schema.fields().iter().map(|field| field.name().as_str()).zip(table.columns().iter().cloned());
+    RecordBatch::try_from_iter(std::iter::once((name, column)).chain(others)).unwrap()
+}
+
+/// All rows of the Parquet objects below a key.
+fn rows_on(server: &S3Server, key: &str) -> RecordBatch {
+    let keys = server.list(key);
+    rows_by_id(keys.iter().filter(|key| key.ends_with(".parquet")).map(|key| server.get(key).unwrap()))
+}
+
+/// All rows of the Parquet files below a folder.
+fn rows_in(folder: &Path) -> RecordBatch {
+    let files = files(folder).into_iter().filter(|file| file.ends_with(".parquet"));
+    rows_by_id(files.map(|file| Bytes::from(std::fs::read(folder.join(file)).unwrap())))
+}
+
+#[test]
+fn an_object_is_scored_like_a_file() {
+    let (_folder, at) = folder();
+    let server = S3Server::start();
+    let table = numbered_pairs(0, 300);
+    write(&at("in.parquet"), &table);
+    server.put("in.parquet", encode(&table));
+    run(at("in.parquet"), at("out/out.parquet")).assert().success();
+
+    run_on(&server, &url("in.parquet"), &url("out/out.parquet")).assert().success();
+    assert!(rows_on(&server, "out") == rows_in(&at("out")));
+
+    // From one store to another.
+    run_on(&server, &url("in.parquet"), at("down/out.parquet").to_str().unwrap()).assert().success();
+    run_on(&server, at("in.parquet").to_str().unwrap(), &url("up/out.parquet")).assert().success();
+    assert!(rows_in(&at("down")) == rows_in(&at("out")));
+    assert!(rows_on(&server, "up") == rows_in(&at("out")));
+}
+
+#[test]
+fn directories_and_globs_of_a_bucket() {
+    let server = S3Server::start();
+    for (name, first, count) in [("a.parquet", 0, 30), ("deep/b c.parquet", 30, 50), ("empty.parquet", 80, 0)] {
+        server.put(&format!("in/{name}"), encode(&numbered_pairs(first, count)));
+    }
+    server.put("in/_SUCCESS", "");
+    server.put("in/_hidden.parquet", "not Parquet");
+    server.put("in.parquet", "a neighbour of the directory, not in it");
+
+    run_on(&server, &url("in"), &url("out")).assert().success();
+    assert_eq!(rows_on(&server, "out").num_rows(), 80);
+    run_on(&server, &url("in/**/b*.parquet"), &url("globbed")).assert().success();
+    assert_eq!(rows_on(&server, "globbed").num_rows(), 50);
+}
+
+#[test]
+fn a_large_output_is_uploaded_in_parts() {
+    const ROWS: usize = 250;
+    let server = S3Server::start();
+    let mut random = fastrand::Rng::with_seed(1);
+    // Noise, which does not become smaller by compression: 25 MB.
+    let noise = BinaryArray::from_iter_values((0..ROWS).map(|_| {
+        let mut bytes = vec![0; 100_000];
+        random.fill(&mut bytes);
+        bytes
+    }));
+    let table = with_column("noise", Arc::new(noise), &numbered_pairs(0, ROWS));
+    server.put("in.parquet", encode(&table));
+    server.take_requests();
+
+    run_on(&server, &url("in.parquet"), &url("out/out.parquet")).assert().success();
+    let scored = rows_on(&server, "out");
+    assert_eq!(scored.column_by_name("noise"), table.column_by_name("noise"));
+    let requests = server.take_requests();
+    let count = |method: &str, with: &str| {
+        requests.iter().filter(|request| request.starts_with(method) && request.contains(with)).count()
+    };
+    assert_eq!(count("POST", "?uploads"), 1, "{requests:?}");
+    assert_eq!(count("PUT", "partNumber="), 2, "{requests:?}");
+    assert_eq!(count("POST", "uploadId="), 1, "{requests:?}");
+}
+
+#[test]
+fn a_listing_of_several_pages_is_read_to_its_end() {
+    const OBJECTS: usize = 2000;
+    let server = S3Server::start();
+    // Written where the server keeps them, which is faster than 2000 requests.
+    std::fs::create_dir(server.file("in")).unwrap();
+    let tiny = encode(&numbered_pairs(0, 1));
+    for number in 0..OBJECTS {
+        std::fs::write(server.file(&format!("in/{number:04}.parquet")), &tiny).unwrap();
+    }
+    assert_eq!(server.list("in").len(), OBJECTS);
+    server.take_requests();
+
+    // Among others the first and the last of each page.
+    run_on(&server, &url("in/[01][09][09][09].parquet"), &url("out")).assert().success();
+    let found = server.list("out");
+    assert_eq!(found.len(), 16, "{found:?}");
+    let requests = server.take_requests();
+    let pages = requests.iter().filter(|request| request.contains("list-type=2") && request.contains("prefix=in"));
+    assert!(pages.count() >= 2, "{requests:?}");
+}
+
+#[test]
+fn what_a_store_refuses_is_said_in_a_line() {
+    let server = S3Server::start();
+    server.put("in.parquet", encode(&numbered_pairs(0, 1)));
+    let with = |name: &str, value: &str| {
+        let mut command = run_on(&server, &url("in.parquet"), &url("out/out.parquet"));
+        command.env(name, value);
+        command
+    };
+    assert_fails(with("AWS_SECRET_ACCESS_KEY", "wrong"), "s3://bucket/in.parquet");
+    assert_fails(with("AWS_ACCESS_KEY_ID", "wrong"), "s3://bucket/in.parquet");
+    assert_fails(run_on(&server, &url("missing.parquet"), &url("out/out.parquet")), "there is no such file");
+    assert_fails(run_on(&server, &url("missing/*.parquet"), &url("out")), "no file matches");
+    assert_fails(run_on(&server, "s3://nowhere/in.parquet", &url("out/out.parquet")), "s3://nowhere/in.parquet");
+    assert_fails(run_on(&server, &url("in.parquet"), "s3://nowhere/out.parquet"), "s3://nowhere/out.parquet");
+    server.put("text.parquet", "this is no Parquet file");
+    assert_fails(run_on(&server, &url("text.parquet"), &url("out/out.parquet")), "s3://bucket/text.parquet as Parquet");
+    assert_eq!(server.list("out"), Vec::<String>::new());
+}

@@ -1,0 +1,154 @@
+//! A real S3-compatible server in the test's own process: signatures are verified, objects are files in a folder.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use s3s::auth::SimpleAuth;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{Body, HttpError};
+use s3s_fs::FileSystem;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use super::faults::Faults;
+
+/// The only bucket.
+pub(crate) const BUCKET: &str = "bucket";
+
+const ACCESS_KEY: &str = "the-access-key";
+const SECRET_KEY: &str = "the-secret-key";
+const REGION: &str = "us-east-1";
+
+/// The server. It ends when this is dropped.
+pub(crate) struct S3Server {
+    runtime: Runtime,
+    root: TempDir,
+    service: S3Service,
+    requests: Arc<Mutex<Vec<String>>>,
+    endpoint: String,
+    client: AmazonS3,
+}
+
+impl S3Server {
+    /// Starts a server with an empty bucket, at a free port of this machine.
+    pub(crate) fn start() -> Self {
+        let runtime = Runtime::new().unwrap();
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir(root.path().join(BUCKET)).unwrap();
+        let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).unwrap());
+        builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
+        let service = builder.build();
+        let requests = Arc::default();
+        let endpoint = listen(&runtime, service.clone(), Arc::clone(&requests), None);
+        let client = AmazonS3Builder::new()
+            .with_bucket_name(BUCKET)
+            .with_endpoint(&endpoint)
+            .with_allow_http(true)
+            .with_region(REGION)
+            .with_access_key_id(ACCESS_KEY)
+            .with_secret_access_key(SECRET_KEY)
+            .build()
+            .unwrap();
+        Self { runtime, root, service, requests, endpoint, client }
+    }
+
+    /// Another endpoint of the same server, for which requests go through `faults`.
+    pub(crate) fn disturbed_by(&self, faults: Arc<Faults>) -> String {
+        listen(&self.runtime, self.service.clone(), Arc::clone(&self.requests), Some(faults))
+    }
+
+    /// What a program needs in its environment to use the server.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        self.environment_at(&self.endpoint)
+    }
+
+    /// The same, for another endpoint of the server.
+    pub(crate) fn environment_at(&self, endpoint: &str) -> Vec<(&'static str, String)> {
+        vec![
+            ("AWS_ENDPOINT", endpoint.to_owned()),
+            ("AWS_ALLOW_HTTP", "true".to_owned()),
+            ("AWS_REGION", REGION.to_owned()),
+            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+        ]
+    }
+
+    pub(crate) fn put(&self, key: &str, content: impl Into<Bytes>) {
+        let content: Bytes = content.into();
+        self.runtime.block_on(self.client.put(&Path::from(key), content.into())).unwrap();
+    }
+
+    pub(crate) fn get(&self, key: &str) -> object_store::Result<Bytes> {
+        self.runtime.block_on(async { self.client.get(&Path::from(key)).await?.bytes().await })
+    }
+
+    /// The keys that begin with this directory, in order.
+    pub(crate) fn list(&self, directory: &str) -> Vec<String> {
+        let listed = self.client.list(Some(&Path::from(directory)));
+        let mut keys: Vec<String> =
+            self.runtime.block_on(listed.map_ok(|meta| meta.location.to_string()).try_collect()).unwrap();
+        keys.sort();
+        keys
+    }
+
+    /// The file that an object is, for tests that need many or damaged ones.
+    pub(crate) fn file(&self, key: &str) -> PathBuf {
+        self.root.path().join(BUCKET).join(key)
+    }
+
+    /// Method and URI of every request since the last time this was asked, the test's own included.
+    pub(crate) fn take_requests(&self) -> Vec<String> {
+        std::mem::take(&mut *self.requests.lock().unwrap())
+    }
+}
+
+/// Answers requests from now on; gives the URL.
+fn listen(
+    runtime: &Runtime,
+    service: S3Service,
+    requests: Arc<Mutex<Vec<String>>>,
+    faults: Option<Arc<Faults>>,
+) -> String {
+    let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    runtime.spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            if faults.is_some() {
+                // A connection given up is reset, not closed in good order.
+                socket.set_zero_linger().unwrap();
+            }
+            let (service, requests, faults) = (service.clone(), Arc::clone(&requests), faults.clone());
+            let answer = service_fn(move |request: Request<Incoming>| {
+                requests.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
+                answer(service.clone(), faults.clone(), request)
+            });
+            // What goes wrong with a connection, the client sees too.
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), answer));
+        }
+    });
+    endpoint
+}
+
+async fn answer(
+    service: S3Service,
+    faults: Option<Arc<Faults>>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, HttpError> {
+    let request = request.map(Body::from);
+    match faults {
+        None => service.call(request).await,
+        Some(faults) => faults.answer(&service, request).await,
+    }
+}
