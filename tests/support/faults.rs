@@ -112,7 +112,8 @@ fn reset() -> HttpError {
     HttpError::new(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)))
 }
 
-fn error(status: StatusCode, code: &str) -> Response<Body> {
+/// An answer of S3 that something is wrong.
+pub(crate) fn error(status: StatusCode, code: &str) -> Response<Body> {
     let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code></Error>");
     Response::builder().status(status).body(Body::from(text)).unwrap()
 }

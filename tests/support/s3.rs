@@ -8,7 +8,7 @@ use futures::TryStreamExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
-use super::faults::Faults;
+use super::faults::{Faults, error};
 
 /// The only bucket.
 pub(crate) const BUCKET: &str = "bucket";
@@ -34,8 +34,7 @@ const REGION: &str = "us-east-1";
 pub(crate) struct S3Server {
     runtime: Runtime,
     root: TempDir,
-    service: S3Service,
-    requests: Arc<Mutex<Vec<String>>>,
+    answers: Answers,
     endpoint: String,
     client: AmazonS3,
 }
@@ -48,9 +47,9 @@ impl S3Server {
         std::fs::create_dir(root.path().join(BUCKET)).unwrap();
         let mut builder = S3ServiceBuilder::new(FileSystem::new(root.path()).unwrap());
         builder.set_auth(SimpleAuth::from_single(ACCESS_KEY, SECRET_KEY));
-        let service = builder.build();
-        let requests = Arc::default();
-        let endpoint = listen(&runtime, service.clone(), Arc::clone(&requests), None);
+        let answers =
+            Answers { service: builder.build(), root: root.path().into(), requests: Arc::default(), faults: None };
+        let endpoint = listen(&runtime, answers.clone());
         let client = AmazonS3Builder::new()
             .with_bucket_name(BUCKET)
             .with_endpoint(&endpoint)
@@ -60,12 +59,12 @@ impl S3Server {
             .with_secret_access_key(SECRET_KEY)
             .build()
             .unwrap();
-        Self { runtime, root, service, requests, endpoint, client }
+        Self { runtime, root, answers, endpoint, client }
     }
 
     /// Another endpoint of the same server, for which requests go through `faults`.
     pub(crate) fn disturbed_by(&self, faults: Arc<Faults>) -> String {
-        listen(&self.runtime, self.service.clone(), Arc::clone(&self.requests), Some(faults))
+        listen(&self.runtime, Answers { faults: Some(faults), ..self.answers.clone() })
     }
 
     /// What a program needs in its environment to use the server.
@@ -109,46 +108,56 @@ impl S3Server {
 
     /// Method and URI of every request since the last time this was asked, the test's own included.
     pub(crate) fn take_requests(&self) -> Vec<String> {
-        std::mem::take(&mut *self.requests.lock().unwrap())
+        std::mem::take(&mut *self.answers.requests.lock().unwrap())
     }
 }
 
 /// Answers requests from now on; gives the URL.
-fn listen(
-    runtime: &Runtime,
-    service: S3Service,
-    requests: Arc<Mutex<Vec<String>>>,
-    faults: Option<Arc<Faults>>,
-) -> String {
+fn listen(runtime: &Runtime, answers: Answers) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
     runtime.spawn(async move {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
-            if faults.is_some() {
+            if answers.faults.is_some() {
                 // A connection given up is reset, not closed in good order.
                 socket.set_zero_linger().unwrap();
             }
-            let (service, requests, faults) = (service.clone(), Arc::clone(&requests), faults.clone());
-            let answer = service_fn(move |request: Request<Incoming>| {
-                requests.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
-                answer(service.clone(), faults.clone(), request)
-            });
+            let answers = answers.clone();
+            let service = service_fn(move |request| answers.clone().answer(request));
             // What goes wrong with a connection, the client sees too.
-            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), answer));
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
         }
     });
     endpoint
 }
 
-async fn answer(
+/// What an endpoint does with a request.
+#[derive(Clone)]
+struct Answers {
     service: S3Service,
+    root: Arc<std::path::Path>,
+    requests: Arc<Mutex<Vec<String>>>,
     faults: Option<Arc<Faults>>,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, HttpError> {
-    let request = request.map(Body::from);
-    match faults {
-        None => service.call(request).await,
-        Some(faults) => faults.answer(&service, request).await,
+}
+
+impl Answers {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
+        self.requests.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
+        // Where the server is not like S3: it makes the buckets it is asked to write to, and has directories, which it
+        // fails to read like objects.
+        let key = request.uri().path().trim_start_matches('/');
+        let (bucket, name) = key.split_once('/').unwrap_or((key, ""));
+        if !self.root.join(bucket).is_dir() {
+            return Ok(error(StatusCode::NOT_FOUND, "NoSuchBucket"));
+        }
+        if request.method() == Method::HEAD && !name.is_empty() && self.root.join(key).is_dir() {
+            return Ok(error(StatusCode::NOT_FOUND, "NoSuchKey"));
+        }
+        let request = request.map(Body::from);
+        match self.faults {
+            None => self.service.call(request).await,
+            Some(faults) => faults.answer(&self.service, request).await,
+        }
     }
 }
