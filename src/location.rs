@@ -5,10 +5,13 @@ use std::path::{Path as LocalPath, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, parse_url_opts};
+use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
 use url::{Position, Url};
+
+use crate::whole_answers::WholeAnswers;
 
 /// A file or directory in a store. It need not exist.
 #[derive(Debug, Clone)]
@@ -33,7 +36,7 @@ impl Location {
         let settings = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .filter(|(name, _)| name.starts_with("AWS_"));
-        let (store, path) = parse_url_opts(&url, settings).with_context(|| format!("cannot use '{text}'"))?;
+        let (store, path) = open_store(&url, settings).with_context(|| format!("cannot use '{text}'"))?;
         let root = if url.scheme() == "file" { "/".into() } else { format!("{}/", &url[..Position::BeforePath]) };
         Ok(Self { store: store.into(), path, root: root.into() })
     }
@@ -77,6 +80,24 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.root, self.path)
     }
+}
+
+/// The store of a URL and the path in it.
+fn open_store(
+    url: &Url,
+    settings: impl Iterator<Item = (String, String)>,
+) -> object_store::Result<(Box<dyn ObjectStore>, Path)> {
+    let (scheme, path) = ObjectStoreScheme::parse(url)?;
+    if scheme != ObjectStoreScheme::AmazonS3 {
+        return parse_url_opts(url, settings);
+    }
+    let builder = AmazonS3Builder::new().with_url(url.as_str()).with_http_connector(WholeAnswers);
+    let builder = settings.fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
+        Ok(key) => builder.with_config(key, value),
+        // A variable for other programs.
+        Err(_) => builder,
+    });
+    Ok((Box::new(builder.build()?), path))
 }
 
 fn local_path(text: &str) -> Result<Path> {

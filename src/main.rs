@@ -14,6 +14,7 @@ mod progress;
 mod reader;
 mod report;
 mod stop;
+mod whole_answers;
 mod window;
 
 use std::process::ExitCode;
