@@ -128,20 +128,21 @@ impl OutputFile {
     }
 }
 
-/// A file that appears when it is complete: a multipart upload, which on a local file system is a file beside it that
-/// is renamed in the end.
+/// A file that appears when it is complete: one request if it is small, else a multipart upload, which on a local file
+/// system is a file beside it that is renamed in the end.
 ///
 /// Unlike [`object_store::buffered::BufWriter`] it can be aborted in every state, also after it failed to complete.
 struct Upload {
     location: Location,
     parts: Option<Box<dyn MultipartUpload>>,
+    parts_bytes: u64,
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
 }
 
 impl Upload {
     fn new(location: Location) -> Self {
-        Self { location, parts: None, buffered: Vec::new(), buffered_bytes: 0 }
+        Self { location, parts: None, parts_bytes: 0, buffered: Vec::new(), buffered_bytes: 0 }
     }
 
     async fn put(&mut self, mut bytes: Bytes) -> object_store::Result<()> {
@@ -158,7 +159,7 @@ impl Upload {
     }
 
     async fn put_part(&mut self) -> object_store::Result<()> {
-        self.buffered_bytes = 0;
+        self.parts_bytes += std::mem::take(&mut self.buffered_bytes) as u64;
         let part = PutPayload::from_iter(std::mem::take(&mut self.buffered));
         let parts = match &mut self.parts {
             Some(parts) => parts,
@@ -168,11 +169,19 @@ impl Upload {
     }
 
     async fn finish(&mut self) -> object_store::Result<()> {
+        if self.parts.is_none() {
+            let whole = PutPayload::from_iter(std::mem::take(&mut self.buffered));
+            self.location.store.put(&self.location.path, whole).await?;
+            return Ok(());
+        }
         if self.buffered_bytes > 0 {
             self.put_part().await?;
         }
-        if let Some(parts) = &mut self.parts {
-            parts.complete().await?;
+        if let Some(parts) = &mut self.parts
+            && let Err(error) = parts.complete().await
+            && !is_there(&self.location, self.parts_bytes).await
+        {
+            return Err(error);
         }
         self.parts = None;
         Ok(())
@@ -184,6 +193,12 @@ impl Upload {
             None => Ok(()),
         }
     }
+}
+
+/// Whether an upload is complete after all: if the answer that it is was lost, the store knows of no such upload when it
+/// is asked again.
+async fn is_there(location: &Location, size_bytes: u64) -> bool {
+    location.store.head(&location.path).await.is_ok_and(|meta| meta.size == size_bytes)
 }
 
 impl AsyncFileWriter for Upload {
