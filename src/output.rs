@@ -159,8 +159,9 @@ impl Upload {
     }
 
     async fn put_part(&mut self) -> object_store::Result<()> {
-        self.parts_bytes += std::mem::take(&mut self.buffered_bytes) as u64;
+        self.buffered_bytes = 0;
         let part = PutPayload::from_iter(std::mem::take(&mut self.buffered));
+        self.parts_bytes += part.content_length() as u64;
         let parts = match &mut self.parts {
             Some(parts) => parts,
             none => none.insert(self.location.store.put_multipart(&self.location.path).await?),
@@ -244,6 +245,7 @@ mod tests {
         assert_eq!(location.file_size_bytes().await.unwrap(), None, "visible before it is complete");
         upload.finish().await.unwrap();
         assert_eq!(content(&location).await, expected);
+        assert_eq!(upload.parts_bytes, expected.len() as u64);
     }
 
     #[tokio::test]

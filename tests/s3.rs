@@ -8,6 +8,7 @@ use assert_cmd::Command;
 use bytes::Bytes;
 
 use crate::cli::{assert_fails, files, folder, many_pairs, run, write};
+use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::tables::{encode, rows_by_id};
 
@@ -81,24 +82,26 @@ fn directories_and_globs_of_a_bucket() {
     assert_eq!(rows_on(&server, "globbed").num_rows(), 50);
 }
 
-#[test]
-fn a_large_output_is_uploaded_in_parts() {
-    const ROWS: usize = 250;
-    let server = S3Server::start();
-    let mut random = fastrand::Rng::with_seed(1);
-    // Noise, which does not become smaller by compression: 25 MB.
-    let noise = BinaryArray::from_iter_values((0..ROWS).map(|_| {
+/// A table of few bytes whose output, if it is not compressed, takes 25 MB: more than one part of an upload.
+fn inflatable() -> RecordBatch {
+    let zeros = BinaryArray::from_iter_values((0..250_u32).map(|row| {
         let mut bytes = vec![0; 100_000];
-        random.fill(&mut bytes);
+        bytes[..4].copy_from_slice(&row.to_le_bytes());
         bytes
     }));
-    let table = with_column("noise", Arc::new(noise), &numbered_pairs(0, ROWS));
+    with_column("zeros", Arc::new(zeros), &numbered_pairs(0, 250))
+}
+
+#[test]
+fn a_large_output_is_uploaded_in_parts() {
+    let server = S3Server::start();
+    let table = inflatable();
     server.put("in.parquet", encode(&table));
     server.take_requests();
 
-    run_on(&server, &url("in.parquet"), &url("out/out.parquet")).assert().success();
+    run_on(&server, &url("in.parquet"), &url("out/out.parquet")).arg("--compression=none").assert().success();
     let scored = rows_on(&server, "out");
-    assert_eq!(scored.column_by_name("noise"), table.column_by_name("noise"));
+    assert_eq!(scored.column_by_name("zeros"), table.column_by_name("zeros"));
     assert_eq!(uploads(&server), ["POST uploads=", "PUT partNumber=1", "PUT partNumber=2", "POST uploadId"]);
 
     // One request does for a small one.
@@ -121,6 +124,25 @@ fn uploads(server: &S3Server) -> Vec<String> {
         format!("{method} {parameter}")
     });
     short.collect()
+}
+
+#[test]
+fn no_request_is_lost_by_one_fault() {
+    let server = S3Server::start();
+    server.put("in/in.parquet", encode(&inflatable()));
+    run_on(&server, &url("in"), &url("out")).arg("--compression=none").assert().success();
+    let expected = rows_on(&server, "out");
+    for fault in [Fault::InternalError, Fault::SlowDown, Fault::ResetBefore, Fault::ResetWithin] {
+        let faults = Arc::new(Faults::at_first(fault));
+        let environment = server.environment_at(&server.disturbed_by(Arc::clone(&faults)));
+        // The client takes an answer that holds the name of an error, if only in a key, for that error.
+        let output = format!("out{}", fault as usize);
+        let mut command = run_on(&server, &url("in"), &url(&output));
+        command.arg("--compression=none").envs(environment).assert().success();
+        assert!(rows_on(&server, &output) == expected, "{fault:?}");
+        // Listing, reading, and an upload of two parts.
+        assert!(faults.injected()[&fault] >= 6, "{:?}", faults.injected());
+    }
 }
 
 #[test]

@@ -44,6 +44,8 @@ pub(crate) struct Faults {
     probability: f64,
     /// How often a request fails before it is spared.
     most_in_a_row: usize,
+    /// Whether a request that was spared may fail again when it is repeated.
+    again: bool,
     /// Silence costs the client its whole patience, so there is only so much of it.
     most_silences: usize,
     state: Mutex<State>,
@@ -60,7 +62,19 @@ impl Faults {
     pub(crate) fn new(seed: u64, probability: f64, kinds: &[Fault]) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         let state = State { random, injected: BTreeMap::new(), in_a_row: HashMap::new() };
-        Self { kinds: kinds.to_vec(), probability, most_in_a_row: 3, most_silences: 3, state: Mutex::new(state) }
+        Self {
+            kinds: kinds.to_vec(),
+            probability,
+            most_in_a_row: 3,
+            again: true,
+            most_silences: 3,
+            state: Mutex::new(state),
+        }
+    }
+
+    /// Every request suffers this fault when it is made for the first time.
+    pub(crate) fn at_first(kind: Fault) -> Self {
+        Self { most_in_a_row: 1, again: false, ..Self::new(0, 1.0, &[kind]) }
     }
 
     /// How often each fault was injected.
@@ -74,7 +88,9 @@ impl Faults {
         let State { random, injected, in_a_row } = &mut *state;
         let failures = in_a_row.entry(request.to_owned()).or_default();
         if *failures == self.most_in_a_row || random.f64() >= self.probability {
-            *failures = 0;
+            if self.again {
+                *failures = 0;
+            }
             return None;
         }
         let mut fault = *random.choice(&self.kinds)?;

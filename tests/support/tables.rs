@@ -7,11 +7,14 @@ use arrow::compute::{concat_batches, sort_to_indices, take_record_batch};
 use bytes::Bytes;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::file::properties::WriterProperties;
 
 /// A table as a Parquet file.
 pub(crate) fn encode(table: &RecordBatch) -> Bytes {
     let mut bytes = Vec::new();
-    let mut writer = ArrowWriter::try_new(&mut bytes, table.schema(), None).unwrap();
+    let properties = WriterProperties::builder().set_compression(Compression::ZSTD(ZstdLevel::default())).build();
+    let mut writer = ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties)).unwrap();
     writer.write(table).unwrap();
     writer.close().unwrap();
     bytes.into()
