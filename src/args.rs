@@ -76,6 +76,11 @@ pub(crate) struct RunArgs {
     #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
     pub(crate) window_rows: usize,
 
+    /// Rows of a unit of work: a unit is a file of the output, and what is done again at most when a job is killed.
+    /// Inputs are cut between row groups (record batches of Arrow files), so that a unit may be larger.
+    #[arg(long, value_name = "ROWS", default_value_t = 1_000_000, value_parser = at_least_one)]
+    pub(crate) unit_rows: usize,
+
     /// Compression of the output.
     #[arg(long, value_enum, default_value_t = Compression::Zstd)]
     pub(crate) compression: Compression,
@@ -89,9 +94,14 @@ pub(crate) struct RunArgs {
     #[arg(long, value_enum, default_value_t = OnError::Fail)]
     pub(crate) on_error: OnError,
 
-    /// Replace output files that exist already.
+    /// Replace the file OUTPUT if it exists already; begin a job in a directory that holds other files, which are left
+    /// alone.
     #[arg(long)]
     pub(crate) overwrite: bool,
+
+    /// Delete the data files and records of the job that OUTPUT holds, and nothing else, and start over.
+    #[arg(long)]
+    pub(crate) restart: bool,
 
     /// Write what the run did and cost to this file, as JSON.
     #[arg(long, value_name = "FILE")]

@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
+use object_store::ObjectMeta;
 
 use crate::location::Location;
 
@@ -25,6 +26,42 @@ pub(crate) struct InputFile {
     pub(crate) size_bytes: u64,
     /// Its path relative to [`Inputs::base`], with `/` between names.
     pub(crate) name: String,
+    /// Another for another content: the store's entity tag; on local disks, where that depends on more than the
+    /// content, the time of the last change.
+    pub(crate) version: String,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC, the file format.
+    Arrow,
+}
+
+impl FileFormat {
+    /// What a name's extension says.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
+            "parquet" => Some(Self::Parquet),
+            "arrow" | "feather" => Some(Self::Arrow),
+            _ => None,
+        }
+    }
+}
+
+impl InputFile {
+    fn new(location: Location, meta: ObjectMeta, name: String) -> Self {
+        let tag = if location.local_path().is_some() { None } else { meta.e_tag };
+        let version = tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
+        Self { location, size_bytes: meta.size, name, version }
+    }
+
+    /// How the file is read: a name that says nothing is taken for Parquet.
+    pub(crate) fn format(&self) -> FileFormat {
+        FileFormat::of(&self.name).unwrap_or(FileFormat::Parquet)
+    }
 }
 
 /// Which files below a directory are meant.
@@ -32,7 +69,7 @@ pub(crate) struct InputFile {
 enum Selection {
     /// The argument is a file.
     OneFile,
-    /// All `.parquet` files of a directory.
+    /// All Parquet and Arrow files of a directory.
     Directory,
     /// The files whose relative path matches.
     Glob(Pattern),
@@ -44,7 +81,7 @@ impl Selection {
             Self::OneFile => false,
             Self::Directory => {
                 let hidden = name.split('/').any(|part| part.starts_with(['.', '_']));
-                !hidden && is_parquet(name)
+                !hidden && FileFormat::of(name).is_some()
             }
             Self::Glob(pattern) => pattern.matches_with(
                 name,
@@ -74,10 +111,10 @@ impl Inputs {
             None => (Location::parse(text)?, Selection::Directory),
         };
         if let Selection::Directory = selection
-            && let Some(size_bytes) = base.file_size_bytes().await?
+            && let Some(meta) = base.meta().await?
         {
             let name = base.path.filename().unwrap_or_default().to_owned();
-            let file = InputFile { location: base.clone(), size_bytes, name };
+            let file = InputFile::new(base.clone(), meta, name);
             return Ok(Self { base, selection: Selection::OneFile, files: vec![file] });
         }
 
@@ -86,15 +123,15 @@ impl Inputs {
         let mut files: Vec<InputFile> = listed
             .into_iter()
             .filter_map(|meta| {
-                let location = base.with_path(meta.location);
+                let location = base.with_path(meta.location.clone());
                 let name = location.relative_to(&base).filter(|name| selection.takes(name))?;
-                Some(InputFile { location, size_bytes: meta.size, name })
+                Some(InputFile::new(location, meta, name))
             })
             .collect();
         if files.is_empty() {
             match selection {
                 Selection::Glob(_) => bail!("INPUT '{text}': no file matches"),
-                _ => bail!("INPUT '{text}': there is no such file, nor any .parquet file below it"),
+                _ => bail!("INPUT '{text}': there is no such file, nor any .parquet, .arrow or .feather file below it"),
             }
         }
         files.sort_by(|a, b| a.name.cmp(&b.name));
@@ -113,11 +150,6 @@ impl Inputs {
             _ => location.relative_to(&self.base).is_some_and(|name| self.selection.takes(&name)),
         }
     }
-}
-
-/// Whether the name is that of a Parquet file.
-pub(crate) fn is_parquet(name: &str) -> bool {
-    name.rsplit_once('.').is_some_and(|(_, extension)| extension.eq_ignore_ascii_case("parquet"))
 }
 
 /// The directory before the first component with a wildcard, and the pattern from there on.
@@ -165,10 +197,19 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_searched_in_depth_for_parquet_files() {
-        let folder = folder(&["b.parquet", "a/x.PARQUET", "_temporary/y.parquet", ".z.parquet", "readme.md"]);
+    fn a_directory_is_searched_in_depth_for_what_can_be_read() {
+        let folder = folder(&[
+            "c.arrow",
+            "d.feather",
+            "e.arrows",
+            "b.parquet",
+            "a/x.PARQUET",
+            "_temporary/y.parquet",
+            ".z.parquet",
+            "readme.md",
+        ]);
         let inputs = find(&folder, "").unwrap();
-        assert_eq!(names(&inputs), ["a/x.PARQUET", "b.parquet"]);
+        assert_eq!(names(&inputs), ["a/x.PARQUET", "b.parquet", "c.arrow", "d.feather"]);
         assert!(!inputs.is_one_file());
         assert!(inputs.take(&inputs.base.below("new/c.parquet")));
         assert!(!inputs.take(&inputs.base.below("_new/c.parquet")));
@@ -191,13 +232,14 @@ mod tests {
         assert!(inputs.is_one_file());
         assert!(inputs.take(&inputs.base));
         assert_eq!(inputs.files[0].size_bytes, 1);
+        assert_eq!(inputs.files[0].format(), FileFormat::Parquet);
     }
 
     #[test]
     fn nothing_found_is_an_error() {
         let folder = folder(&["a.txt"]);
         for (text, expected) in [
-            ("", "nor any .parquet file below it"),
+            ("", "nor any .parquet, .arrow or .feather file below it"),
             ("missing.parquet", "no such file"),
             ("*.parquet", "no file matches"),
         ] {

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use datafusion_rerank::{Cutoffs, EngineOptions, ModelRegistry, Reranker, ScoreOptions};
 use serde_json::json;
 
-use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs};
+use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs, RunArgs};
+use crate::manifest::Settings;
 
 /// Options that shape the graph and therefore mean something to an export.
 const GRAPH_OPTIONS: &[&str] = &["cutoff_layers", "compress_ratio", "compress_layers", "heads", "attention_softcap"];
@@ -54,6 +56,25 @@ pub(crate) fn open(model: &str, engine: &EngineOptions) -> Result<Reranker> {
 /// `NAME=DIR`, unless the whole is a directory whose name has an equals sign.
 fn name_and_directory(model: &str) -> Option<(&str, &str)> {
     if Path::new(model).is_dir() { None } else { model.split_once('=') }
+}
+
+/// What the output of a run depends on, besides model and inputs.
+pub(crate) fn settings(args: &RunArgs, reranker: &Reranker) -> Settings {
+    Settings {
+        options: reranker.options().to_json(),
+        query: args.query.clone(),
+        passage: args.passage.clone(),
+        score: args.score.clone(),
+        on_error: value_name(args.on_error),
+        unit_rows: args.unit_rows as u64,
+        compression: value_name(args.compression),
+        row_group_rows: args.row_group_rows as u64,
+    }
+}
+
+/// A flag's value as it is typed.
+fn value_name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
 fn engine_options(args: &EngineArgs) -> EngineOptions {

@@ -71,6 +71,30 @@ impl Layout {
     }
 }
 
+/// How the columns of a file differ from those of another, in words; `None` if names, order and types are the same.
+/// Nullability and metadata may differ: every output has its own input's.
+pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
+    for field in schema.fields() {
+        match other.field_with_name(field.name()) {
+            Err(_) => return Some(format!("column '{}' is missing there", field.name())),
+            Ok(there) if !there.data_type().equals_datatype(field.data_type()) => {
+                return Some(format!(
+                    "column '{}' is of type {} here and {} there",
+                    field.name(),
+                    field.data_type(),
+                    there.data_type()
+                ));
+            }
+            Ok(_) => {}
+        }
+    }
+    if let Some(field) = other.fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
+        return Some(format!("column '{}' is missing here", field.name()));
+    }
+    let moved = schema.fields().iter().zip(other.fields()).find(|(here, there)| here.name() != there.name());
+    moved.map(|(here, there)| format!("column '{}' stands here where '{}' stands there", here.name(), there.name()))
+}
+
 fn text_column(schema: &Schema, name: &str, flag: &str) -> Result<usize> {
     let Ok(index) = schema.index_of(name) else {
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -127,6 +151,26 @@ mod tests {
         assert_eq!(layout.scored.metadata(), input.metadata());
         let added: Vec<_> = layout.scored.fields()[3..].iter().map(|f| (f.name().as_str(), f.data_type())).collect();
         assert_eq!(added, [("score", &DataType::Float32), ("score_error", &DataType::Utf8)]);
+    }
+
+    #[test]
+    fn differences_name_the_column_and_both_types() {
+        use DataType::{Int32, Int64, Utf8};
+        let base = schema(&[("id", Int64), ("query", Utf8)]);
+        let found = |fields: &[(&str, DataType)]| difference(&schema(fields), &base);
+        assert_eq!(found(&[("id", Int64), ("query", Utf8)]), None);
+        assert_eq!(
+            found(&[("id", Int32), ("query", Utf8)]).unwrap(),
+            "column 'id' is of type Int32 here and Int64 there"
+        );
+        assert_eq!(found(&[("id", Int64), ("q", Utf8)]).unwrap(), "column 'q' is missing there");
+        assert_eq!(found(&[("id", Int64)]).unwrap(), "column 'query' is missing here");
+        assert_eq!(
+            found(&[("query", Utf8), ("id", Int64)]).unwrap(),
+            "column 'query' stands here where 'id' stands there"
+        );
+        let nullable = Schema::new(vec![Field::new("id", Int64, true), Field::new("query", Utf8, true)]);
+        assert_eq!(difference(&nullable, &base), None);
     }
 
     #[test]

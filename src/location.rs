@@ -5,10 +5,11 @@ use std::path::{Path as LocalPath, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use bytes::Bytes;
 use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
 use url::{Position, Url};
 
 use crate::whole_answers::WholeAnswers;
@@ -66,13 +67,36 @@ impl Location {
         Some(names.join("/"))
     }
 
-    /// The size in bytes if there is a file here, `None` if there is not.
-    pub(crate) async fn file_size_bytes(&self) -> Result<Option<u64>> {
+    /// Size and age if there is a file here, `None` if there is not.
+    pub(crate) async fn meta(&self) -> Result<Option<ObjectMeta>> {
         match self.store.head(&self.path).await {
-            Ok(meta) => Ok(Some(meta.size)),
+            Ok(meta) => Ok(Some(meta)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(error).with_context(|| format!("cannot look at {self}")),
         }
+    }
+
+    /// The size in bytes if there is a file here, `None` if there is not.
+    pub(crate) async fn file_size_bytes(&self) -> Result<Option<u64>> {
+        Ok(self.meta().await?.map(|meta| meta.size))
+    }
+
+    /// The content if there is a file here, `None` if there is not.
+    pub(crate) async fn read(&self) -> Result<Option<Bytes>> {
+        let bytes = match self.store.get(&self.path).await {
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
+        };
+        match bytes {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {self}")),
+        }
+    }
+
+    /// The path in the local file system; `None` in any other store.
+    pub(crate) fn local_path(&self) -> Option<PathBuf> {
+        (*self.root == *"/").then(|| LocalFileSystem::new().path_to_filesystem(&self.path).ok())?
     }
 }
 
@@ -151,6 +175,14 @@ mod tests {
         assert_eq!(location.to_string(), "s3://bucket/some/file.parquet");
         assert_eq!(location.path.as_ref(), "some/file.parquet");
         assert!(!location.is_same(&Location::parse("s3://other/some/file.parquet").unwrap()));
+    }
+
+    #[test]
+    fn only_local_files_have_a_local_path() {
+        assert_eq!(Location::parse("/data/a b.parquet").unwrap().local_path(), Some("/data/a b.parquet".into()));
+        assert_eq!(Location::parse("file:///data/x").unwrap().local_path(), Some("/data/x".into()));
+        assert_eq!(Location::parse("s3://bucket/x").unwrap().local_path(), None);
+        assert_eq!(Location::parse("memory:///x").unwrap().local_path(), None);
     }
 
     #[test]

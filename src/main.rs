@@ -1,11 +1,17 @@
 //! `rerank`: scores query-passage pairs in Parquet files with BGE rerankers.
 
 mod args;
+mod arrow_file;
 mod commands;
+mod histogram;
 mod input;
 mod job;
 mod layout;
+mod ledger;
 mod location;
+mod lock;
+mod manifest;
+mod marker;
 mod object_file;
 mod output;
 mod pipeline;
@@ -13,7 +19,10 @@ mod printer;
 mod progress;
 mod reader;
 mod report;
+mod source;
 mod stop;
+mod tally;
+mod units;
 mod whole_answers;
 mod window;
 
@@ -35,7 +44,7 @@ fn main() -> ExitCode {
         Err(error) if printer::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             printer.error(&error);
-            stop::exit_now(error.downcast_ref::<Stopped>().map_or(1, |stopped| stopped.exit_code()))
+            stop::exit_now(error.downcast_ref().map_or(1, Stopped::exit_code))
         }
     }
 }

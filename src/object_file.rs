@@ -58,14 +58,26 @@ impl ObjectFile {
         }
         let start = number * self.block_bytes as u64;
         let end = (start + self.block_bytes as u64).min(self.size_bytes);
-        let bytes = self.runtime.block_on(self.location.store.get_range(&self.location.path, start..end))?;
-        if bytes.len() as u64 != end - start {
-            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
-        }
+        let bytes = self.fetch(start..end)?;
         if blocks.len() == self.blocks_kept {
             blocks.remove(0);
         }
         blocks.push((number, bytes.clone()));
+        Ok(bytes)
+    }
+
+    /// Bytes that are read once: they are fetched at once and not kept.
+    pub(crate) fn get_range(&self, start: u64, length: usize) -> Result<Bytes> {
+        let range = start..start.saturating_add(length as u64);
+        self.check(range.clone())?;
+        Ok(self.fetch(range)?)
+    }
+
+    fn fetch(&self, range: Range<u64>) -> io::Result<Bytes> {
+        let bytes = self.runtime.block_on(self.location.store.get_range(&self.location.path, range.clone()))?;
+        if bytes.len() as u64 != range.end - range.start {
+            return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was read"));
+        }
         Ok(bytes)
     }
 

@@ -5,8 +5,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStoreExt, PutPayload};
 use parquet::arrow::AsyncArrowWriter;
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::basic::{Compression as Codec, ZstdLevel};
@@ -15,7 +14,7 @@ use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use crate::args::Compression;
-use crate::input::{Inputs, is_parquet};
+use crate::input::{FileFormat, Inputs};
 use crate::location::Location;
 
 /// A row group ends when it reaches this size: it is held in memory until then.
@@ -24,38 +23,46 @@ const ROW_GROUP_BYTES: usize = 64 << 20;
 /// Bytes per part of an upload; S3 allows 10,000 parts and none but the last below 5 MiB.
 const PART_BYTES: usize = 16 << 20;
 
-/// Outputs looked for at once.
-const LOOKS_AT_ONCE: usize = 16;
+/// Where a run writes.
+#[derive(Debug)]
+pub(crate) enum Target {
+    /// One file, from one input.
+    File(Location),
+    /// The directory of a resumable job.
+    Directory(Location),
+}
 
-/// One output for each input, in their order.
-///
-/// # Errors
-/// If OUTPUT does not fit INPUT, if an output would be an input, or if one exists and may not be replaced.
-pub(crate) async fn plan(text: &str, inputs: &Inputs, overwrite: bool) -> Result<Vec<Location>> {
-    let output = Location::parse(text)?;
-    let outputs: Vec<Location> = if inputs.is_one_file() {
-        if !is_parquet(text) {
-            bail!("OUTPUT '{text}' must be a file name that ends in .parquet, because INPUT is one file");
+impl Target {
+    /// What OUTPUT stands for: a file if its name ends like one, else a directory.
+    ///
+    /// # Errors
+    /// If that does not fit INPUT or what is there, or would be read as INPUT.
+    pub(crate) async fn find(text: &str, inputs: &Inputs, overwrite: bool) -> Result<Self> {
+        let output = Location::parse(text)?;
+        if FileFormat::of(text).is_none() {
+            if output.file_size_bytes().await?.is_some() {
+                bail!("OUTPUT {output} is a file; name a directory, or a file that ends in .parquet");
+            }
+            return Ok(Self::Directory(output));
         }
-        vec![output]
-    } else {
-        if output.file_size_bytes().await?.is_some() {
-            bail!("OUTPUT '{text}' is a file; it must be a directory, because INPUT is not one file");
+        if !inputs.is_one_file() {
+            bail!("OUTPUT '{text}' is a file name; it must be a directory, because INPUT is not one file");
         }
-        inputs.files.iter().map(|file| output.below(&file.name)).collect()
-    };
-    if let Some(output) = outputs.iter().find(|output| inputs.take(output)) {
-        bail!("OUTPUT {output} would be read as INPUT too; write to another place");
-    }
-    if !overwrite {
-        let existing = stream::iter(&outputs)
-            .map(|output| async move { Ok::<_, anyhow::Error>(output.file_size_bytes().await?.map(|_| output)) })
-            .buffered(LOOKS_AT_ONCE);
-        if let Some(output) = existing.try_filter_map(|found| async move { Ok(found) }).boxed().try_next().await? {
+        refuse_input(&output, inputs)?;
+        if !overwrite && output.file_size_bytes().await?.is_some() {
             bail!("OUTPUT {output} exists already; pass --overwrite to replace it");
         }
+        Ok(Self::File(output))
     }
-    Ok(outputs)
+}
+
+/// # Errors
+/// If the file would be an input of this run or of the next.
+pub(crate) fn refuse_input(output: &Location, inputs: &Inputs) -> Result<()> {
+    if inputs.take(output) {
+        bail!("OUTPUT {output} would be read as INPUT too; write to another place");
+    }
+    Ok(())
 }
 
 /// How Parquet is written.
@@ -86,21 +93,38 @@ impl Format {
     }
 }
 
-/// A Parquet file being written.
+/// What became of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Written {
+    /// Its size.
+    pub(crate) size_bytes: u64,
+    /// The store's entity tag, if it has any.
+    pub(crate) etag: Option<String>,
+}
+
+/// A file being written.
 ///
 /// It must be finished or aborted, not dropped: a dropped upload leaves its parts behind.
 pub(crate) struct OutputFile {
     location: Location,
+    staging: Option<Location>,
     writer: AsyncArrowWriter<Upload>,
 }
 
 impl OutputFile {
-    /// Begins a file. Nothing is created before there is a row group to write.
-    pub(crate) fn create(location: Location, schema: SchemaRef, format: Format) -> Result<Self> {
+    /// Begins a file. Nothing is created before there is a row group to write. With `staging` it is written there, and
+    /// moved when it is complete and on disk.
+    pub(crate) fn create(
+        location: Location,
+        staging: Option<Location>,
+        schema: SchemaRef,
+        format: Format,
+    ) -> Result<Self> {
         let properties = format.properties(&schema);
-        let writer = AsyncArrowWriter::try_new(Upload::new(location.clone()), schema, Some(properties))
+        let upload = Upload::new(staging.as_ref().unwrap_or(&location).clone());
+        let writer = AsyncArrowWriter::try_new(upload, schema, Some(properties))
             .with_context(|| format!("cannot write {location}"))?;
-        Ok(Self { location, writer })
+        Ok(Self { location, staging, writer })
     }
 
     /// Adds rows.
@@ -109,15 +133,18 @@ impl OutputFile {
     }
 
     /// Writes the rest and makes the file appear.
-    pub(crate) async fn finish(mut self) -> Result<()> {
-        match self.writer.finish().await {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let context = format!("cannot write {}", self.location);
-                self.abort().await;
-                Err(error).context(context)
-            }
+    pub(crate) async fn finish(mut self) -> Result<Written> {
+        let context = format!("cannot write {}", self.location);
+        if let Err(error) = self.writer.finish().await {
+            self.abort().await;
+            return Err(error).context(context);
         }
+        let upload = self.writer.into_inner();
+        let mut written = Written { size_bytes: upload.size_bytes, etag: upload.etag };
+        if let Some(staging) = self.staging {
+            written.etag = publish(&staging, &self.location).await.context(context)?;
+        }
+        Ok(written)
     }
 
     /// Removes what was written. A failure is logged: there is an error to report already.
@@ -128,24 +155,40 @@ impl OutputFile {
     }
 }
 
-/// A file that appears when it is complete: one request if it is small, else a multipart upload, which on a local file
-/// system is a file beside it that is renamed in the end.
+/// Moves a complete local file to where it belongs; gives its entity tag. The file is on disk before its name is, so
+/// that a power failure cannot leave the one without the other.
+async fn publish(staging: &Location, location: &Location) -> Result<Option<String>> {
+    if let Some(path) = staging.local_path() {
+        let sync = move || std::fs::File::options().write(true).open(path)?.sync_all();
+        tokio::task::spawn_blocking(sync).await.context("the file was not written to disk")??;
+    }
+    if let Err(error) = location.store.rename(&staging.path, &location.path).await {
+        drop(staging.store.delete(&staging.path).await);
+        return Err(error.into());
+    }
+    Ok(location.store.head(&location.path).await?.e_tag)
+}
+
+/// A file that appears when it is complete: a single request if it fits one, else a multipart upload, which on a local
+/// file system is a file beside it that is renamed in the end.
 ///
 /// Unlike [`object_store::buffered::BufWriter`] it can be aborted in every state, also after it failed to complete.
 struct Upload {
     location: Location,
     parts: Option<Box<dyn MultipartUpload>>,
-    parts_bytes: u64,
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
+    size_bytes: u64,
+    etag: Option<String>,
 }
 
 impl Upload {
     fn new(location: Location) -> Self {
-        Self { location, parts: None, parts_bytes: 0, buffered: Vec::new(), buffered_bytes: 0 }
+        Self { location, parts: None, buffered: Vec::new(), buffered_bytes: 0, size_bytes: 0, etag: None }
     }
 
     async fn put(&mut self, mut bytes: Bytes) -> object_store::Result<()> {
+        self.size_bytes += bytes.len() as u64;
         while self.buffered_bytes + bytes.len() >= PART_BYTES {
             // Some stores want all parts but the last to be of one size.
             self.buffered.push(bytes.split_to(PART_BYTES - self.buffered_bytes));
@@ -161,7 +204,6 @@ impl Upload {
     async fn put_part(&mut self) -> object_store::Result<()> {
         self.buffered_bytes = 0;
         let part = PutPayload::from_iter(std::mem::take(&mut self.buffered));
-        self.parts_bytes += part.content_length() as u64;
         let parts = match &mut self.parts {
             Some(parts) => parts,
             none => none.insert(self.location.store.put_multipart(&self.location.path).await?),
@@ -170,20 +212,20 @@ impl Upload {
     }
 
     async fn finish(&mut self) -> object_store::Result<()> {
-        if self.parts.is_none() {
-            let whole = PutPayload::from_iter(std::mem::take(&mut self.buffered));
-            self.location.store.put(&self.location.path, whole).await?;
-            return Ok(());
-        }
-        if self.buffered_bytes > 0 {
+        if self.parts.is_some() && self.buffered_bytes > 0 {
             self.put_part().await?;
         }
-        if let Some(parts) = &mut self.parts
-            && let Err(error) = parts.complete().await
-            && !is_there(&self.location, self.parts_bytes).await
-        {
-            return Err(error);
-        }
+        self.etag = match &mut self.parts {
+            Some(parts) => match parts.complete().await {
+                Ok(result) => result.e_tag,
+                Err(error) => complete_after_all(&self.location, self.size_bytes).await.ok_or(error)?.e_tag,
+            },
+            // A small file costs one request, and leaves no parts behind if the process is killed.
+            None => {
+                let content = PutPayload::from_iter(std::mem::take(&mut self.buffered));
+                self.location.store.put(&self.location.path, content).await?.e_tag
+            }
+        };
         self.parts = None;
         Ok(())
     }
@@ -196,10 +238,10 @@ impl Upload {
     }
 }
 
-/// Whether an upload is complete after all: if the answer that it is was lost, the store knows of no such upload when it
-/// is asked again.
-async fn is_there(location: &Location, size_bytes: u64) -> bool {
-    location.store.head(&location.path).await.is_ok_and(|meta| meta.size == size_bytes)
+/// The object of an upload whose completion failed, if it is there nevertheless: when the answer to a completion is lost,
+/// it is asked for again, and then the store knows of no such upload any more.
+async fn complete_after_all(location: &Location, size_bytes: u64) -> Option<ObjectMeta> {
+    location.store.head(&location.path).await.ok().filter(|meta| meta.size == size_bytes)
 }
 
 impl AsyncFileWriter for Upload {
@@ -221,6 +263,10 @@ pub(crate) async fn write_small(location: &Location, content: Vec<u8>) -> Result
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array};
+
     use super::*;
 
     fn in_memory() -> Location {
@@ -245,7 +291,7 @@ mod tests {
         assert_eq!(location.file_size_bytes().await.unwrap(), None, "visible before it is complete");
         upload.finish().await.unwrap();
         assert_eq!(content(&location).await, expected);
-        assert_eq!(upload.parts_bytes, expected.len() as u64);
+        assert_eq!(upload.size_bytes, expected.len() as u64);
     }
 
     #[tokio::test]
@@ -270,30 +316,44 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn outputs_mirror_inputs() {
+    async fn an_output_is_a_file_or_a_directory_by_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         std::fs::create_dir_all(at("in/deep")).unwrap();
-        std::fs::write(at("in/a.parquet"), "x").unwrap();
-        std::fs::write(at("in/deep/b.parquet"), "x").unwrap();
-
+        for file in ["in/a.parquet", "in/deep/b.parquet", "file"] {
+            std::fs::write(at(file), "x").unwrap();
+        }
         let inputs = Inputs::find(&at("in")).await.unwrap();
-        let outputs = plan(&at("out"), &inputs, false).await.unwrap();
-        let base = Location::parse(&at("out")).unwrap();
-        let names: Vec<_> = outputs.iter().map(|output| output.relative_to(&base).unwrap()).collect();
-        assert_eq!(names, ["a.parquet", "deep/b.parquet"]);
-
+        assert!(matches!(Target::find(&at("out"), &inputs, false).await.unwrap(), Target::Directory(_)));
         let refusal = async |text: String, inputs: &Inputs, overwrite| {
-            plan(&text, inputs, overwrite).await.unwrap_err().to_string()
+            Target::find(&text, inputs, overwrite).await.unwrap_err().to_string()
         };
-        assert!(refusal(at("in"), &inputs, true).await.contains("would be read as INPUT too"));
-        assert!(refusal(at("in/out"), &inputs, true).await.contains("would be read as INPUT too"));
-        assert!(refusal(at("in/a.parquet"), &inputs, true).await.contains("must be a directory"));
+        assert!(refusal(at("out.parquet"), &inputs, true).await.contains("must be a directory"));
+        assert!(refusal(at("file"), &inputs, true).await.contains("is a file; name a directory"));
 
         let one = Inputs::find(&at("in/a.parquet")).await.unwrap();
-        assert!(refusal(at("out"), &one, false).await.contains("must be a file name that ends in .parquet"));
+        assert!(matches!(Target::find(&at("out"), &one, false).await.unwrap(), Target::Directory(_)));
         assert!(refusal(at("in/deep/../a.parquet"), &one, true).await.contains("would be read as INPUT too"));
         assert!(refusal(at("in/deep/b.parquet"), &one, false).await.contains("exists already; pass --overwrite"));
-        assert_eq!(plan(&at("in/deep/b.parquet"), &one, true).await.unwrap().len(), 1);
+        let target = Target::find(&at("in/deep/b.parquet"), &one, true).await.unwrap();
+        assert!(matches!(target, Target::File(file) if file.to_string().ends_with("in/deep/b.parquet")));
+    }
+
+    #[tokio::test]
+    async fn a_staged_file_appears_under_its_own_name_only() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| Location::parse(folder.path().join(name).to_str().unwrap()).unwrap();
+        let rows = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap();
+        let format = Format { compression: Compression::None, row_group_rows: 10 };
+        let mut file = OutputFile::create(at("out/x"), Some(at("tmp/y")), rows.schema(), format).unwrap();
+        file.write(&rows).await.unwrap();
+        let written = file.finish().await.unwrap();
+        let meta = at("out/x").meta().await.unwrap().unwrap();
+        assert_eq!(written, Written { size_bytes: meta.size, etag: meta.e_tag });
+        assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+
+        let empty = OutputFile::create(at("out/e"), None, rows.schema(), format).unwrap();
+        let written = empty.finish().await.unwrap();
+        assert_eq!(at("out/e").file_size_bytes().await.unwrap(), Some(written.size_bytes));
     }
 }

@@ -96,7 +96,7 @@ fn write_error_line(line: &str) {
 }
 
 /// The causes from the outermost to the root; a cause that the message before it quotes already is left out.
-fn one_line(error: &anyhow::Error) -> String {
+pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
         let cause = cause.to_string().split_whitespace().collect::<Vec<_>>().join(" ");

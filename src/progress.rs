@@ -2,11 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use datafusion_rerank::ScoreStats;
-use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressStyle as BarStyle};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle as BarStyle};
 
+use crate::histogram::Histogram;
 use crate::printer::{Printer, ProgressStyle};
 use crate::report::{human_rate, per_second};
+use crate::tally::Tally;
+use crate::units::Unit;
 
 /// How often a line is printed where no bar can be drawn.
 pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(30);
@@ -18,9 +20,46 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) struct Progress {
     printer: Printer,
     view: View,
-    rows: u64,
+    all: Extent,
+    done: Extent,
     start: Instant,
-    stats: ScoreStats,
+    tally: Tally,
+    timeline: Histogram,
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Extent {
+    /// Rows.
+    pub(crate) rows: u64,
+    /// Bytes that they take in the input.
+    pub(crate) bytes: f64,
+}
+
+impl Extent {
+    /// All rows of some units.
+    pub(crate) fn of<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Self {
+        units.into_iter().fold(Self::default(), |sum, unit| Self {
+            rows: sum.rows + unit.rows,
+            bytes: sum.bytes + unit.bytes as f64,
+        })
+    }
+
+    /// Some rows of a unit.
+    fn part(rows: u64, unit: &Unit) -> Self {
+        Self { rows, bytes: unit.bytes as f64 * rows as f64 / unit.rows.max(1) as f64 }
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    /// Counts and distributions.
+    pub(crate) tally: Tally,
+    /// Pairs by the time they were done, in seconds from the beginning.
+    pub(crate) timeline: Histogram,
+    /// How long it took.
+    pub(crate) wall: Duration,
 }
 
 enum View {
@@ -30,42 +69,51 @@ enum View {
 }
 
 impl Progress {
-    /// Progress towards this many rows.
-    pub(crate) fn start(printer: Printer, rows: u64) -> Self {
+    /// Progress towards this much.
+    pub(crate) fn start(printer: Printer, all: Extent) -> Self {
         let view = match printer.progress_style() {
             ProgressStyle::Silent => View::Silent,
             ProgressStyle::Lines => View::Lines,
             ProgressStyle::Bar(target) => {
                 let template = "{wide_bar} {human_pos}/{human_len} rows  {msg}";
                 let style = BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar());
-                let bar = ProgressBar::with_draw_target(Some(rows), target).with_style(style);
+                let bar = ProgressBar::with_draw_target(Some(all.rows), target).with_style(style);
                 bar.enable_steady_tick(TICK);
                 View::Bar(bar)
             }
         };
-        Self { printer, view, rows, start: Instant::now(), stats: ScoreStats::default() }
+        let timeline = Histogram::new(1.0);
+        let done = Extent::default();
+        Self { printer, view, all, done, start: Instant::now(), tally: Tally::default(), timeline }
     }
 
-    /// Counts rows that have been scored.
-    pub(crate) fn add(&mut self, stats: ScoreStats) {
-        self.stats += stats;
+    /// Counts rows of a unit that have been scored.
+    pub(crate) fn add(&mut self, tally: &Tally, unit: &Unit) {
+        self.tally.merge(tally);
+        self.timeline.add(self.start.elapsed().as_secs_f64(), tally.stats.pairs);
+        let part = Extent::part(tally.stats.rows, unit);
+        self.done = Extent { rows: self.done.rows + part.rows, bytes: self.done.bytes + part.bytes };
         if let View::Bar(bar) = &self.view {
-            bar.set_position(self.stats.rows);
-            bar.set_message(rates(&self.stats, self.rows, self.start.elapsed()));
+            bar.set_position(self.done.rows);
+            bar.set_message(self.rates());
         }
     }
 
     /// Prints a line, where no bar says it.
     pub(crate) fn line(&self) {
         if let View::Lines = self.view {
-            let rates = rates(&self.stats, self.rows, self.start.elapsed());
-            self.printer.note(&format!("{}/{} rows  {rates}", HumanCount(self.stats.rows), HumanCount(self.rows)));
+            let (done, all) = (HumanCount(self.done.rows), HumanCount(self.all.rows));
+            self.printer.note(&format!("{done}/{all} rows  {}", self.rates()));
         }
     }
 
-    /// Ends the display and gives the totals.
-    pub(crate) fn finish(self) -> (ScoreStats, Duration) {
-        (self.stats, self.start.elapsed())
+    /// The totals until now.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals { tally: self.tally.clone(), timeline: self.timeline.clone(), wall: self.start.elapsed() }
+    }
+
+    fn rates(&self) -> String {
+        rates(&self.tally, self.done, self.all, self.start.elapsed())
     }
 }
 
@@ -77,18 +125,27 @@ impl Drop for Progress {
     }
 }
 
-/// `812 pairs/s, 93,001 tokens/s, 3.1 % padding, 2 minutes left`
-fn rates(stats: &ScoreStats, rows: u64, elapsed: Duration) -> String {
+/// `1.2 GiB of 3.4 GiB, 812 pairs/s, 93,001 tokens/s, 3.1 % padding, device busy 98 %, 2 minutes left`
+fn rates(tally: &Tally, done: Extent, all: Extent, elapsed: Duration) -> String {
+    let stats = &tally.stats;
     let mut text = format!(
-        "{} pairs/s, {} tokens/s, {:.1} % padding",
+        "{} of {}, {} pairs/s, {} tokens/s, {:.1} % padding, device busy {:.0} %",
+        HumanBytes(done.bytes as u64),
+        HumanBytes(all.bytes as u64),
         human_rate(per_second(stats.pairs, elapsed)),
         human_rate(per_second(stats.tokens, elapsed)),
         stats.padding_percent(),
+        busy_percent(stats.device_time, elapsed),
     );
-    if let Some(left) = time_left(stats.rows, rows, elapsed) {
+    if let Some(left) = time_left(done.rows, all.rows, elapsed) {
         text = format!("{text}, {} left", HumanDuration(left));
     }
     text
+}
+
+/// Share of the time in which the device ran, in percent.
+pub(crate) fn busy_percent(device: Duration, wall: Duration) -> f64 {
+    100.0 * per_second(1, wall) * device.as_secs_f64()
 }
 
 /// The time the remaining rows will take if they go on as the others did; `None` before there are any.
@@ -102,14 +159,29 @@ mod tests {
 
     #[test]
     fn rates_are_readable() {
-        let mut stats = ScoreStats::default();
         let ten = Duration::from_secs(10);
-        assert_eq!(rates(&stats, 100, ten), "0.00 pairs/s, 0.00 tokens/s, 0.0 % padding");
-        stats.rows = 25;
-        stats.pairs = 25;
-        stats.tokens = 30_000;
-        stats.padding_tokens = 10_000;
-        assert_eq!(rates(&stats, 100, ten), "2.50 pairs/s, 3,000 tokens/s, 25.0 % padding, 30 seconds left");
+        let all = Extent { rows: 100, bytes: 4096.0 };
+        assert_eq!(
+            rates(&Tally::default(), Extent::default(), all, ten),
+            "0 B of 4.00 KiB, 0.00 pairs/s, 0.00 tokens/s, 0.0 % padding, device busy 0 %"
+        );
+        let mut tally = Tally::default();
+        tally.stats.pairs = 25;
+        tally.stats.tokens = 30_000;
+        tally.stats.padding_tokens = 10_000;
+        tally.stats.device_time = Duration::from_secs(9);
+        assert_eq!(
+            rates(&tally, Extent { rows: 25, bytes: 1024.0 }, all, ten),
+            "1.00 KiB of 4.00 KiB, 2.50 pairs/s, 3,000 tokens/s, 25.0 % padding, device busy 90 %, 30 seconds left"
+        );
         assert_eq!(time_left(100, 100, ten), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn rows_take_their_share_of_a_units_bytes() {
+        let unit = Unit { input: 0, number: 0, groups: 0..1, first_row: 0, rows: 10, bytes: 1000 };
+        assert_eq!(Extent::part(4, &unit), Extent { rows: 4, bytes: 400.0 });
+        assert_eq!(Extent::part(0, &Unit { rows: 0, ..unit.clone() }), Extent { rows: 0, bytes: 0.0 });
+        assert_eq!(Extent::of([&unit, &unit]), Extent { rows: 20, bytes: 2000.0 });
     }
 }

@@ -1,17 +1,19 @@
-//! Reading: Parquet files into batches, on a thread that may block.
+//! Reading: units into windows, on a thread that may block.
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use crate::input::InputFile;
-use crate::layout::{Columns, Layout};
-use crate::object_file::ObjectFile;
-use crate::window::{Event, Gatherer, Rows, Window};
+use crate::layout::{Columns, Layout, difference};
+use crate::pipeline::{Failed, Plan};
+use crate::source::Source;
+use crate::units::Group;
+use crate::window::{Gatherer, Window};
 
 /// Files whose footers are read at once before the run.
 const SURVEYS_AT_ONCE: usize = 16;
@@ -19,32 +21,44 @@ const SURVEYS_AT_ONCE: usize = 16;
 /// Windows read ahead of the scoring.
 const WINDOWS_AHEAD: usize = 1;
 
-/// Checks that all files are Parquet and have the columns, and counts their rows: what can be known to be wrong is
-/// found before anything is scored.
-pub(crate) async fn survey(files: &[InputFile], columns: &Columns) -> Result<u64> {
-    let counts = files.iter().cloned().map(|file| {
+/// Checks that all files can be read, have the columns and are alike, and gives the groups of each: what can be known
+/// to be wrong is found before anything is scored.
+pub(crate) async fn survey(files: &[InputFile], columns: &Columns) -> Result<Vec<Vec<Group>>> {
+    let surveys = files.iter().cloned().map(|file| {
         let columns = columns.clone();
         async move {
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || {
-                let (metadata, _) = open(&file, &columns, &runtime)?;
-                Ok::<_, anyhow::Error>(metadata.metadata().file_metadata().num_rows().unsigned_abs())
+                let source = Source::open(&file, &runtime)?;
+                layout(&source, &file, &columns)?;
+                Ok::<_, anyhow::Error>((Arc::clone(source.schema()), source.groups()))
             })
             .await
             .context("a file could not be examined")?
         }
     });
-    stream::iter(counts).buffered(SURVEYS_AT_ONCE).try_fold(0, |sum, rows| async move { Ok(sum + rows) }).await
+    let mut surveys = stream::iter(surveys).buffered(SURVEYS_AT_ONCE);
+    let mut first: Option<SchemaRef> = None;
+    let mut groups = Vec::with_capacity(files.len());
+    while let Some((schema, found)) = surveys.try_next().await? {
+        let file = &files[groups.len()].location;
+        let first = first.get_or_insert_with(|| Arc::clone(&schema));
+        if let Some(difference) = difference(&schema, first) {
+            bail!("the columns of {file} are not those of {}: {difference}", files[0].location);
+        }
+        groups.push(found);
+    }
+    Ok(groups)
 }
 
-/// Reads the files one after the other. Reading stops when the receiver is dropped.
-pub(crate) fn read(files: Vec<InputFile>, columns: Columns, window_rows: usize) -> mpsc::Receiver<Result<Window>> {
+/// Reads the units of the plan one after the other. Reading stops when the receiver is dropped.
+pub(crate) fn read(plan: Arc<Plan>, window_rows: usize) -> mpsc::Receiver<Result<Window, Failed>> {
     let (sender, receiver) = mpsc::channel(WINDOWS_AHEAD);
     let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking({
         let sender = sender.clone();
         move || {
-            if let Err(error) = read_all(&files, &columns, window_rows, &runtime, &sender) {
+            if let Err(error) = read_all(&plan, window_rows, &runtime, &sender) {
                 // Nobody is left to tell if the run ended already.
                 drop(sender.blocking_send(Err(error)));
             }
@@ -52,63 +66,79 @@ pub(crate) fn read(files: Vec<InputFile>, columns: Columns, window_rows: usize) 
     });
     tokio::spawn(async move {
         if let Err(error) = reading.await {
-            drop(sender.send(Err(anyhow::Error::new(error).context("reading stopped"))).await);
+            let error = anyhow::Error::new(error).context("reading stopped");
+            drop(sender.send(Err(Failed { task: None, error })).await);
         }
     });
     receiver
 }
 
+/// The file that is being read.
+struct Current {
+    input: usize,
+    source: Source,
+    layout: Arc<Layout>,
+}
+
 fn read_all(
-    files: &[InputFile],
-    columns: &Columns,
+    plan: &Plan,
     window_rows: usize,
     runtime: &Handle,
-    sender: &mpsc::Sender<Result<Window>>,
-) -> Result<()> {
-    let mut gatherer = Gatherer::new(window_rows);
-    // Whether somebody still wants more.
-    let mut push = |event: Event| match gatherer.push(event) {
-        Some(window) => sender.blocking_send(Ok(window)).is_ok(),
-        None => !sender.is_closed(),
-    };
-    for (file, input) in files.iter().enumerate() {
-        let (metadata, layout) = open(input, columns, runtime)?;
-        let layout = Arc::new(layout);
-        if !push(Event::Begin { file, layout: Arc::clone(&layout) }) {
-            return Ok(());
+    sender: &mpsc::Sender<Result<Window, Failed>>,
+) -> Result<(), Failed> {
+    let mut current: Option<Current> = None;
+    for task in 0..plan.tasks.len() {
+        match read_unit(plan, task, &mut current, window_rows, runtime, sender) {
+            Ok(true) => {}
+            // Nobody wants more.
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(Failed { task: Some(task), error }),
         }
-        let leaves = metadata.parquet_schema().num_columns();
-        let source = ObjectFile::new(input.location.clone(), input.size_bytes, leaves, runtime.clone());
-        let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(source, metadata)
-            .with_batch_size(window_rows)
-            .build()
-            .with_context(|| format!("cannot read {}", input.location))?;
-        let mut first_row = 0;
-        for batch in batches {
-            let batch = batch.with_context(|| format!("cannot read {} after row {first_row}", input.location))?;
-            let rows = batch.num_rows() as u64;
-            if !push(Event::Rows(Rows { file, layout: Arc::clone(&layout), first_row, batch })) {
-                return Ok(());
-            }
-            first_row += rows;
-        }
-        if !push(Event::End) {
-            return Ok(());
-        }
-    }
-    if let Some(window) = gatherer.finish() {
-        drop(sender.blocking_send(Ok(window)));
     }
     Ok(())
 }
 
-/// Reads a file's footer and finds the columns. Blocks.
-fn open(input: &InputFile, columns: &Columns, runtime: &Handle) -> Result<(ArrowReaderMetadata, Layout)> {
-    let location = &input.location;
-    // The footer is read onward, like one column.
-    let source = ObjectFile::new(location.clone(), input.size_bytes, 1, runtime.clone());
-    let metadata = ArrowReaderMetadata::load(&source, ArrowReaderOptions::new())
-        .with_context(|| format!("cannot read {location} as Parquet"))?;
-    let layout = Layout::new(metadata.schema(), columns).with_context(|| format!("cannot score {location}"))?;
-    Ok((metadata, layout))
+/// Reads a unit; `false` if nobody wants more.
+fn read_unit(
+    plan: &Plan,
+    task: usize,
+    current: &mut Option<Current>,
+    window_rows: usize,
+    runtime: &Handle,
+    sender: &mpsc::Sender<Result<Window, Failed>>,
+) -> Result<bool> {
+    let unit = &plan.tasks[task].unit;
+    let input = &plan.inputs[unit.input];
+    let Current { source, layout, .. } = match current {
+        Some(current) if current.input == unit.input => current,
+        _ => {
+            let source = Source::open(input, runtime)?;
+            let layout = Arc::new(layout(&source, input, &plan.columns)?);
+            current.insert(Current { input: unit.input, source, layout })
+        }
+    };
+    let mut rows = 0;
+    let mut gatherer = Gatherer::new(task, Arc::clone(layout), window_rows);
+    let wanted = |window| sender.blocking_send(Ok(window)).is_ok();
+    for batch in source.read(input, unit.groups.clone(), window_rows, runtime)? {
+        let batch =
+            batch.with_context(|| format!("cannot read {} after row {}", input.location, unit.first_row + rows))?;
+        rows += batch.num_rows() as u64;
+        if !gatherer.push(batch).into_iter().all(wanted) || sender.is_closed() {
+            return Ok(false);
+        }
+    }
+    if rows != unit.rows {
+        bail!(
+            "cannot read {}: it gave {rows} rows from row {} on, expected {}; was it changed during the run?",
+            input.location,
+            unit.first_row,
+            unit.rows
+        );
+    }
+    Ok(wanted(gatherer.finish()))
+}
+
+fn layout(source: &Source, file: &InputFile, columns: &Columns) -> Result<Layout> {
+    Layout::new(source.schema(), columns).with_context(|| format!("cannot score {}", file.location))
 }

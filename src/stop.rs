@@ -2,32 +2,48 @@
 
 use std::fmt;
 
-/// The error of a run that was asked to stop.
+/// How a run was asked to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stopped {
+enum Signal {
     /// Ctrl-C.
-    Interrupted,
+    Interrupt,
     /// SIGTERM.
-    Terminated,
+    Terminate,
+}
+
+/// The error of a run that was asked to stop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    signal: Signal,
+    advice: String,
 }
 
 impl Stopped {
+    fn new(signal: Signal) -> Self {
+        Self { signal, advice: "files that were not complete have been removed".to_owned() }
+    }
+
+    /// Says what is left and how to go on.
+    pub(crate) fn with_advice(self, advice: String) -> Self {
+        Self { advice, ..self }
+    }
+
     /// 128 plus the signal's number, as a shell reports it.
-    pub(crate) fn exit_code(self) -> u8 {
-        match self {
-            Self::Interrupted => 130,
-            Self::Terminated => 143,
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.signal {
+            Signal::Interrupt => 130,
+            Signal::Terminate => 143,
         }
     }
 }
 
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let how = match self {
-            Self::Interrupted => "interrupted",
-            Self::Terminated => "terminated",
+        let how = match self.signal {
+            Signal::Interrupt => "interrupted",
+            Signal::Terminate => "terminated",
         };
-        write!(f, "{how}; files that were not complete have been removed")
+        write!(f, "{how}; {}", self.advice)
     }
 }
 
@@ -36,8 +52,8 @@ impl std::error::Error for Stopped {}
 /// Waits for the first request to stop. From then on a second one ends the process at once, in case cleaning up hangs
 /// (an object store that does not answer).
 pub(crate) async fn requested() -> Stopped {
-    let first = signal().await;
-    tokio::spawn(async { exit_now(signal().await.exit_code()) });
+    let first = Stopped::new(signal().await);
+    tokio::spawn(async { exit_now(Stopped::new(signal().await).exit_code()) });
     first
 }
 
@@ -50,24 +66,24 @@ pub(crate) fn exit_now(code: u8) -> ! {
 }
 
 #[cfg(unix)]
-async fn signal() -> Stopped {
+async fn signal() -> Signal {
     use tokio::signal::unix::{SignalKind, signal};
 
     let Ok(mut terminate) = signal(SignalKind::terminate()) else { return interrupt().await };
     tokio::select! {
         stopped = interrupt() => stopped,
-        _ = terminate.recv() => Stopped::Terminated,
+        _ = terminate.recv() => Signal::Terminate,
     }
 }
 
 #[cfg(not(unix))]
-async fn signal() -> Stopped {
+async fn signal() -> Signal {
     interrupt().await
 }
 
-async fn interrupt() -> Stopped {
+async fn interrupt() -> Signal {
     match tokio::signal::ctrl_c().await {
-        Ok(()) => Stopped::Interrupted,
+        Ok(()) => Signal::Interrupt,
         // Without a handler the system's own applies, which ends the process.
         Err(error) => {
             tracing::warn!(%error, "Ctrl-C cannot be handled");

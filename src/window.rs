@@ -1,4 +1,4 @@
-//! Rows gathered into windows of equal size, across the batches and files they come in.
+//! A unit's rows gathered into windows of equal size, across the batches they come in.
 
 use std::sync::Arc;
 
@@ -6,101 +6,86 @@ use arrow::array::{ArrayRef, RecordBatch};
 
 use crate::layout::Layout;
 
-/// What reading gives, in order: the beginning of a file, its rows, its end.
+/// Consecutive rows of one unit that are scored together.
+///
+/// A window never holds rows of two units: scores depend, by rounding, on what they are scored with, and those of a
+/// unit must not depend on which units were done before.
 #[derive(Debug)]
-pub(crate) enum Event {
-    /// The file of this number begins.
-    Begin { file: usize, layout: Arc<Layout> },
-    /// Some rows of it.
-    Rows(Rows),
-    /// It is complete.
-    End,
-}
-
-/// Consecutive rows of one file.
-#[derive(Debug, Clone)]
-pub(crate) struct Rows {
-    /// The file's number.
-    pub(crate) file: usize,
-    /// The file's columns.
-    pub(crate) layout: Arc<Layout>,
-    /// The number in the file of the first of the rows.
-    pub(crate) first_row: u64,
-    /// All columns.
-    pub(crate) batch: RecordBatch,
-}
-
-impl Rows {
-    fn slice(&self, offset: usize, length: usize) -> Self {
-        Self { first_row: self.first_row + offset as u64, batch: self.batch.slice(offset, length), ..self.clone() }
-    }
-}
-
-/// Rows that are scored together, with the files' beginnings and ends between them.
-#[derive(Debug, Default)]
 pub(crate) struct Window {
-    /// In the order they were read.
-    pub(crate) events: Vec<Event>,
-    rows: usize,
+    /// The unit's place in the plan.
+    pub(crate) task: usize,
+    /// The columns of the unit's file.
+    pub(crate) layout: Arc<Layout>,
+    /// The number in the unit of the first row.
+    pub(crate) first_row: u64,
+    /// The rows in their order, all columns.
+    pub(crate) batches: Vec<RecordBatch>,
+    /// Whether the unit ends here.
+    pub(crate) last: bool,
 }
 
 impl Window {
-    /// Where each row comes from.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = &Rows> {
-        self.events.iter().filter_map(|event| match event {
-            Event::Rows(rows) => Some(rows),
-            Event::Begin { .. } | Event::End => None,
-        })
+    /// How many rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.batches.iter().map(RecordBatch::num_rows).sum()
     }
 
-    /// The queries and the passages of each piece.
+    /// The queries and the passages of each batch.
     pub(crate) fn texts(&self) -> Vec<(ArrayRef, ArrayRef)> {
-        let column = |rows: &Rows, index| Arc::clone(rows.batch.column(index));
-        self.pieces().map(|rows| (column(rows, rows.layout.query), column(rows, rows.layout.passage))).collect()
+        let column = |batch: &RecordBatch, index| Arc::clone(batch.column(index));
+        self.batches
+            .iter()
+            .map(|batch| (column(batch, self.layout.query), column(batch, self.layout.passage)))
+            .collect()
     }
 }
 
-/// Cuts what is read into windows.
+/// Cuts what is read of a unit into windows.
 #[derive(Debug)]
 pub(crate) struct Gatherer {
     window_rows: usize,
+    rows: usize,
     pending: Window,
 }
 
 impl Gatherer {
-    /// Gathers windows of this many rows; the last may have fewer.
-    pub(crate) fn new(window_rows: usize) -> Self {
-        Self { window_rows, pending: Window::default() }
+    /// Gathers windows of this many rows; the last may have fewer, or none.
+    pub(crate) fn new(task: usize, layout: Arc<Layout>, window_rows: usize) -> Self {
+        let pending = Window { task, layout, first_row: 0, batches: Vec::new(), last: false };
+        Self { window_rows, rows: 0, pending }
     }
 
-    /// Adds what was read, and gives the window that it completes. A batch must not be larger than a window.
-    pub(crate) fn push(&mut self, event: Event) -> Option<Window> {
-        let Event::Rows(rows) = event else {
-            self.pending.events.push(event);
-            return None;
-        };
-        let count = rows.batch.num_rows();
-        let missing = self.window_rows - self.pending.rows;
-        if count < missing {
-            self.add(rows);
-            return None;
+    /// Adds rows, and gives the windows that they complete. A window is given when the row after it is known, so that
+    /// the last one is not empty unless the unit is.
+    pub(crate) fn push(&mut self, mut batch: RecordBatch) -> Vec<Window> {
+        let mut full = Vec::new();
+        while batch.num_rows() > 0 {
+            if self.rows == self.window_rows {
+                full.push(self.next());
+            }
+            let count = batch.num_rows().min(self.window_rows - self.rows);
+            self.rows += count;
+            self.pending.batches.push(batch.slice(0, count));
+            batch = batch.slice(count, batch.num_rows() - count);
         }
-        self.add(rows.slice(0, missing));
-        let full = std::mem::take(&mut self.pending);
-        if count > missing {
-            self.add(rows.slice(missing, count - missing));
-        }
-        Some(full)
+        full
     }
 
     /// What is left, in the end.
-    pub(crate) fn finish(self) -> Option<Window> {
-        Some(self.pending).filter(|window| !window.events.is_empty())
+    pub(crate) fn finish(self) -> Window {
+        Window { last: true, ..self.pending }
     }
 
-    fn add(&mut self, rows: Rows) {
-        self.pending.rows += rows.batch.num_rows();
-        self.pending.events.push(Event::Rows(rows));
+    fn next(&mut self) -> Window {
+        let following = Window {
+            task: self.pending.task,
+            layout: Arc::clone(&self.pending.layout),
+            first_row: self.pending.first_row + self.rows as u64,
+            batches: Vec::new(),
+            last: false,
+        };
+        self.rows = 0;
+        std::mem::replace(&mut self.pending, following)
     }
 }
 
@@ -111,39 +96,41 @@ mod tests {
 
     use super::*;
 
-    fn rows(file: usize, first_row: u64, count: usize) -> Event {
-        let schema = Arc::new(Schema::empty());
-        let options = RecordBatchOptions::new().with_row_count(Some(count));
-        let batch = RecordBatch::try_new_with_options(Arc::clone(&schema), vec![], &options).unwrap();
-        Event::Rows(Rows { file, layout: Arc::new(Layout { query: 0, passage: 0, scored: schema }), first_row, batch })
+    fn gatherer() -> Gatherer {
+        let layout = Arc::new(Layout { query: 0, passage: 0, scored: Arc::new(Schema::empty()) });
+        Gatherer::new(7, layout, 10)
     }
 
-    /// (file, first row, rows) of each piece.
-    fn shape(window: &Window) -> Vec<(usize, u64, usize)> {
-        window.pieces().map(|rows| (rows.file, rows.first_row, rows.batch.num_rows())).collect()
+    fn rows(count: usize) -> RecordBatch {
+        let options = RecordBatchOptions::new().with_row_count(Some(count));
+        RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options).unwrap()
+    }
+
+    /// First row and rows of each batch.
+    fn shape(window: &Window) -> (u64, Vec<usize>) {
+        assert_eq!(window.task, 7);
+        (window.first_row, window.batches.iter().map(RecordBatch::num_rows).collect())
     }
 
     #[test]
     fn big_batches_are_cut_and_small_ones_gathered() {
-        let mut gatherer = Gatherer::new(10);
-        assert!(gatherer.push(rows(0, 0, 7)).is_none());
-        let first = gatherer.push(rows(0, 7, 10)).unwrap();
-        assert_eq!(shape(&first), [(0, 0, 7), (0, 7, 3)]);
-        assert!(gatherer.push(Event::End).is_none());
-        let second = gatherer.push(rows(1, 0, 3)).unwrap();
-        assert_eq!(shape(&second), [(0, 10, 7), (1, 0, 3)]);
-        assert!(matches!(second.events[1], Event::End));
-        assert!(gatherer.finish().is_none());
+        let mut gatherer = gatherer();
+        assert!(gatherer.push(rows(7)).is_empty());
+        let full = gatherer.push(rows(25));
+        assert_eq!(full.iter().map(shape).collect::<Vec<_>>(), [(0, vec![7, 3]), (10, vec![10]), (20, vec![10])]);
+        assert!(full.iter().all(|window| !window.last));
+        let last = gatherer.finish();
+        assert_eq!((shape(&last), last.last), ((30, vec![2]), true));
     }
 
     #[test]
-    fn ends_of_files_are_not_lost() {
-        let mut gatherer = Gatherer::new(10);
-        let full = gatherer.push(rows(0, 0, 10)).unwrap();
-        assert_eq!(shape(&full), [(0, 0, 10)]);
-        assert!(gatherer.push(Event::End).is_none());
-        let rest = gatherer.finish().unwrap();
-        assert!(rest.texts().is_empty());
-        assert!(matches!(rest.events[..], [Event::End]));
+    fn the_last_window_is_empty_only_if_the_unit_is() {
+        let mut exact = gatherer();
+        assert!(exact.push(rows(10)).is_empty());
+        assert!(exact.push(rows(0)).is_empty());
+        let last = exact.finish();
+        assert_eq!((shape(&last), last.last, last.rows()), ((0, vec![10]), true, 10));
+        let empty = gatherer().finish();
+        assert!(empty.last && empty.texts().is_empty());
     }
 }

@@ -1,23 +1,29 @@
-//! `rerank run`: scores the rows of Parquet files.
+//! `rerank run`: scores the rows of Parquet and Arrow files.
 
+use std::collections::HashMap;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use datafusion_rerank::Reranker;
 
 use crate::args::{OnError, RunArgs};
-use crate::input::Inputs;
+use crate::input::{InputFile, Inputs};
 use crate::job;
 use crate::layout::Columns;
+use crate::ledger::{self, Ledger, Permissions, remove_unfinished};
 use crate::location::Location;
-use crate::output::{self, Format};
-use crate::pipeline::{self, Plan};
+use crate::manifest::{InputIdentity, Manifest, ModelIdentity, UnitEntry};
+use crate::marker::Marker;
+use crate::output::{self, Format, Target, refuse_input};
+use crate::pipeline::{self, Journal, Plan, Task};
 use crate::printer::Printer;
-use crate::progress::Progress;
+use crate::progress::{Extent, Progress, Totals};
 use crate::reader;
-use crate::report::Report;
+use crate::report::{Before, Report, human_count};
 use crate::stop::{self, Stopped};
+use crate::units::{self, Unit};
 
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
@@ -29,33 +35,42 @@ pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
 }
 
 async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
-    let mut stop = pin!(stop::requested());
+    let stop = pin!(stop::requested());
     let inputs = Inputs::find(&args.input).await?;
-    let outputs = output::plan(&args.output, &inputs, args.overwrite).await?;
+    let target = Target::find(&args.output, &inputs, args.overwrite).await?;
+    if args.restart && matches!(target, Target::File(_)) {
+        bail!("--restart is for jobs, whose OUTPUT is a directory; to replace a file pass --overwrite");
+    }
     let report_file = args.report.as_deref().map(Location::parse).transpose()?;
     let reranker = job::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window_rows);
+    let columns = Columns {
+        query: args.query.clone(),
+        passage: args.passage.clone(),
+        score: args.score.clone(),
+        score_type: reranker.score_type(),
+        errors: args.on_error == OnError::Null,
+    };
+    let (manifest, units) = plan_units(&args, &target, &inputs.files, &reranker, &columns).await?;
+    let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
+    let Work { mut ledger, tasks, committed } = match target {
+        Target::File(file) => Work::file(&file, &manifest, units),
+        Target::Directory(output) => Work::job(output, &inputs, &manifest, units, permissions).await?,
+    };
+    if !committed.is_empty() {
+        let all = human_count(manifest.units.len() as u64, "unit");
+        printer.note(&format!("{} of {all} committed already", committed.len()));
+    }
+    let before = Before::new(committed.values());
     let plan = Plan {
         inputs: inputs.files,
-        outputs,
-        columns: Columns {
-            query: args.query,
-            passage: args.passage,
-            score: args.score,
-            score_type: reranker.score_type(),
-            errors: args.on_error == OnError::Null,
-        },
+        tasks,
+        columns,
         format: Format { compression: args.compression, row_group_rows: args.row_group_rows },
         on_error: args.on_error,
     };
-    let rows = reader::survey(&plan.inputs, &plan.columns).await?;
-    tracing::info!(files = plan.inputs.len(), rows, model = %reranker.location().display(), "begin");
-    let load = load(reranker.clone(), stop.as_mut()).await?;
+    let (totals, load) = work(Arc::new(plan), &reranker, ledger.as_mut(), &manifest, printer, stop).await?;
 
-    let mut progress = Progress::start(printer, rows);
-    pipeline::run(&plan, reranker.clone(), &mut progress, stop).await?;
-    let (stats, wall) = progress.finish();
-
-    let report = Report { files: plan.outputs.len(), stats, load, wall };
+    let report = Report { files: manifest.units.len() - committed.len(), totals, load, before };
     for line in report.lines() {
         printer.note(&line);
     }
@@ -63,6 +78,130 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         output::write_small(&file, format!("{:#}\n", report.to_json(&reranker)).into_bytes()).await?;
     }
     Ok(())
+}
+
+/// What is left to do.
+struct Work {
+    /// The records of a job; none of a file that is written alone.
+    ledger: Option<Ledger>,
+    tasks: Vec<Task>,
+    /// What earlier runs did.
+    committed: HashMap<String, Marker>,
+}
+
+impl Work {
+    /// All of it, into one file.
+    fn file(file: &Location, manifest: &Manifest, units: Vec<Unit>) -> Self {
+        sweep_beside(file);
+        let task = |(unit, entry): (Unit, &UnitEntry)| Task {
+            unit,
+            entry: entry.clone(),
+            output: file.clone(),
+            staging: None,
+        };
+        let tasks = units.into_iter().zip(&manifest.units).map(task).collect();
+        Self { ledger: None, tasks, committed: HashMap::new() }
+    }
+
+    /// What the job's records do not have.
+    async fn job(
+        output: Location,
+        inputs: &Inputs,
+        manifest: &Manifest,
+        units: Vec<Unit>,
+        permissions: Permissions,
+    ) -> Result<Self> {
+        let mut ledger = Ledger::new(output);
+        // What would be read by the next run is refused before anything is created.
+        for entry in &manifest.units {
+            refuse_input(&ledger.data_file(manifest, entry), inputs)?;
+        }
+        let committed = ledger.begin(manifest, permissions).await?.committed;
+        let task = |(unit, entry): (Unit, &UnitEntry)| Task {
+            unit,
+            entry: entry.clone(),
+            output: ledger.data_file(manifest, entry),
+            staging: ledger.staging_file(&entry.id),
+        };
+        let left = units.into_iter().zip(&manifest.units).filter(|(_, entry)| !committed.contains_key(&entry.id));
+        let tasks = left.map(task).collect();
+        Ok(Self { ledger: Some(ledger), tasks, committed })
+    }
+}
+
+/// Surveys the inputs and cuts them into units: what the job is.
+async fn plan_units(
+    args: &RunArgs,
+    target: &Target,
+    files: &[InputFile],
+    reranker: &Reranker,
+    columns: &Columns,
+) -> Result<(Manifest, Vec<Unit>)> {
+    let groups = reader::survey(files, columns).await?;
+    // A file that is named is written whole.
+    let unit_rows = match target {
+        Target::File(_) => u64::MAX,
+        Target::Directory(_) => args.unit_rows as u64,
+    };
+    let units: Vec<Unit> =
+        groups.iter().enumerate().flat_map(|(file, groups)| units::cut(file, groups, unit_rows)).collect();
+    let model = ModelIdentity {
+        location: reranker.location().display().to_string(),
+        family: reranker.family().name().to_owned(),
+        fingerprint: reranker.fingerprint()?,
+    };
+    let identities = files
+        .iter()
+        .map(|file| InputIdentity {
+            name: file.name.clone(),
+            size_bytes: file.size_bytes,
+            version: file.version.clone(),
+        })
+        .collect();
+    let manifest = Manifest::new(&args.input, model, job::settings(args, reranker), identities, &units)?;
+    Ok((manifest, units))
+}
+
+/// Scores what is left to score.
+async fn work(
+    plan: Arc<Plan>,
+    reranker: &Reranker,
+    ledger: Option<&mut Ledger>,
+    manifest: &Manifest,
+    printer: Printer,
+    mut stop: Pin<&mut impl Future<Output = Stopped>>,
+) -> Result<(Totals, Duration)> {
+    let extent = Extent::of(plan.tasks.iter().map(|task| &task.unit));
+    tracing::info!(units = plan.tasks.len(), rows = extent.rows, model = %reranker.location().display(), "begin");
+    let load = if plan.tasks.is_empty() { Duration::ZERO } else { load(reranker.clone(), stop.as_mut()).await? };
+    let mut progress = Progress::start(printer, extent);
+    let Some(ledger) = ledger else {
+        pipeline::run(plan, reranker.clone(), None, &mut progress, stop).await?;
+        return Ok((progress.totals(), load));
+    };
+    let journal = Journal { ledger: &mut *ledger, manifest };
+    let outcome = pipeline::run(plan, reranker.clone(), Some(journal), &mut progress, stop).await;
+    match outcome.map_err(anyhow::Error::downcast::<Stopped>) {
+        Ok(()) => Ok((progress.totals(), load)),
+        Err(Ok(stopped)) => {
+            let (done, all) = (ledger.commits(), manifest.units.len());
+            let advice = format!("{done} of {all} units are committed; run the same command again to go on");
+            Err(stopped.with_advice(advice).into())
+        }
+        Err(Err(error)) => Err(error),
+    }
+}
+
+/// Deletes what a killed run left beside the file that it wrote. Two runs that write one file at once are a mistake
+/// that one of them is told of: its unfinished file is gone.
+fn sweep_beside(file: &Location) {
+    if let Some(path) = file.local_path()
+        && let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
+    {
+        remove_unfinished(folder, |unfinished| {
+            ledger::is_unfinished(unfinished) && unfinished.rsplit_once('#').is_some_and(|(file, _)| file == name)
+        });
+    }
 }
 
 /// Loads the weights, and tells how long it took.

@@ -90,6 +90,11 @@ impl Model {
         Ok(engine)
     }
 
+    /// See [`Checkpoint::fingerprint`].
+    pub(crate) fn fingerprint(&self) -> Result<String> {
+        self.checkpoint.fingerprint()
+    }
+
     /// Parameters by the type they are stored in; empty for an ONNX export.
     pub(crate) fn parameters(&self) -> BTreeMap<&'static str, u64> {
         let mut parameters = BTreeMap::new();

@@ -40,6 +40,12 @@ impl Scores {
         self.rows().enumerate().filter_map(|(row, score)| Some((row, score.error()?)))
     }
 
+    /// How many tokens each row has, query and passage with their instructions, special tokens and prompt not counted;
+    /// `None` where query or passage is NULL or the row failed before it was run.
+    pub fn pair_tokens(&self) -> impl Iterator<Item = Option<u32>> {
+        self.rows().map(|row| Some(row.query_tokens()? + row.passage_tokens()?))
+    }
+
     /// One score a row: `Float32`, NULL where query or passage is NULL or the row failed.
     ///
     /// # Errors
@@ -203,6 +209,13 @@ mod tests {
         let array = scores(1, vec![0.5, -1.0], false).to_float32().unwrap();
         let window = [Some(0.5), None, Some(0.5), None, Some(-1.0)];
         assert_eq!(array.iter().collect::<Vec<_>>(), [window, window].concat());
+    }
+
+    #[test]
+    fn rows_that_were_run_have_tokens() {
+        let scores = scores(1, vec![0.5, -1.0], false);
+        let tokens: Vec<_> = scores.pair_tokens().take(5).collect();
+        assert_eq!(tokens, [Some(5), None, Some(5), None, Some(5)]);
     }
 
     #[test]

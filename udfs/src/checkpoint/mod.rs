@@ -2,6 +2,7 @@
 
 mod config;
 mod directory;
+mod fingerprint;
 mod safetensors;
 
 pub(crate) use config::Config;

@@ -1,0 +1,113 @@
+//! Work units: what a job scores, writes and commits as one.
+
+use std::ops::Range;
+
+/// The least piece of a file that can be read alone: a row group of a Parquet file, a record batch of an Arrow file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Group {
+    /// Its rows.
+    pub(crate) rows: u64,
+    /// Its bytes in the file.
+    pub(crate) bytes: u64,
+}
+
+/// Consecutive groups of one file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unit {
+    /// The file's number among the inputs.
+    pub(crate) input: usize,
+    /// The unit's number in its file.
+    pub(crate) number: usize,
+    /// The groups of the file.
+    pub(crate) groups: Range<usize>,
+    /// The number in the file of the first row.
+    pub(crate) first_row: u64,
+    /// How many rows there are.
+    pub(crate) rows: u64,
+    /// How many bytes of the file they take.
+    pub(crate) bytes: u64,
+}
+
+/// Cuts a file into units of at most `unit_rows` rows: small groups are joined, a larger one is a unit of its own. A
+/// file without rows is one unit, so that it has an output.
+///
+/// The cut depends on nothing but the arguments: a later run finds the same units.
+pub(crate) fn cut(input: usize, groups: &[Group], unit_rows: u64) -> Vec<Unit> {
+    let mut units = vec![Unit { input, number: 0, groups: 0..0, first_row: 0, rows: 0, bytes: 0 }];
+    for (index, group) in groups.iter().enumerate() {
+        let last = &units[units.len() - 1];
+        if last.rows > 0 && last.rows + group.rows > unit_rows {
+            let next = Unit {
+                input,
+                number: units.len(),
+                groups: index..index,
+                first_row: last.first_row + last.rows,
+                rows: 0,
+                bytes: 0,
+            };
+            units.push(next);
+        }
+        if let Some(unit) = units.last_mut() {
+            unit.groups.end = index + 1;
+            unit.rows += group.rows;
+            unit.bytes += group.bytes;
+        }
+    }
+    units
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn groups(rows: &[u64]) -> Vec<Group> {
+        rows.iter().map(|&rows| Group { rows, bytes: 10 * rows }).collect()
+    }
+
+    /// Groups and first row of each unit.
+    fn shape(rows: &[u64], unit_rows: u64) -> Vec<(Range<usize>, u64)> {
+        cut(0, &groups(rows), unit_rows).into_iter().map(|unit| (unit.groups, unit.first_row)).collect()
+    }
+
+    #[test]
+    fn small_groups_are_joined_and_large_ones_stand_alone() {
+        assert_eq!(shape(&[4, 4, 4, 4], 8), [(0..2, 0), (2..4, 8)]);
+        assert_eq!(shape(&[4, 4, 4], 11), [(0..2, 0), (2..3, 8)]);
+        assert_eq!(shape(&[20, 1, 1, 20, 1], 8), [(0..1, 0), (1..3, 20), (3..4, 22), (4..5, 42)]);
+        assert_eq!(shape(&[5, 5], 1), [(0..1, 0), (1..2, 5)]);
+    }
+
+    #[test]
+    fn a_file_without_rows_is_one_unit() {
+        assert_eq!(shape(&[], 8), [(0..0, 0)]);
+        assert_eq!(shape(&[0, 0], 8), [(0..2, 0)]);
+        assert_eq!(shape(&[0, 3, 0], 8), [(0..3, 0)]);
+    }
+
+    #[test]
+    fn units_hold_every_group_once_and_in_order() {
+        let mut state = 1_u64;
+        for _ in 0..200 {
+            let mut next = |below: u64| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % below
+            };
+            let rows: Vec<u64> = (0..next(30)).map(|_| next(50)).collect();
+            let unit_rows = 1 + next(100);
+            let units = cut(3, &groups(&rows), unit_rows);
+            assert_eq!(units[0].groups.start, 0);
+            assert_eq!(units.last().unwrap().groups.end, rows.len());
+            let mut first_row = 0;
+            for (number, unit) in units.iter().enumerate() {
+                assert_eq!((unit.input, unit.number, unit.first_row), (3, number, first_row));
+                assert_eq!(unit.rows, rows[unit.groups.clone()].iter().sum::<u64>());
+                assert_eq!(unit.bytes, 10 * unit.rows);
+                assert!(
+                    unit.rows <= unit_rows || rows[unit.groups.clone()].iter().filter(|rows| **rows > 0).count() == 1
+                );
+                first_row += unit.rows;
+            }
+            assert!(units.windows(2).all(|pair| pair[0].groups.end == pair[1].groups.start));
+        }
+    }
+}
