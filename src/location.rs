@@ -12,7 +12,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
 use url::{Position, Url};
 
-use crate::whole_answers::WholeAnswers;
+use crate::store_client::StoreConnector;
 
 /// A file or directory in a store. It need not exist.
 #[derive(Debug, Clone)]
@@ -115,7 +115,7 @@ fn open_store(
     if scheme != ObjectStoreScheme::AmazonS3 {
         return parse_url_opts(url, settings);
     }
-    let builder = AmazonS3Builder::new().with_url(url.as_str()).with_http_connector(WholeAnswers);
+    let builder = AmazonS3Builder::new().with_url(url.as_str()).with_http_connector(StoreConnector);
     let builder = settings.fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
         Ok(key) => builder.with_config(key, value),
         // A variable for other programs.

@@ -21,9 +21,9 @@ mod reader;
 mod report;
 mod source;
 mod stop;
+mod store_client;
 mod tally;
 mod units;
-mod whole_answers;
 mod window;
 
 use std::process::ExitCode;

@@ -15,11 +15,10 @@ use crate::cli::{files, model};
 use crate::s3::numbered_pairs;
 use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, S3Server};
-use crate::support::tables::{decode, encode, rows_by_id};
+use crate::support::tables::{GROUP_ROWS, decode, encode, rows_by_id};
 
-/// Rows of the input; they are cut into some 20 units.
-const ROWS: usize = 20_000;
-const UNIT_ROWS: usize = 1000;
+/// Units that the input is cut into.
+const UNITS: usize = 20;
 
 /// No run of these tests takes nearly as long.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -110,7 +109,7 @@ fn job(place: &dyn Place, output: &str) -> Command {
     command
         .arg("run")
         .args([place.location("in.parquet"), place.location(output), model("tiny-xlmr-reranker")])
-        .args(["--unit-rows", &UNIT_ROWS.to_string()])
+        .args(["--unit-rows", &GROUP_ROWS.to_string()])
         .env_remove("RERANK_MODEL")
         .env_remove("RUST_LOG")
         .envs(place.environment())
@@ -150,17 +149,19 @@ struct Undisturbed {
 const UNDISTURBED: &str = "undisturbed";
 
 fn undisturbed(place: &dyn Place) -> Undisturbed {
-    let input = numbered_pairs(0, ROWS);
+    let input = numbered_pairs(0, UNITS * GROUP_ROWS);
     place.put("in.parquet", encode(&input));
     let start = Instant::now();
     finish(&mut job(place, UNDISTURBED));
     let wall = start.elapsed();
     let rows = rows(place, UNDISTURBED);
-    assert_eq!(rows.num_rows(), ROWS);
+    assert_eq!(rows.num_rows(), input.num_rows());
     for column in ["id", "query", "passage"] {
         assert!(rows.column_by_name(column) == input.column_by_name(column), "column {column} changed");
     }
-    Undisturbed { rows, files: place.files(UNDISTURBED), wall }
+    let files = place.files(UNDISTURBED);
+    assert_eq!(files.iter().filter(|file| file.ends_with(".parquet")).count(), UNITS, "{files:?}");
+    Undisturbed { rows, files, wall }
 }
 
 impl Undisturbed {
