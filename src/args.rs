@@ -24,6 +24,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Score the rows of Parquet files: every column passes through and a score column is added.
     Run(Box<RunArgs>),
+    /// Say how far a job has come, without touching it.
+    Status(StatusArgs),
     /// Score passages given on the command line and print them, best first.
     Score(Box<ScoreArgs>),
     /// Look at checkpoints and convert them.
@@ -106,6 +108,17 @@ pub(crate) struct RunArgs {
     /// Write what the run did and cost to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<String>,
+}
+
+/// `rerank status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    /// The output directory of the job.
+    pub(crate) output: String,
+
+    /// Print a JSON object instead of lines for reading.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// `rerank score`.

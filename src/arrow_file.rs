@@ -118,8 +118,7 @@ fn wrong(what: &str) -> ArrowError {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, DictionaryArray, Int64Array};
-    use arrow::datatypes::Int32Type;
+    use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray};
     use arrow_ipc::writer::FileWriter;
     use object_store::ObjectStoreExt;
 

@@ -92,16 +92,19 @@ impl Ledger {
     /// If the directory holds another job or other files and may not be changed, or cannot be written.
     pub(crate) async fn begin(&mut self, manifest: &Manifest, permissions: Permissions) -> Result<Progress> {
         let mut listing = self.list().await?;
-        let mut existing = self.manifest().await?;
-        if let Some(old) = &existing
-            && permissions.restart
-        {
-            self.delete(old, &listing).await?;
-            listing = self.list().await?;
-            existing = None;
-        }
-        self.check(manifest, existing.as_ref(), permissions, &listing)?;
-        if existing.is_none() && !self.create(manifest).await? {
+        let existing = self.manifest().await?;
+        let begins = match &existing {
+            Some(old) if permissions.restart => {
+                self.delete(old, &listing).await?;
+                listing = self.list().await?;
+                true
+            }
+            existing => {
+                self.check(manifest, existing.as_ref(), permissions, &listing)?;
+                existing.is_none()
+            }
+        };
+        if begins && !self.create(manifest).await? {
             // Another process began a job meanwhile.
             self.check(manifest, self.manifest().await?.as_ref(), permissions, &listing)?;
         }
@@ -118,12 +121,12 @@ impl Ledger {
     /// As [`Self::begin`].
     pub(crate) async fn look(&self, manifest: &Manifest, permissions: Permissions) -> Result<Progress> {
         let listing = self.list().await?;
-        let existing = self.manifest().await?.filter(|_| !permissions.restart);
-        self.check(manifest, existing.as_ref(), permissions, &listing)?;
-        match existing {
-            Some(_) => self.progress_of(manifest, &listing).await,
-            None => Ok(Progress::default()),
+        let existing = self.manifest().await?;
+        if existing.is_some() && permissions.restart {
+            return Ok(Progress::default());
         }
+        self.check(manifest, existing.as_ref(), permissions, &listing)?;
+        self.progress_of(manifest, &listing).await
     }
 
     /// `job.json`, if there is one.
@@ -136,7 +139,7 @@ impl Ledger {
         Ok(Some(manifest))
     }
 
-    /// What is known of the units of a job.
+    /// What is known of the units of a job. Changes nothing.
     pub(crate) async fn progress(&self, manifest: &Manifest) -> Result<Progress> {
         self.progress_of(manifest, &self.list().await?).await
     }

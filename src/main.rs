@@ -20,6 +20,7 @@ mod progress;
 mod reader;
 mod report;
 mod source;
+mod status;
 mod stop;
 mod store_client;
 mod tally;

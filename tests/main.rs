@@ -13,6 +13,8 @@ mod cli;
 mod conformance;
 /// Every family against the scores of the reference library.
 mod golden;
+/// Resumable jobs: units, commits, and what is left when something goes wrong.
+mod job;
 /// ONNX exports, ours and other people's.
 mod onnx;
 /// What runs how often: the operator and the rules that place it.

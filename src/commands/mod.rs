@@ -4,6 +4,7 @@ mod model_export;
 mod model_inspect;
 mod run;
 mod score;
+mod status;
 
 use anyhow::Result;
 
@@ -14,6 +15,7 @@ use crate::printer::Printer;
 pub(crate) fn run(command: Command, printer: Printer) -> Result<()> {
     match command {
         Command::Run(args) => run::run(*args, printer),
+        Command::Status(args) => status::run(&args, printer),
         Command::Score(args) => score::run(&args, printer),
         Command::Model(ModelCommand::Export(args)) => model_export::run(&args, printer),
         Command::Model(ModelCommand::Inspect(args)) => model_inspect::run(&args, printer),
