@@ -22,7 +22,7 @@ use crate::cli::{
 use crate::support::fixture;
 
 /// Numbered pairs of which no two are alike.
-fn numbered(first: i64, count: usize) -> RecordBatch {
+pub(crate) fn numbered(first: i64, count: usize) -> RecordBatch {
     let ids = first..first + count as i64;
     let passages = ids.clone().map(|id| format!("{id} {}", "word ".repeat(id as usize % 23)));
     RecordBatch::try_from_iter([

@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use assert_cmd::Command;
 use bytes::Bytes;
 
-use crate::cli::{assert_fails, files, folder, many_pairs, run, write};
+use crate::cli::{assert_fails, files, folder, run, write};
+use crate::job::numbered;
 use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::tables::{encode, rows_by_id};
@@ -21,12 +22,6 @@ fn run_on(server: &S3Server, input: &str, output: &str) -> Command {
 
 fn url(key: &str) -> String {
     format!("s3://{BUCKET}/{key}")
-}
-
-/// Pairs of which no two are alike, each with an id; ids begin at `first`.
-pub(crate) fn numbered_pairs(first: usize, count: usize) -> RecordBatch {
-    let ids = Int64Array::from_iter_values((first..first + count).map(|id| id as i64));
-    with_column("id", Arc::new(ids), &many_pairs(count))
 }
 
 fn with_column(name: &str, column: ArrayRef, table: &RecordBatch) -> RecordBatch {
@@ -51,7 +46,7 @@ fn rows_in(folder: &Path) -> RecordBatch {
 fn an_object_is_scored_like_a_file() {
     let (_folder, at) = folder();
     let server = S3Server::start();
-    let table = numbered_pairs(0, 300);
+    let table = numbered(0, 300);
     write(&at("in.parquet"), &table);
     server.put("in.parquet", encode(&table));
     run(at("in.parquet"), at("out/out.parquet")).assert().success();
@@ -70,7 +65,7 @@ fn an_object_is_scored_like_a_file() {
 fn directories_and_globs_of_a_bucket() {
     let server = S3Server::start();
     for (name, first, count) in [("a.parquet", 0, 30), ("deep/b c.parquet", 30, 50), ("empty.parquet", 80, 0)] {
-        server.put(&format!("in/{name}"), encode(&numbered_pairs(first, count)));
+        server.put(&format!("in/{name}"), encode(&numbered(first, count)));
     }
     server.put("in/_SUCCESS", "");
     server.put("in/_hidden.parquet", "not Parquet");
@@ -89,7 +84,7 @@ fn inflatable() -> RecordBatch {
         bytes[..4].copy_from_slice(&row.to_le_bytes());
         bytes
     }));
-    with_column("zeros", Arc::new(zeros), &numbered_pairs(0, 250))
+    with_column("zeros", Arc::new(zeros), &numbered(0, 250))
 }
 
 #[test]
@@ -105,7 +100,7 @@ fn a_large_output_is_uploaded_in_parts() {
     assert_eq!(uploads(&server), ["POST uploads=", "PUT partNumber=1", "PUT partNumber=2", "POST uploadId"]);
 
     // One request does for a small one.
-    server.put("small.parquet", encode(&numbered_pairs(0, 10)));
+    server.put("small.parquet", encode(&numbered(0, 10)));
     server.take_requests();
     run_on(&server, &url("small.parquet"), &url("out/small.parquet")).assert().success();
     assert_eq!(uploads(&server), ["PUT "]);
@@ -151,7 +146,7 @@ fn a_listing_of_several_pages_is_read_to_its_end() {
     let server = S3Server::start();
     // Written where the server keeps them, which is faster than 2000 requests.
     std::fs::create_dir(server.file("in")).unwrap();
-    let tiny = encode(&numbered_pairs(0, 1));
+    let tiny = encode(&numbered(0, 1));
     for number in 0..OBJECTS {
         std::fs::write(server.file(&format!("in/{number:04}.parquet")), &tiny).unwrap();
     }
@@ -169,7 +164,7 @@ fn a_listing_of_several_pages_is_read_to_its_end() {
 #[test]
 fn what_a_store_refuses_is_said_in_a_line() {
     let server = S3Server::start();
-    server.put("in.parquet", encode(&numbered_pairs(0, 1)));
+    server.put("in.parquet", encode(&numbered(0, 1)));
     let with = |name: &str, value: &str| {
         let mut command = run_on(&server, &url("in.parquet"), &url("out/out.parquet"));
         command.env(name, value);

@@ -10,15 +10,17 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-/// Rows of a row group, and so the least that a unit of a job can have.
-pub(crate) const GROUP_ROWS: usize = 250;
-
 /// A table as a Parquet file.
 pub(crate) fn encode(table: &RecordBatch) -> Bytes {
+    encode_groups(table, usize::MAX)
+}
+
+/// A table as a Parquet file with row groups of this many rows, at most.
+pub(crate) fn encode_groups(table: &RecordBatch, rows: usize) -> Bytes {
     let mut bytes = Vec::new();
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_max_row_group_row_count(Some(rows))
         .build();
     let mut writer = ArrowWriter::try_new(&mut bytes, table.schema(), Some(properties)).unwrap();
     writer.write(table).unwrap();
