@@ -24,8 +24,12 @@ struct Size {
     unit_rows: usize,
 }
 
-/// Takes some seconds.
-const SOME_SECONDS: Size = Size { units: 20, unit_rows: 250 };
+impl Size {
+    /// A job that can be killed this often before it ends.
+    fn for_kills(kills: usize) -> Self {
+        Self { units: 20.max(2 * kills), unit_rows: 250 }
+    }
+}
 
 /// Makes many requests, and little work.
 const MANY_REQUESTS: Size = Size { units: 80, unit_rows: 10 };
@@ -222,8 +226,10 @@ impl Reader {
 /// Kills jobs as often as this, each as often as it takes to end.
 fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed: u64) {
     let place = Arc::new(place);
-    let size = SOME_SECONDS;
+    let size = Size::for_kills(kills);
     let undisturbed = undisturbed(&*place, size);
+    // Time to start and, more often than not, for some units.
+    let longest = undisturbed.wall.mul_f64(10.0 / size.units as f64);
     let mut random = fastrand::Rng::with_seed(seed);
     let (mut killed, mut amid_units, mut jobs, mut reads) = (0, 0, 0, 0);
     while killed < kills {
@@ -235,8 +241,7 @@ fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed
                 break;
             }
             let child = job(&*place, size, &output).stderr(Stdio::null()).spawn().unwrap();
-            // Early enough that one job is killed several times.
-            match kill_after(child, undisturbed.wall.mul_f64(0.5 * random.f64())) {
+            match kill_after(child, longest.mul_f64(random.f64())) {
                 None => {
                     killed += 1;
                     amid_units += usize::from((1..size.units).contains(&data_files(&*place, &output).len()));
