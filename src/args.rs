@@ -105,9 +105,15 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) restart: bool,
 
-    /// Write what the run did and cost to this file, as JSON.
+    /// Write what the run did and cost to this file, as JSON. If its name ends in `.html` it gets a page with
+    /// throughput over time and the distributions of scores and lengths, and the JSON is written beside it.
     #[arg(long, value_name = "FILE")]
     pub(crate) report: Option<String>,
+
+    /// Write nothing: count the units that are to do, sample the lengths of their rows, measure the model for a few
+    /// seconds and tell how long the run would take.
+    #[arg(long, conflicts_with = "report")]
+    pub(crate) dry_run: bool,
 }
 
 /// `rerank status`.

@@ -126,8 +126,8 @@ mod tests {
     use crate::location::Location;
 
     fn batch(range: Range<i64>) -> RecordBatch {
-        let words: DictionaryArray<Int32Type> =
-            range.clone().map(|i| if i % 2 == 0 { "even" } else { "odd" }).collect();
+        let keys = Int32Array::from_iter_values(range.clone().map(|i| (i % 2) as i32));
+        let words = DictionaryArray::new(keys, Arc::new(StringArray::from(vec!["even", "odd"])));
         RecordBatch::try_from_iter([
             ("id", Arc::new(Int64Array::from_iter_values(range)) as ArrayRef),
             ("word", Arc::new(words)),

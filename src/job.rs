@@ -65,15 +65,15 @@ pub(crate) fn settings(args: &RunArgs, reranker: &Reranker) -> Settings {
         query: args.query.clone(),
         passage: args.passage.clone(),
         score: args.score.clone(),
-        on_error: value_name(args.on_error),
+        on_error: value_name(&args.on_error),
         unit_rows: args.unit_rows as u64,
-        compression: value_name(args.compression),
+        compression: value_name(&args.compression),
         row_group_rows: args.row_group_rows as u64,
     }
 }
 
 /// A flag's value as it is typed.
-fn value_name(value: impl ValueEnum) -> String {
+fn value_name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 

@@ -26,7 +26,7 @@ use crate::location::Location;
 use crate::lock::{Lock, Others};
 use crate::manifest::{Manifest, UnitEntry, now};
 use crate::marker::{Failure, Marker};
-use crate::output::write_small;
+use crate::upload::write_small;
 
 /// Folder of the records.
 const FOLDER: &str = "_rerank";

@@ -2,8 +2,11 @@
 
 mod args;
 mod arrow_file;
+mod arrow_output;
 mod commands;
+mod dry_run;
 mod histogram;
+mod html;
 mod input;
 mod job;
 mod layout;
@@ -25,6 +28,7 @@ mod stop;
 mod store_client;
 mod tally;
 mod units;
+mod upload;
 mod window;
 
 use std::process::ExitCode;

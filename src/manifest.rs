@@ -212,7 +212,9 @@ fn unit_id(key: &str, input: &InputIdentity, unit: &Unit) -> String {
     for number in [input.size_bytes, unit.groups.start as u64, unit.groups.end as u64, unit.first_row, unit.rows] {
         hash.update(number.to_le_bytes());
     }
-    hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = [0; 8];
+    digits.copy_from_slice(&hash.finalize()[..8]);
+    format!("{:016x}", u64::from_be_bytes(digits))
 }
 
 #[cfg(test)]

@@ -29,13 +29,14 @@ use crate::ledger::Ledger;
 use crate::location::Location;
 use crate::manifest::{Manifest, UnitEntry, now};
 use crate::marker::Marker;
-use crate::output::{Format, OutputFile, Written};
+use crate::output::{Format, OutputFile};
 use crate::printer::one_line;
 use crate::progress::{LINE_INTERVAL, Progress};
 use crate::reader;
 use crate::stop::Stopped;
 use crate::tally::Tally;
 use crate::units::Unit;
+use crate::upload::Written;
 use crate::window::Window;
 
 /// Full windows that are encoded or on the device at once: while one runs, the next is tokenized.

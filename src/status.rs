@@ -107,10 +107,10 @@ impl Status {
             let ago = parse_rfc3339(last).ok().and_then(|last| now.duration_since(last).ok());
             lines.push(format!("last commit\t{} ago, at {last}", HumanDuration(ago.unwrap_or_default())));
         }
-        if self.committed < self.units {
-            if let Some(left) = self.time_left() {
-                lines.push(format!("time left\t{}, while a run is at work", HumanDuration(left)));
-            }
+        if self.committed < self.units
+            && let Some(left) = self.time_left()
+        {
+            lines.push(format!("time left\t{}, while a run is at work", HumanDuration(left)));
         }
         for failure in self.failed.iter().take(FAILURES_SHOWN) {
             lines.push(format!(

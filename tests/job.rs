@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Float32Type, Int64Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema};
+use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_ipc::writer::FileWriter;
 use parquet::file::properties::WriterProperties;
 use predicates::prelude::PredicateBooleanExt;
@@ -461,6 +462,121 @@ fn failed_rows_are_counted_by_reason() {
     assert_eq!((count(&report["errors_by_reason"]), &report["job"]["units"]), (3, &3.into()));
     let status = rerank().arg("status").arg(at("out")).assert().success().get_output().stdout.clone();
     assert!(String::from_utf8(status).unwrap().contains("error\t3 rows with: the score is not a number"));
+}
+
+#[test]
+fn arrow_files_and_streams_are_written() {
+    let (_folder, at) = folder();
+    let all = all_kinds();
+    let plain: Vec<usize> = (0..all.num_columns())
+        .filter(|column| !matches!(all.column(*column).data_type(), DataType::Dictionary(..)))
+        .collect();
+    let rest = all.project(&plain).unwrap();
+    let query: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c", "d", "e"]));
+    let mut fields = rest.schema().fields().to_vec();
+    fields.push(Arc::new(Field::new("query", DataType::Utf8, false)));
+    let schema = Schema::new_with_metadata(fields, rest.schema().metadata().clone());
+    let columns = rest.columns().iter().cloned().chain([query]).collect();
+    let plain = RecordBatch::try_new(Arc::new(schema), columns).unwrap();
+    write(&at("plain.parquet"), &plain);
+    write(&at("all.parquet"), &all);
+
+    let with = |input: &str, output: &str| {
+        let mut command = run(at(input), at(output));
+        command.args(["--window-rows", "2"]);
+        command
+    };
+    let check = |table: &RecordBatch, scored: RecordBatch, batches: usize| {
+        assert_eq!((scored.num_rows(), batches), (5, 3));
+        assert_eq!(scored.columns()[..table.num_columns()], *table.columns());
+        assert_eq!(scored.schema().fields()[..table.num_columns()], table.schema().fields()[..]);
+        assert_eq!(scored.schema().metadata(), table.schema().metadata());
+        assert_eq!(scored.column_by_name("score").unwrap().data_type(), &DataType::Float32);
+    };
+    for compression in ["zstd", "none"] {
+        let output = at(&format!("{compression}.arrow"));
+        with("plain.parquet", output.to_str().unwrap()).args(["--compression", compression]).assert().success();
+        let reader = FileReader::try_new(File::open(output).unwrap(), None).unwrap();
+        let batches: Vec<_> = reader.map(Result::unwrap).collect();
+        check(&plain, concat_batches(&batches[0].schema(), &batches).unwrap(), batches.len());
+    }
+    with("all.parquet", "out.arrows").assert().success();
+    let reader = StreamReader::try_new(File::open(at("out.arrows")).unwrap(), None).unwrap();
+    let batches: Vec<_> = reader.map(Result::unwrap).collect();
+    check(&all, concat_batches(&batches[0].schema(), &batches).unwrap(), batches.len());
+
+    assert_fails(with("all.parquet", "out.arrow"), "column 'query' is dictionary-encoded");
+    let mut snappy = with("plain.parquet", "out.feather");
+    snappy.args(["--compression", "snappy"]);
+    assert_fails(snappy, "pass --compression zstd or none");
+    assert!(!at("out.feather").exists() && !at("out.arrow").exists());
+}
+
+// What is told.
+
+#[test]
+fn a_dry_run_estimates_and_writes_nothing() {
+    let (_folder, at) = folder();
+    write_inputs(&at("in"));
+    let dry = |output: &str| {
+        let mut command = job(&at("in"), &at(output));
+        command.arg("--dry-run");
+        String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap()
+    };
+    let printed = dry("out");
+    assert!(!at("out").exists());
+    let line = |name: &str| {
+        let line = printed.lines().find_map(|line| line.strip_prefix(&format!("{name}\t")));
+        line.unwrap_or_else(|| panic!("no {name} in {printed}")).to_owned()
+    };
+    assert_eq!(line("units"), "6 of 6 to do");
+    assert!(line("rows").starts_with("800 to do, "), "{printed}");
+    assert!(line("tokens").ends_with("(800 rows sampled)"), "{printed}");
+    assert!(line("rate").contains("rows/s") && line("time").starts_with("about "), "{printed}");
+
+    // Of a job that is under way it tells what is left, and it refuses what the run would refuse.
+    job(&at("in"), &at("out")).assert().success();
+    std::fs::remove_file(at("out").join(&data_files(&at("out"))[0])).unwrap();
+    let before = files(&at("out"));
+    assert!(dry("out").starts_with("units\t1 of 6 to do\nrows\t200 to do"));
+    let mut other = job(&at("in"), &at("out"));
+    other.args(["--dry-run", "--max-length", "16"]);
+    assert_fails(other, "pass --restart");
+    assert_eq!(files(&at("out")), before);
+
+    let printed = run(at("in/a.parquet"), at("a.parquet")).arg("--dry-run").assert().success().get_output().clone();
+    assert!(String::from_utf8(printed.stdout).unwrap().starts_with("units\t1 of 1 to do\nrows\t500 to do"));
+    assert!(!at("a.parquet").exists());
+}
+
+#[test]
+fn a_report_covers_the_job_and_may_be_a_page() {
+    let (_folder, at) = folder();
+    write_inputs(&at("in"));
+    job(&at("in"), &at("out")).assert().success();
+    std::fs::remove_file(at("out").join(&data_files(&at("out"))[0])).unwrap();
+    job(&at("in"), &at("out")).arg("--report").arg(at("report.html")).assert().success();
+    let report: Value = serde_json::from_slice(&std::fs::read(at("report.json")).unwrap()).unwrap();
+    assert_eq!((&report["files"], &report["rows"]), (&1.into(), &200.into()));
+    assert_eq!(
+        (&report["job"]["units"], &report["job"]["units_before"], &report["job"]["rows"]),
+        (&6.into(), &5.into(), &800.into())
+    );
+    let sum = |histogram: &str, value: fn(&Value) -> f64| {
+        report[histogram].as_array().unwrap().iter().map(value).sum::<f64>().round()
+    };
+    assert_eq!(sum("score_histogram", |bin| bin["count"].as_f64().unwrap()), 800.0);
+    assert_eq!(sum("token_histogram", |bin| bin["count"].as_f64().unwrap()), 800.0);
+    let pairs = sum("throughput", |bin| {
+        let number = |key: &str| bin[key].as_f64().unwrap();
+        number("pairs_per_second") * (number("end_seconds") - number("start_seconds"))
+    });
+    assert_eq!(pairs, 200.0);
+
+    let page = std::fs::read_to_string(at("report.html")).unwrap();
+    assert_eq!(page.matches("<svg").count(), 3, "{page}");
+    assert!(page.contains("200 rows in 1 file") && page.contains("5 units with 600 rows had been committed before"));
+    assert!(!page.contains("http"), "the page refers to something else");
 }
 
 // What goes wrong.

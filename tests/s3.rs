@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
 use assert_cmd::Command;
 use bytes::Bytes;
+use predicates::str::contains;
 
 use crate::cli::{assert_fails, files, folder, run, write};
 use crate::job::numbered;
@@ -159,6 +160,10 @@ fn a_listing_of_several_pages_is_read_to_its_end() {
     let requests = server.take_requests();
     let pages = requests.iter().filter(|request| request.contains("list-type=2") && request.contains("prefix=in"));
     assert!(pages.count() >= 2, "{requests:?}");
+
+    let all = run_on(&server, &url("in"), &url("all")).arg("--dry-run").assert().success();
+    all.stdout(contains("2,000 of 2,000 to do"));
+    assert_eq!(server.list("all"), Vec::<String>::new());
 }
 
 #[test]

@@ -9,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use datafusion_rerank::Reranker;
 
 use crate::args::{OnError, RunArgs};
+use crate::dry_run::Estimate;
+use crate::html;
 use crate::input::{InputFile, Inputs};
 use crate::job;
 use crate::layout::Columns;
@@ -16,7 +18,7 @@ use crate::ledger::{self, Ledger, Permissions, remove_unfinished};
 use crate::location::Location;
 use crate::manifest::{InputIdentity, Manifest, ModelIdentity, UnitEntry};
 use crate::marker::Marker;
-use crate::output::{self, Format, Target, refuse_input};
+use crate::output::{Format, OutputKind, Target, refuse_input};
 use crate::pipeline::{self, Journal, Plan, Task};
 use crate::printer::Printer;
 use crate::progress::{Extent, Progress, Totals};
@@ -24,6 +26,7 @@ use crate::reader;
 use crate::report::{Before, Report, human_count};
 use crate::stop::{self, Stopped};
 use crate::units::{self, Unit};
+use crate::upload::write_small;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
@@ -35,13 +38,13 @@ pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
 }
 
 async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
-    let stop = pin!(stop::requested());
+    let mut stop = pin!(stop::requested());
     let inputs = Inputs::find(&args.input).await?;
     let target = Target::find(&args.output, &inputs, args.overwrite).await?;
-    if args.restart && matches!(target, Target::File(_)) {
+    if args.restart && matches!(target, Target::File(..)) {
         bail!("--restart is for jobs, whose OUTPUT is a directory; to replace a file pass --overwrite");
     }
-    let report_file = args.report.as_deref().map(Location::parse).transpose()?;
+    let report_files = args.report.as_deref().map(ReportFiles::parse).transpose()?;
     let reranker = job::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window_rows);
     let columns = Columns {
         query: args.query.clone(),
@@ -52,9 +55,13 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     };
     let (manifest, units) = plan_units(&args, &target, &inputs.files, &reranker, &columns).await?;
     let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
+    let kind = match &target {
+        Target::File(_, kind) => *kind,
+        Target::Directory(_) => OutputKind::Parquet,
+    };
     let Work { mut ledger, tasks, committed } = match target {
-        Target::File(file) => Work::file(&file, &manifest, units),
-        Target::Directory(output) => Work::job(output, &inputs, &manifest, units, permissions).await?,
+        Target::File(file, _) => Work::file(&file, &manifest, units),
+        Target::Directory(output) => Work::job(output, &inputs, &manifest, units, permissions, args.dry_run).await?,
     };
     if !committed.is_empty() {
         let all = human_count(manifest.units.len() as u64, "unit");
@@ -65,19 +72,52 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         inputs: inputs.files,
         tasks,
         columns,
-        format: Format { compression: args.compression, row_group_rows: args.row_group_rows },
+        format: Format { kind, compression: args.compression, row_group_rows: args.row_group_rows },
         on_error: args.on_error,
     };
-    let (totals, load) = work(Arc::new(plan), &reranker, ledger.as_mut(), &manifest, printer, stop).await?;
+    let plan = Arc::new(plan);
+    if args.dry_run {
+        let estimate = tokio::select! {
+            stopped = &mut stop => return Err(stopped.into()),
+            estimate = Estimate::new(plan, manifest.units.len(), &reranker) => estimate?,
+        };
+        for line in estimate.lines() {
+            printer.data(&line)?;
+        }
+        return Ok(());
+    }
+    if let (None, Some(task)) = (&ledger, plan.tasks.first()) {
+        sweep_beside(&task.output);
+    }
+    let (totals, load) = work(plan, &reranker, ledger.as_mut(), &manifest, printer, stop).await?;
 
     let report = Report { files: manifest.units.len() - committed.len(), totals, load, before };
     for line in report.lines() {
         printer.note(&line);
     }
-    if let Some(file) = report_file {
-        output::write_small(&file, format!("{:#}\n", report.to_json(&reranker)).into_bytes()).await?;
+    if let Some(files) = report_files {
+        let json = format!("{:#}\n", report.to_json(&reranker));
+        write_small(&files.json, json.into_bytes()).await?;
+        if let Some(file) = files.html {
+            write_small(&file, html::page(&report, &reranker).into_bytes()).await?;
+        }
     }
     Ok(())
+}
+
+/// Where the report goes.
+struct ReportFiles {
+    json: Location,
+    html: Option<Location>,
+}
+
+impl ReportFiles {
+    /// `x.html` is a page, with the JSON beside it in `x.json`; any other name is JSON.
+    fn parse(text: &str) -> Result<Self> {
+        let html = text.strip_suffix(".html");
+        let json = html.map_or_else(|| text.to_owned(), |stem| format!("{stem}.json"));
+        Ok(Self { json: Location::parse(&json)?, html: html.map(|_| Location::parse(text)).transpose()? })
+    }
 }
 
 /// What is left to do.
@@ -92,7 +132,6 @@ struct Work {
 impl Work {
     /// All of it, into one file.
     fn file(file: &Location, manifest: &Manifest, units: Vec<Unit>) -> Self {
-        sweep_beside(file);
         let task = |(unit, entry): (Unit, &UnitEntry)| Task {
             unit,
             entry: entry.clone(),
@@ -103,20 +142,26 @@ impl Work {
         Self { ledger: None, tasks, committed: HashMap::new() }
     }
 
-    /// What the job's records do not have.
+    /// What the job's records do not have. A dry run only looks at them.
     async fn job(
         output: Location,
         inputs: &Inputs,
         manifest: &Manifest,
         units: Vec<Unit>,
         permissions: Permissions,
+        dry_run: bool,
     ) -> Result<Self> {
         let mut ledger = Ledger::new(output);
         // What would be read by the next run is refused before anything is created.
         for entry in &manifest.units {
             refuse_input(&ledger.data_file(manifest, entry), inputs)?;
         }
-        let committed = ledger.begin(manifest, permissions).await?.committed;
+        let progress = if dry_run {
+            ledger.look(manifest, permissions).await?
+        } else {
+            ledger.begin(manifest, permissions).await?
+        };
+        let committed = progress.committed;
         let task = |(unit, entry): (Unit, &UnitEntry)| Task {
             unit,
             entry: entry.clone(),
@@ -140,7 +185,7 @@ async fn plan_units(
     let groups = reader::survey(files, columns).await?;
     // A file that is named is written whole.
     let unit_rows = match target {
-        Target::File(_) => u64::MAX,
+        Target::File(..) => u64::MAX,
         Target::Directory(_) => args.unit_rows as u64,
     };
     let units: Vec<Unit> =

@@ -251,6 +251,16 @@ impl Reranker {
         Ok(self.encoder.pair(&query, &passage).ids.into_vec())
     }
 
+    /// How many tokens the model would be fed for each row, without padding; `None` for a row that would not be run,
+    /// because a text is NULL or cannot be tokenized. Needs no weights.
+    ///
+    /// # Errors
+    /// [`Error::Input`] for columns that are no text or differ in length.
+    pub fn token_counts(&self, queries: &ArrayRef, passages: &ArrayRef) -> Result<Vec<Option<u32>>> {
+        check_lengths(queries.as_ref(), passages.as_ref())?;
+        Ok(self.encode(&[(Arc::clone(queries), Arc::clone(passages))])?.row_lengths())
+    }
+
     /// Writes the model with these options as a standard ONNX directory: `model.onnx`, `model.onnx.data`, tokenizer
     /// and configuration. Other tools can run it; of encoder families, [`Self::open`] opens it too.
     ///

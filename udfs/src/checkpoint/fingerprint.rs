@@ -40,7 +40,9 @@ impl Checkpoint {
         for file in self.weights_files()? {
             sample(&file, &mut hash).map_err(|source| Error::io(&file, source))?;
         }
-        Ok(hash.finalize()[..16].iter().map(|byte| format!("{byte:02x}")).collect())
+        let mut digits = [0; 16];
+        digits.copy_from_slice(&hash.finalize()[..16]);
+        Ok(format!("{:032x}", u128::from_be_bytes(digits)))
     }
 
     /// The files with weights in them, in an order that does not depend on where they lie.

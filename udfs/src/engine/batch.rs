@@ -9,6 +9,21 @@ pub(crate) struct Batch {
     pub(crate) padded_tokens: usize,
 }
 
+impl Batch {
+    /// Tokens that are run, padding included.
+    pub(crate) fn tokens(&self) -> usize {
+        self.members.len() * self.padded_tokens
+    }
+
+    /// The longer and the shorter half of at least two members, each padded to its own longest.
+    pub(crate) fn halves(self, tokens_of: impl Fn(u32) -> usize) -> (Self, Self) {
+        let Self { members: mut longer, padded_tokens } = self;
+        let shorter = longer.split_off(longer.len().div_ceil(2));
+        let shorter_tokens = shorter.first().map_or(0, |&member| tokens_of(member));
+        (Self { members: longer, padded_tokens }, Self { members: shorter, padded_tokens: shorter_tokens })
+    }
+}
+
 /// Cuts sequences of the given lengths into batches of at most `budget_tokens`, padding included; a longer sequence
 /// is a batch of its own.
 ///
@@ -72,6 +87,16 @@ mod tests {
             let spread = (lengths.iter().max().unwrap() - lengths.iter().min().unwrap()) as usize;
             prop_assert!(padding <= spread * largest, "{padding} > {spread} * {largest}");
         }
+    }
+
+    #[test]
+    fn halves_are_padded_to_their_own_longest() {
+        let lengths = [9, 7, 4, 4, 1];
+        let batch = Batch { members: vec![0, 1, 2, 3, 4], padded_tokens: 9 };
+        let (longer, shorter) = batch.halves(|member| lengths[member as usize]);
+        assert_eq!(longer, Batch { members: vec![0, 1, 2], padded_tokens: 9 });
+        assert_eq!(shorter, Batch { members: vec![3, 4], padded_tokens: 4 });
+        assert_eq!((longer.tokens(), shorter.tokens()), (27, 8));
     }
 
     #[test]

@@ -6,9 +6,12 @@
 //!           texts, ids)                           a session)  calls back)
 //! ```
 //!
+//! A batch that does not fit into the device's memory is split ([`backoff`]), down to single pairs.
+//!
 //! A window is the rows that are sorted by length together. Batches never mix windows, so the scores of a window do
 //! not depend on what else is being scored, nor on timing.
 
+mod backoff;
 mod batch;
 mod device;
 mod library;

@@ -155,6 +155,17 @@ impl Session {
     }
 }
 
+/// Whether a run failed because the device had no memory left for it.
+pub(crate) fn is_out_of_memory(error: &Error) -> bool {
+    matches!(error, Error::Runtime { source, .. } if says_out_of_memory(source.message()))
+}
+
+/// ONNX Runtime has no code of its own for it: its arena, CUDA, cuBLAS, cuDNN and C++ each say it in their own words.
+fn says_out_of_memory(message: &str) -> bool {
+    let message = message.to_ascii_lowercase();
+    ["out of memory", "failed to allocate", "alloc_failed", "bad_alloc"].iter().any(|words| message.contains(words))
+}
+
 enum BuildError {
     Device(ort::Error),
     Session(ort::Error),
@@ -226,5 +237,24 @@ fn check_interface(session: &OrtSession, model: &str) -> Result<(bool, TensorEle
     match logits.dtype().tensor_type() {
         Some(ty @ (TensorElementType::Float32 | TensorElementType::Float16)) => Ok((compresses, ty)),
         other => Err(Error::model(model, format!("its logits are {other:?}; expected a Float32 or Float16 tensor"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn running_out_of_memory_is_told_from_other_failures() {
+        for message in [
+            "/onnxruntime_src/bfc_arena.cc:376 AllocateRawInternal Failed to allocate memory for requested buffer of size 1",
+            "CUDA failure 2: out of memory ; GPU=0",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+            "std::bad_alloc",
+        ] {
+            assert!(says_out_of_memory(message), "{message}");
+        }
+        assert!(!says_out_of_memory("Got invalid dimensions for input: input_ids"));
+        assert!(!is_out_of_memory(&Error::Stopped));
     }
 }

@@ -4,10 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use foldhash::{HashMap, HashMapExt};
+use foldhash::{HashMap, HashMapExt, HashSet, HashSetExt};
 use rayon::prelude::*;
 
 use super::ScoreStats;
+use super::backoff::Ran;
 use super::batch::Batch;
 use crate::error::{Error, Result};
 use crate::text::{EncodedPair, EncodedText, PairEncoder, Tokenizer};
@@ -91,6 +92,15 @@ impl Encoded {
         Self { rows, pairs, stats }
     }
 
+    /// Tokens of each row; `None` for a row that is not run.
+    pub(crate) fn row_lengths(&self) -> Vec<Option<u32>> {
+        let length = |row: &Row| match row {
+            Row::Pair(index) => Some(self.pairs[*index as usize].ids.len() as u32),
+            Row::Null | Row::Failed(_) => None,
+        };
+        self.rows.iter().map(length).collect()
+    }
+
     /// Tokens of each distinct pair.
     pub(crate) fn lengths(&self) -> Vec<u32> {
         self.pairs.iter().map(|pair| pair.ids.len() as u32).collect()
@@ -148,6 +158,8 @@ pub(crate) struct Window {
 struct State {
     scores: Vec<f32>,
     stats: ScoreStats,
+    /// Pairs that did not fit into the device's memory alone.
+    too_large: HashSet<u32>,
     failure: Option<Error>,
     on_done: Option<OnDone>,
 }
@@ -159,6 +171,7 @@ impl Window {
         let state = State {
             scores: vec![f32::NAN; encoded.pairs.len() * columns],
             stats: encoded.stats,
+            too_large: HashSet::new(),
             failure: None,
             on_done: Some(on_done),
         };
@@ -174,23 +187,25 @@ impl Window {
         batch.members.iter().map(|&member| &self.encoded.pairs[member as usize])
     }
 
-    /// Takes in what came of a batch: its logits and how long the device ran, or the failure. `None` for a batch that
-    /// was dropped.
-    pub(crate) fn finish_batch(&self, batch: &Batch, outcome: Option<Result<(Vec<f32>, Duration)>>) {
+    /// Tokens of a pair.
+    pub(crate) fn tokens(&self, pair: u32) -> usize {
+        self.encoded.pairs[pair as usize].ids.len()
+    }
+
+    /// Takes in what came of a batch: the parts in which it was run and how long the device was at it, or the failure.
+    /// `None` for a batch that was dropped.
+    pub(crate) fn finish_batch(&self, outcome: Option<Result<(Vec<Ran>, Duration)>>) {
         {
             let mut state = self.lock();
             match outcome {
-                Some(Ok((logits, device_time))) => {
-                    let mut tokens = 0;
-                    for (&member, logits) in batch.members.iter().zip(logits.chunks_exact(self.columns)) {
-                        let start = member as usize * self.columns;
-                        state.scores[start..start + self.columns].copy_from_slice(logits);
-                        tokens += self.encoded.pairs[member as usize].ids.len();
-                    }
-                    state.stats.batches += 1;
-                    state.stats.tokens += tokens as u64;
-                    state.stats.padding_tokens += (batch.members.len() * batch.padded_tokens - tokens) as u64;
+                Some(Ok((ran, device_time))) => {
                     state.stats.device_time += device_time;
+                    for Ran { batch, logits } in ran {
+                        match logits {
+                            Some(logits) => self.take_logits(&mut state, &batch, &logits),
+                            None => state.too_large.extend(batch.members),
+                        }
+                    }
                 }
                 Some(Err(error)) => drop(state.failure.get_or_insert(error)),
                 None => {}
@@ -199,6 +214,18 @@ impl Window {
         if self.batches_left.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.complete();
         }
+    }
+
+    fn take_logits(&self, state: &mut State, batch: &Batch, logits: &[f32]) {
+        let mut tokens = 0;
+        for (&member, logits) in batch.members.iter().zip(logits.chunks_exact(self.columns)) {
+            let start = member as usize * self.columns;
+            state.scores[start..start + self.columns].copy_from_slice(logits);
+            tokens += self.tokens(member);
+        }
+        state.stats.batches += 1;
+        state.stats.tokens += tokens as u64;
+        state.stats.padding_tokens += (batch.tokens() - tokens) as u64;
     }
 
     /// Hands the result to the caller. Called by the last batch, or at once for a window without batches.
@@ -221,6 +248,11 @@ impl Window {
             .map(|row| match row {
                 Row::Null => RowScore::Null,
                 Row::Failed(reason) => RowScore::Failed(Arc::clone(reason)),
+                Row::Pair(index) if state.too_large.contains(index) => {
+                    state.stats.errors += 1;
+                    let tokens = self.tokens(*index);
+                    RowScore::Failed(format!("the pair's {tokens} tokens do not fit into the device's memory").into())
+                }
                 Row::Pair(index) => {
                     let pair = &self.encoded.pairs[*index as usize];
                     RowScore::Pair {
@@ -261,4 +293,47 @@ pub(crate) struct WindowScores {
     pub(crate) columns: usize,
     pub(crate) logits: Vec<f32>,
     pub(crate) stats: ScoreStats,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(tokens: usize) -> EncodedPair {
+        EncodedPair {
+            ids: vec![1; tokens].into(),
+            query_tokens: 1,
+            passage_tokens: 2,
+            head_tokens: 0,
+            tail_tokens: 0,
+            truncated: false,
+        }
+    }
+
+    #[test]
+    fn rows_have_the_length_of_their_pair() {
+        let rows = vec![Row::Pair(1), Row::Null, Row::Failed("odd".into()), Row::Pair(0), Row::Pair(1)];
+        let encoded = Encoded { rows, pairs: vec![pair(4), pair(9)], stats: ScoreStats::default() };
+        assert_eq!(encoded.row_lengths(), [Some(9), None, None, Some(4), Some(9)]);
+    }
+
+    #[test]
+    fn a_batch_may_come_in_parts_and_pairs_may_not_fit() {
+        let rows = vec![Row::Pair(0), Row::Null, Row::Pair(1), Row::Pair(2), Row::Pair(1)];
+        let encoded = Encoded { rows, pairs: vec![pair(4), pair(9), pair(3)], stats: ScoreStats::default() };
+        let (sender, receiver) = std::sync::mpsc::channel();
+        let done = Box::new(move |result| sender.send(result).unwrap());
+        let window = Window::new(encoded, 1, 1, Cancel::default(), done);
+        let ran = |members: Vec<u32>, padded_tokens, logits| Ran { batch: Batch { members, padded_tokens }, logits };
+        let parts = vec![ran(vec![1], 9, None), ran(vec![0, 2], 4, Some(vec![0.5, -0.5]))];
+        window.finish_batch(Some(Ok((parts, Duration::from_secs(2)))));
+
+        let scores = receiver.recv().unwrap().unwrap();
+        let failed: Vec<bool> = scores.rows.iter().map(|row| matches!(row, RowScore::Failed(_))).collect();
+        assert_eq!(failed, [false, false, true, false, true]);
+        assert_eq!((scores.logits[0], scores.logits[2]), (0.5, -0.5));
+        let stats = scores.stats;
+        assert_eq!((stats.errors, stats.batches, stats.tokens, stats.padding_tokens), (2, 1, 7, 1));
+        assert_eq!(stats.device_time, Duration::from_secs(2));
+    }
 }

@@ -7,8 +7,9 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Device;
+use super::backoff::TokenBudget;
 use super::batch::{Batch, cut};
-use super::session::{Program, Session};
+use super::session::{Program, Session, is_out_of_memory};
 use super::window::{Cancel, Encoded, Window, WindowScores};
 use crate::error::{Error, Result};
 
@@ -67,16 +68,12 @@ impl Engine {
     pub(crate) fn start(spec: &EngineSpec) -> Result<Self> {
         let session = Session::load(&spec.program, &spec.model, spec.pad_id, spec.columns, &spec.options)?;
         let (queue, jobs) = crossbeam_channel::unbounded();
+        let batch_tokens = spec.options.batch_tokens();
         let worker = std::thread::Builder::new()
             .name("rerank-worker".to_owned())
-            .spawn(move || work(session, &jobs))
+            .spawn(move || work(session, TokenBudget::new(batch_tokens), &jobs))
             .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
-        Ok(Self {
-            queue: Some(queue),
-            worker: Some(worker),
-            columns: spec.columns,
-            batch_tokens: spec.options.batch_tokens(),
-        })
+        Ok(Self { queue: Some(queue), worker: Some(worker), columns: spec.columns, batch_tokens })
     }
 
     /// Cuts the rows into batches and queues them. `on_done` is called with the scores from a worker thread, or from
@@ -117,12 +114,18 @@ impl Drop for Engine {
     }
 }
 
-fn work(mut session: Session, jobs: &Receiver<Job>) {
+fn work(mut session: Session, mut budget: TokenBudget, jobs: &Receiver<Job>) {
     for Job { window, batch } in jobs {
         let outcome = window.is_wanted().then(|| {
             let start = Instant::now();
-            session.run(window.pairs(&batch), batch.padded_tokens).map(|logits| (logits, start.elapsed()))
+            let ran = budget.run(
+                batch,
+                |member| window.tokens(member),
+                is_out_of_memory,
+                |batch| session.run(window.pairs(batch), batch.padded_tokens),
+            )?;
+            Ok((ran, start.elapsed()))
         });
-        window.finish_batch(&batch, outcome);
+        window.finish_batch(outcome);
     }
 }
