@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use crate::cli::{files, model};
 use crate::job::numbered;
 use crate::support::faults::{Fault, Faults};
-use crate::support::s3::{BUCKET, S3Server};
+use crate::support::s3::{BUCKET, Environment, S3Server};
 use crate::support::tables::{decode, encode_groups, rows_by_id};
 
 /// An input of so many units of so many rows each.
@@ -43,7 +43,7 @@ fn kills(affordable: usize) -> usize {
 trait Place {
     /// INPUT or OUTPUT of this name.
     fn location(&self, name: &str) -> String;
-    fn environment(&self) -> Vec<(&'static str, String)>;
+    fn environment(&self) -> Environment;
     /// Puts the input there.
     fn put(&self, name: &str, content: Bytes);
     /// The files below OUTPUT of this name, by their relative paths, in order.
@@ -66,7 +66,7 @@ impl Place for Local {
         self.path(name).to_str().unwrap().to_owned()
     }
 
-    fn environment(&self) -> Vec<(&'static str, String)> {
+    fn environment(&self) -> Environment {
         Vec::new()
     }
 
@@ -79,11 +79,9 @@ impl Place for Local {
     }
 
     fn read(&self, output: &str, file: &str) -> Option<Bytes> {
-        match std::fs::read(self.path(output).join(file)) {
-            Ok(bytes) => Some(bytes.into()),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
-            Err(error) => panic!("{output}/{file}: {error}"),
-        }
+        let content = std::fs::read(self.path(output).join(file));
+        let is_missing = |error: &std::io::Error| error.kind() == std::io::ErrorKind::NotFound;
+        if content.as_ref().is_err_and(is_missing) { None } else { Some(content.unwrap().into()) }
     }
 }
 
@@ -92,7 +90,7 @@ impl Place for S3Server {
         format!("s3://{BUCKET}/{name}")
     }
 
-    fn environment(&self) -> Vec<(&'static str, String)> {
+    fn environment(&self) -> Environment {
         self.environment()
     }
 
@@ -106,11 +104,8 @@ impl Place for S3Server {
     }
 
     fn read(&self, output: &str, file: &str) -> Option<Bytes> {
-        match self.get(&format!("{output}/{file}")) {
-            Ok(bytes) => Some(bytes),
-            Err(object_store::Error::NotFound { .. }) => None,
-            Err(error) => panic!("{output}/{file}: {error}"),
-        }
+        let content = self.get(&format!("{output}/{file}"));
+        if matches!(content, Err(object_store::Error::NotFound { .. })) { None } else { Some(content.unwrap()) }
     }
 }
 
@@ -204,8 +199,8 @@ impl Reader {
                 let mut reads = 0;
                 while !done.load(Ordering::Relaxed) {
                     for file in data_files(&*place, &output) {
-                        let content = place.read(&output, &file).unwrap_or_else(|| panic!("{file} vanished"));
-                        decode(content).unwrap_or_else(|error| panic!("{file}: {error}"));
+                        let content = place.read(&output, &file).ok_or_else(|| format!("{file} vanished")).unwrap();
+                        decode(content).map_err(|error| format!("{file}: {error}")).unwrap();
                         reads += 1;
                     }
                     std::thread::sleep(Duration::from_millis(5));
@@ -282,7 +277,7 @@ fn a_job_gets_over_the_faults_of_its_store() {
     let server = S3Server::start();
     let undisturbed = undisturbed(&server, MANY_REQUESTS);
     let faults = Arc::new(Faults::new(9, 0.6, &Fault::ALL));
-    let environment = server.environment_at(&server.disturbed_by(Arc::clone(&faults)));
+    let environment = server.disturbed_by(Arc::clone(&faults));
     let start = Instant::now();
     // The patience with a server that does not answer.
     finish(job(&server, MANY_REQUESTS, "out").envs(environment).env("AWS_TIMEOUT", "2s"));

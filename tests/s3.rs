@@ -130,7 +130,7 @@ fn no_request_is_lost_by_one_fault() {
     let expected = rows_on(&server, "out");
     for fault in [Fault::InternalError, Fault::SlowDown, Fault::ResetBefore, Fault::ResetWithin] {
         let faults = Arc::new(Faults::at_first(fault));
-        let environment = server.environment_at(&server.disturbed_by(Arc::clone(&faults)));
+        let environment = server.disturbed_by(Arc::clone(&faults));
         // The client takes an answer that holds the name of an error, if only in a key, for that error.
         let output = format!("out{}", fault as usize);
         let mut command = run_on(&server, &url("in"), &url(&output));

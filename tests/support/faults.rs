@@ -16,9 +16,9 @@ use s3s::{Body, HttpError};
 /// A fault that a client is expected to get over by trying again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Fault {
-    /// 500 InternalError instead of an answer.
+    /// 500 `InternalError` instead of an answer.
     InternalError,
-    /// 503 SlowDown instead of an answer.
+    /// 503 `SlowDown` instead of an answer.
     SlowDown,
     /// The connection is reset when the request has arrived; nothing is done.
     ResetBefore,

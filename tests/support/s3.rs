@@ -30,6 +30,9 @@ const ACCESS_KEY: &str = "the-access-key";
 const SECRET_KEY: &str = "the-secret-key";
 const REGION: &str = "us-east-1";
 
+/// Variables of a program's environment.
+pub(crate) type Environment = Vec<(&'static str, String)>;
+
 /// The server. It ends when this is dropped.
 pub(crate) struct S3Server {
     runtime: Runtime,
@@ -62,25 +65,14 @@ impl S3Server {
         Self { runtime, root, answers, endpoint, client }
     }
 
-    /// Another endpoint of the same server, for which requests go through `faults`.
-    pub(crate) fn disturbed_by(&self, faults: Arc<Faults>) -> String {
-        listen(&self.runtime, Answers { faults: Some(faults), ..self.answers.clone() })
-    }
-
     /// What a program needs in its environment to use the server.
-    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
-        self.environment_at(&self.endpoint)
+    pub(crate) fn environment(&self) -> Environment {
+        environment(&self.endpoint)
     }
 
-    /// The same, for another endpoint of the server.
-    pub(crate) fn environment_at(&self, endpoint: &str) -> Vec<(&'static str, String)> {
-        vec![
-            ("AWS_ENDPOINT", endpoint.to_owned()),
-            ("AWS_ALLOW_HTTP", "true".to_owned()),
-            ("AWS_REGION", REGION.to_owned()),
-            ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
-        ]
+    /// The same, at another endpoint of the server, where requests suffer these faults.
+    pub(crate) fn disturbed_by(&self, faults: Arc<Faults>) -> Environment {
+        environment(&listen(&self.runtime, Answers { faults: Some(faults), ..self.answers.clone() }))
     }
 
     pub(crate) fn put(&self, key: &str, content: impl Into<Bytes>) {
@@ -110,6 +102,16 @@ impl S3Server {
     pub(crate) fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.answers.requests.lock().unwrap())
     }
+}
+
+fn environment(endpoint: &str) -> Environment {
+    vec![
+        ("AWS_ENDPOINT", endpoint.to_owned()),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ("AWS_REGION", REGION.to_owned()),
+        ("AWS_ACCESS_KEY_ID", ACCESS_KEY.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", SECRET_KEY.to_owned()),
+    ]
 }
 
 /// Answers requests from now on; gives the URL.
