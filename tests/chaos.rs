@@ -1,5 +1,6 @@
 //! A job that is killed at any moment, or whose store misbehaves, ends like one that is left alone.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::cli::{files, model};
 use crate::job::numbered;
+use crate::s3::with_zeros;
 use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, Environment, S3Server};
 use crate::support::tables::{decode, encode_groups, rows_by_id};
@@ -22,17 +24,19 @@ use crate::support::tables::{decode, encode_groups, rows_by_id};
 struct Size {
     units: usize,
     unit_rows: usize,
+    /// Bytes that each row adds to the output. They take time to write, so that this is interrupted too.
+    row_bytes: usize,
 }
 
 impl Size {
     /// A job that can be killed this often before it ends.
     fn for_kills(kills: usize) -> Self {
-        Self { units: 20.max(2 * kills), unit_rows: 250 }
+        Self { units: 20.max(2 * kills), unit_rows: 60, row_bytes: 20_000 }
     }
 }
 
 /// Makes many requests, and little work.
-const MANY_REQUESTS: Size = Size { units: 80, unit_rows: 10 };
+const MANY_REQUESTS: Size = Size { units: 80, unit_rows: 10, row_bytes: 100 };
 
 /// How many times a job is killed: `RERANK_CHAOS_KILLS`, or as many as every test run can afford.
 fn kills(affordable: usize) -> usize {
@@ -115,7 +119,7 @@ fn job(place: &dyn Place, size: Size, output: &str) -> Command {
     command
         .arg("run")
         .args([place.location("in.parquet"), place.location(output), model("tiny-xlmr-reranker")])
-        .args(["--unit-rows", &size.unit_rows.to_string()])
+        .args(["--unit-rows", &size.unit_rows.to_string(), "--compression", "none"])
         .env_remove("RERANK_MODEL")
         .env_remove("RUST_LOG")
         .envs(place.environment())
@@ -159,15 +163,15 @@ struct Undisturbed {
 const UNDISTURBED: &str = "undisturbed";
 
 fn undisturbed(place: &dyn Place, size: Size) -> Undisturbed {
-    let input = numbered(0, size.units * size.unit_rows);
+    let input = with_zeros(&numbered(0, size.units * size.unit_rows), size.row_bytes);
     place.put("in.parquet", encode_groups(&input, size.unit_rows));
     let start = Instant::now();
     finish(&mut job(place, size, UNDISTURBED));
     let wall = start.elapsed();
     let rows = rows(place, UNDISTURBED);
     assert_eq!(rows.num_rows(), input.num_rows());
-    for column in ["id", "query", "passage"] {
-        assert!(rows.column_by_name(column) == input.column_by_name(column), "column {column} changed");
+    for (field, column) in input.schema().fields().iter().zip(input.columns()) {
+        assert!(rows.column_by_name(field.name()) == Some(column), "column {} changed", field.name());
     }
     let files = place.files(UNDISTURBED);
     assert_eq!(data_files(place, UNDISTURBED).len(), size.units, "{files:?}");
@@ -183,7 +187,8 @@ impl Undisturbed {
     }
 }
 
-/// Somebody who reads whatever Parquet files they find in OUTPUT, all the time.
+/// Somebody who reads whatever Parquet files they find in OUTPUT, all the time: each when it appears, and any of them
+/// again later.
 struct Reader {
     done: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
@@ -196,14 +201,19 @@ impl Reader {
         let thread = std::thread::spawn({
             let done = Arc::clone(&done);
             move || {
+                let mut random = fastrand::Rng::with_seed(0);
+                let mut seen = HashSet::new();
                 let mut reads = 0;
                 while !done.load(Ordering::Relaxed) {
-                    for file in data_files(&*place, &output) {
+                    let mut files = data_files(&*place, &output);
+                    let again = random.choice(&files).cloned();
+                    files.retain(|file| seen.insert(file.clone()));
+                    for file in files.into_iter().chain(again) {
                         let content = place.read(&output, &file).ok_or_else(|| format!("{file} vanished")).unwrap();
                         decode(content).map_err(|error| format!("{file}: {error}")).unwrap();
                         reads += 1;
                     }
-                    std::thread::sleep(Duration::from_millis(5));
+                    std::thread::sleep(Duration::from_millis(1));
                 }
                 reads
             }

@@ -25,12 +25,6 @@ fn url(key: &str) -> String {
     format!("s3://{BUCKET}/{key}")
 }
 
-fn with_column(name: &str, column: ArrayRef, table: &RecordBatch) -> RecordBatch {
-    let schema = table.schema();
-    let others = schema.fields().iter().map(|field| field.name().as_str()).zip(table.columns().iter().cloned());
-    RecordBatch::try_from_iter(std::iter::once((name, column)).chain(others)).unwrap()
-}
-
 /// All rows of the Parquet objects below a key.
 fn rows_on(server: &S3Server, key: &str) -> RecordBatch {
     let keys = server.list(key);
@@ -78,20 +72,29 @@ fn directories_and_globs_of_a_bucket() {
     assert_eq!(rows_on(&server, "globbed").num_rows(), 50);
 }
 
-/// A table of few bytes whose output, if it is not compressed, takes 25 MB: more than one part of an upload.
-fn inflatable() -> RecordBatch {
-    let zeros = BinaryArray::from_iter_values((0..250_u32).map(|row| {
-        let mut bytes = vec![0; 100_000];
-        bytes[..4].copy_from_slice(&row.to_le_bytes());
+/// A table with another column, of zeros mostly: it takes many bytes in an output that is not compressed, and few in an
+/// input that is.
+pub(crate) fn with_zeros(table: &RecordBatch, row_bytes: usize) -> RecordBatch {
+    let zeros = BinaryArray::from_iter_values((0..table.num_rows()).map(|row| {
+        let mut bytes = vec![0; row_bytes];
+        // Parquet stores equal values once.
+        bytes[..8].copy_from_slice(&row.to_le_bytes());
         bytes
     }));
-    with_column("zeros", Arc::new(zeros), &numbered(0, 250))
+    let schema = table.schema();
+    let columns = schema.fields().iter().map(|field| field.name().as_str()).zip(table.columns().iter().cloned());
+    RecordBatch::try_from_iter(columns.chain([("zeros", Arc::new(zeros) as ArrayRef)])).unwrap()
+}
+
+/// A table whose output takes more than one part of an upload, if it is not compressed: 25 MB.
+fn large_output() -> RecordBatch {
+    with_zeros(&numbered(0, 250), 100_000)
 }
 
 #[test]
 fn a_large_output_is_uploaded_in_parts() {
     let server = S3Server::start();
-    let table = inflatable();
+    let table = large_output();
     server.put("in.parquet", encode(&table));
     server.take_requests();
 
@@ -125,7 +128,7 @@ fn uploads(server: &S3Server) -> Vec<String> {
 #[test]
 fn no_request_is_lost_by_one_fault() {
     let server = S3Server::start();
-    server.put("in/in.parquet", encode(&inflatable()));
+    server.put("in/in.parquet", encode(&large_output()));
     run_on(&server, &url("in"), &url("out")).arg("--compression=none").assert().success();
     let expected = rows_on(&server, "out");
     for fault in [Fault::InternalError, Fault::SlowDown, Fault::ResetBefore, Fault::ResetWithin] {
