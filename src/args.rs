@@ -3,7 +3,7 @@
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Device};
 
-/// Score query-passage pairs in Parquet files with BGE rerankers.
+/// Score query-passage pairs in Parquet and Arrow files with BGE rerankers.
 #[derive(Debug, Parser)]
 #[command(name = "rerank", version, about, max_term_width = 100, propagate_version = true)]
 pub(crate) struct Cli {
@@ -19,10 +19,73 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// What `rerank run --help` says after the options.
+const RUN_MANUAL: &str = "\
+Files
+  An OUTPUT that ends in .parquet, .arrow, .feather (Arrow IPC files) or .arrows (an Arrow IPC
+  stream) is one file, for an INPUT that is one file. It appears when it is complete.
+
+  Any other OUTPUT is the directory of a job. INPUT is cut into units of about --unit-rows rows,
+  between row groups and never across files; each unit becomes one Parquet file:
+
+    OUTPUT/<path of the input below INPUT, without extension>-<number of the unit>-<id>.parquet
+    OUTPUT/_rerank/job.json           what the job is; written before any work
+    OUTPUT/_rerank/units/<id>.json    the unit is done; written after its file appeared
+    OUTPUT/_rerank/failed/<id>.json   why a run ended at this unit
+    OUTPUT/_rerank/tmp/               files being written, on local disks
+
+  The rows of a unit keep their order, and together the units have the rows of INPUT, each once.
+  Names that begin with _ or . are skipped by this program and by others that read directories
+  of Parquet files. A unit is done when its record is there and its file has the recorded size.
+
+Going on
+  The same command again skips the units that are done. It is refused if what the output depends
+  on has changed since: the inputs (which they are, their sizes and entity tags or times of
+  change), the model (its configuration, its tokenizer and samples of its weights), its options,
+  --query, --passage, --score, --on-error, --unit-rows, --compression or --row-group-rows;
+  --restart starts over. --device, --threads, --batch-tokens and --window-rows may change: they
+  touch scores by rounding only. While they do not change, a job that was killed and went on has
+  the output of one that was not, bit for bit.
+
+  Unfinished files that a killed run left on a local disk are deleted by the next. In a bucket
+  they are the parts of uploads, which nobody sees; let a lifecycle rule abort incomplete
+  uploads. Several processes may work on one job at once: they do each other's work again, and
+  write the same files.
+
+  rerank status OUTPUT tells how far a job is.
+
+Rows that fail
+  A row fails whose text cannot be tokenized, whose score is not a number, or which does not fit
+  into the device's memory alone (a batch that does not fit is halved, and batches grow again
+  later). --on-error says what that does; the reasons are counted in the records and in the
+  report.
+
+Exit status
+  0 done; 1 failed; 2 wrong usage; 130 interrupted, 143 terminated. What was committed is kept
+  in every case.
+
+Environment
+  RERANK_MODEL      the model, if --model is not given
+  AWS_*             for s3://: credentials, AWS_REGION, AWS_ENDPOINT (AWS_ALLOW_HTTP=true for http)
+  GOOGLE_*          for gs://: GOOGLE_SERVICE_ACCOUNT and the like
+  AZURE_*           for az://: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and the like
+  ORT_DYLIB_PATH    the ONNX Runtime library
+  RUST_LOG          what to log, instead of --verbose
+
+Examples
+  rerank run pairs.parquet scored.parquet --model m3
+  rerank run 's3://bucket/pairs/*.parquet' s3://bucket/scored/ --model m3 --device cuda:0 --on-error null
+  rerank run pairs/ scored/ --model m3 --dry-run
+  rerank status scored/";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Score the rows of Parquet files: every column passes through and a score column is added.
+    /// Score the rows of Parquet and Arrow files: every column passes through and a score column is added.
+    ///
+    /// With a directory as OUTPUT this is a job that can be killed at any moment: the same command again goes on where
+    /// it was.
+    #[command(after_long_help = RUN_MANUAL)]
     Run(Box<RunArgs>),
     /// Say how far a job has come, without touching it.
     Status(StatusArgs),
@@ -45,11 +108,12 @@ pub(crate) enum ModelCommand {
 /// `rerank run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// A Parquet file, a directory of them (searched in depth; names that begin with `.` or `_` are skipped) or a
-    /// glob (`*`, `?`, `[..]`, `**`); a local path or an `s3://` URL, for which the usual `AWS_*` variables apply.
+    /// A Parquet or Arrow IPC file (`.parquet`, `.arrow`, `.feather`), a directory of them (searched in depth; names
+    /// that begin with `.` or `_` are skipped) or a glob (`*`, `?`, `[..]`, `**`); a local path or a URL (`s3://`,
+    /// `gs://`, `az://`). All files must have the same columns.
     pub(crate) input: String,
 
-    /// The scored Parquet file if INPUT is a file, else a directory that gets one file per input, named alike.
+    /// A file to write (`.parquet`, `.arrow`, `.feather`, `.arrows`), or the directory of a job that can be resumed.
     /// A file appears only when it is complete.
     pub(crate) output: String,
 

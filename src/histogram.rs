@@ -102,7 +102,9 @@ mod tests {
 
     fn filled(values: &[f64]) -> Histogram {
         let mut histogram = Histogram::new(1.0);
-        values.iter().for_each(|value| histogram.add(*value, 1));
+        for value in values {
+            histogram.add(*value, 1);
+        }
         histogram
     }
 

@@ -15,6 +15,7 @@
 //! do the same work twice, and whoever is later replaces a file by its equal.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use futures::{StreamExt, TryStreamExt, stream};
@@ -33,6 +34,9 @@ const FOLDER: &str = "_rerank";
 
 /// Small files read or deleted at once.
 const FILES_AT_ONCE: usize = 32;
+
+/// How long a run that failed tries to record why.
+const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The records of a job.
 #[derive(Debug)]
@@ -169,12 +173,12 @@ impl Ledger {
             reason,
             at: now(),
         };
-        let written = match json(&failure) {
-            Ok(content) => write_small(&self.unit_record("failed", &unit.id), content).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
-            tracing::debug!(%error, "the failure could not be recorded");
+        let write = async { write_small(&self.unit_record("failed", &unit.id), json(&failure)?).await };
+        // The store may be what failed, and would be tried for minutes.
+        match tokio::time::timeout(FAILURE_TIMEOUT, write).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "the failure could not be recorded"),
+            Err(_) => tracing::debug!("the failure could not be recorded in time"),
         }
     }
 
@@ -233,6 +237,11 @@ impl Ledger {
             Ok(_) => Ok(true),
             // Or a request that was thought lost, and was not.
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            // A store without conditions: two processes that begin one job write the same.
+            Err(object_store::Error::NotImplemented { .. }) => {
+                write_small(&file, json(manifest)?).await?;
+                Ok(true)
+            }
             Err(error) => Err(error).with_context(|| format!("cannot write {file}")),
         }
     }
@@ -330,7 +339,7 @@ async fn remove(file: &Location) -> Result<()> {
 }
 
 fn json(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).context("a record is not JSON")?;
+    let mut text = serde_json::to_vec(value).context("a record is not JSON")?;
     text.push(b'\n');
     Ok(text)
 }

@@ -6,13 +6,12 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use object_store::aws::AmazonS3Builder;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, ObjectStoreScheme, parse_url_opts};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use url::{Position, Url};
 
-use crate::store_client::StoreConnector;
+use crate::store;
 
 /// A file or directory in a store. It need not exist.
 #[derive(Debug, Clone)]
@@ -26,20 +25,17 @@ pub(crate) struct Location {
 }
 
 impl Location {
-    /// Reads a local path or a URL. Stores are configured from the environment (`AWS_*` for `s3://`).
+    /// Reads a local path or a URL. Stores are configured from the environment (`AWS_*` for `s3://`, `GOOGLE_*` for
+    /// `gs://`, `AZURE_*` for `az://`).
     pub(crate) fn parse(text: &str) -> Result<Self> {
         if !text.contains("://") {
             let path = local_path(text).with_context(|| format!("'{text}' is not a path that can be used"))?;
             return Ok(Self { store: Arc::new(LocalFileSystem::new()), path, root: "/".into() });
         }
         let url = Url::parse(text).with_context(|| format!("'{text}' is not a URL"))?;
-        // Of the environment, other variables (`REGION`, `TOKEN`) would be taken for settings too.
-        let settings = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| name.starts_with("AWS_"));
-        let (store, path) = open_store(&url, settings).with_context(|| format!("cannot use '{text}'"))?;
+        let (store, path) = store::open(&url).with_context(|| format!("cannot use '{text}'"))?;
         let root = if url.scheme() == "file" { "/".into() } else { format!("{}/", &url[..Position::BeforePath]) };
-        Ok(Self { store: store.into(), path, root: root.into() })
+        Ok(Self { store, path, root: root.into() })
     }
 
     /// Another file of the same store.
@@ -106,24 +102,6 @@ impl fmt::Display for Location {
     }
 }
 
-/// The store of a URL and the path in it.
-fn open_store(
-    url: &Url,
-    settings: impl Iterator<Item = (String, String)>,
-) -> object_store::Result<(Box<dyn ObjectStore>, Path)> {
-    let (scheme, path) = ObjectStoreScheme::parse(url)?;
-    if scheme != ObjectStoreScheme::AmazonS3 {
-        return parse_url_opts(url, settings);
-    }
-    let builder = AmazonS3Builder::new().with_url(url.as_str()).with_http_connector(StoreConnector);
-    let builder = settings.fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
-        Ok(key) => builder.with_config(key, value),
-        // A variable for other programs.
-        Err(_) => builder,
-    });
-    Ok((Box::new(builder.build()?), path))
-}
-
 fn local_path(text: &str) -> Result<Path> {
     Ok(Path::from_absolute_path(real_path(&std::path::absolute(text)?))?)
 }
@@ -175,6 +153,7 @@ mod tests {
         assert_eq!(location.to_string(), "s3://bucket/some/file.parquet");
         assert_eq!(location.path.as_ref(), "some/file.parquet");
         assert!(!location.is_same(&Location::parse("s3://other/some/file.parquet").unwrap()));
+        assert_eq!(Location::parse("gs://bucket/file").unwrap().to_string(), "gs://bucket/file");
     }
 
     #[test]

@@ -25,7 +25,7 @@ mod report;
 mod source;
 mod status;
 mod stop;
-mod store_client;
+mod store;
 mod tally;
 mod units;
 mod upload;

@@ -297,8 +297,8 @@ mod tests {
     fn inputs_that_came_went_or_changed_are_named() {
         let with = |inputs: &[InputIdentity]| base().difference(&manifest(settings(), inputs.to_vec(), "f")).unwrap();
         let (a, b) = (input("a.parquet"), input("b.parquet"));
-        assert_eq!(with(&[b.clone()]), "the input a.parquet is gone");
-        assert_eq!(with(&[a.clone()]), "the input b.parquet is gone");
+        assert_eq!(with(std::slice::from_ref(&b)), "the input a.parquet is gone");
+        assert_eq!(with(std::slice::from_ref(&a)), "the input b.parquet is gone");
         assert_eq!(with(&[a.clone(), input("ab.parquet"), b.clone()]), "the input ab.parquet is new");
         assert_eq!(with(&[a.clone(), b.clone(), input("c.parquet")]), "the input c.parquet is new");
         let changed = InputIdentity { version: "v2".into(), ..b };

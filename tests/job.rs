@@ -68,7 +68,7 @@ fn start(input: &Path, output: &Path) -> Child {
 /// The markers of the units that are done.
 fn markers(output: &Path) -> Vec<Value> {
     let folder = output.join("_rerank/units");
-    let finished = files(&folder).into_iter().filter(|name| name.ends_with(".json"));
+    let finished = files(&folder).into_iter().filter(|name| !name.contains('#'));
     finished.map(|name| serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()).collect()
 }
 
@@ -593,6 +593,38 @@ fn committed_units_survive_a_damaged_input() {
     assert!(!done.is_empty() && done.iter().all(|marker| marker["input"] == "a.parquet"), "{done:?}");
     assert_eq!(data_files(&at("out")).len(), done.len());
     assert_nothing_unfinished(&at("out"));
+}
+
+#[test]
+fn an_input_that_vanishes_is_one_line() {
+    let (_folder, at) = folder();
+    write_groups(&at("in/a.parquet"), &numbered(0, 3000), 100);
+    write_groups(&at("in/b.parquet"), &numbered(3000, 500), 100);
+    let mut child = start(&at("in"), &at("out"));
+    wait_for_units(&at("out"), 1, &mut child);
+    std::fs::rename(at("in/b.parquet"), at("b.parquet")).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let message = String::from_utf8(ended.stderr).unwrap();
+    assert_eq!(ended.status.code(), Some(1), "{message}");
+    let error = message.lines().filter(|line| line.starts_with("error: ")).collect::<Vec<_>>();
+    assert!(error.len() == 1 && error[0].contains("in/b.parquet") && error[0].contains("No such file"), "{message}");
+    assert!(data_files(&at("out")).len() >= 14, "the units of the other input are kept");
+
+    assert_fails(job(&at("in"), &at("out")), "the input b.parquet is gone; pass --restart");
+    std::fs::rename(at("b.parquet"), at("in/b.parquet")).unwrap();
+    assert!(start(&at("in"), &at("out")).wait().unwrap().success());
+    assert_eq!(ids(&output_rows(&at("out"))), (0..3500).collect::<Vec<_>>());
+}
+
+#[test]
+fn what_a_killed_run_left_beside_its_file_is_deleted() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &numbered(0, 10));
+    for name in ["out.parquet#1", "out.parquet#12", "out.parquet#x", "other.parquet#1"] {
+        std::fs::write(at(name), "half").unwrap();
+    }
+    run(at("in.parquet"), at("out.parquet")).assert().success();
+    assert_eq!(files(&at(".")), ["in.parquet", "other.parquet#1", "out.parquet", "out.parquet#x"]);
 }
 
 #[test]
