@@ -12,7 +12,7 @@ DEMO_MODEL := m3=tests/fixtures/tiny-xlmr-reranker
 DEMO_OUTPUT := target/demo.parquet
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test lint onnxruntime
+.PHONY: help demo test chaos lint onnxruntime
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,9 @@ demo: onnxruntime ## score the bundled table with the bundled checkpoint and sho
 test: lint onnxruntime ## everything that must pass before a change is merged
 	$(CARGO) test --quiet --workspace
 	@for example in $(EXAMPLES); do echo "example $$example"; $(CARGO) run --quiet --example $$example > /dev/null || exit 1; done
+
+chaos: onnxruntime ## kill jobs much oftener than `make test` does
+	RERANK_CHAOS_KILLS=50 $(CARGO) test --quiet --test integration chaos -- --nocapture
 
 lint: ## formatting, lints and documentation, without running anything
 	$(CARGO) fmt --all --check

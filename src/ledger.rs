@@ -87,7 +87,7 @@ impl Ledger {
     pub(crate) fn staging_file(&self, unit: &str) -> Option<Location> {
         self.output.local_path()?;
         // Two processes at once must not write the same file.
-        Some(self.record(&format!("tmp/{unit}-{}.parquet", std::process::id())))
+        Some(self.record(&format!("tmp/{unit}-{}.unfinished", std::process::id())))
     }
 
     /// Begins the job, or goes on with it: what is done need not be done again.

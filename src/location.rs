@@ -8,11 +8,10 @@ use anyhow::{Context, Result};
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, parse_url_opts};
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use url::{Position, Url};
 
-/// Of the environment, the variables that configure stores; others (`REGION`, `TOKEN`) would be taken for settings too.
-const VARIABLES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
+use crate::store;
 
 /// A file or directory in a store. It need not exist.
 #[derive(Debug, Clone)]
@@ -34,12 +33,9 @@ impl Location {
             return Ok(Self { store: Arc::new(LocalFileSystem::new()), path, root: "/".into() });
         }
         let url = Url::parse(text).with_context(|| format!("'{text}' is not a URL"))?;
-        let settings = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .filter(|(name, _)| VARIABLES.iter().any(|prefix| name.starts_with(prefix)));
-        let (store, path) = parse_url_opts(&url, settings).with_context(|| format!("cannot use '{text}'"))?;
+        let (store, path) = store::open(&url).with_context(|| format!("cannot use '{text}'"))?;
         let root = if url.scheme() == "file" { "/".into() } else { format!("{}/", &url[..Position::BeforePath]) };
-        Ok(Self { store: store.into(), path, root: root.into() })
+        Ok(Self { store, path, root: root.into() })
     }
 
     /// Another file of the same store.

@@ -26,6 +26,7 @@ mod report;
 mod source;
 mod status;
 mod stop;
+mod store;
 mod tally;
 mod units;
 mod upload;

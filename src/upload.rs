@@ -3,7 +3,7 @@
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures::future::{BoxFuture, FutureExt};
-use object_store::{MultipartUpload, ObjectStoreExt, PutPayload};
+use object_store::{MultipartUpload, ObjectMeta, ObjectStoreExt, PutPayload};
 use parquet::arrow::async_writer::AsyncFileWriter;
 use parquet::errors::ParquetError;
 
@@ -22,6 +22,8 @@ pub(crate) struct Upload {
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
     size_bytes: u64,
+    /// The entity tag of the file before, if this replaces one in parts.
+    old_etag: Option<String>,
     etag: Option<String>,
 }
 
@@ -36,7 +38,15 @@ pub(crate) struct Written {
 
 impl Upload {
     pub(crate) fn new(location: Location) -> Self {
-        Self { location, parts: None, buffered: Vec::new(), buffered_bytes: 0, size_bytes: 0, etag: None }
+        Self {
+            location,
+            parts: None,
+            buffered: Vec::new(),
+            buffered_bytes: 0,
+            size_bytes: 0,
+            old_etag: None,
+            etag: None,
+        }
     }
 
     /// Adds bytes.
@@ -59,7 +69,10 @@ impl Upload {
         let part = PutPayload::from_iter(std::mem::take(&mut self.buffered));
         let parts = match &mut self.parts {
             Some(parts) => parts,
-            none => none.insert(self.location.store.put_multipart(&self.location.path).await?),
+            none => {
+                self.old_etag = look(&self.location).await.and_then(|file| file.e_tag);
+                none.insert(self.location.store.put_multipart(&self.location.path).await?)
+            }
         };
         parts.put_part(part).await
     }
@@ -69,14 +82,22 @@ impl Upload {
         if self.parts.is_some() && self.buffered_bytes > 0 {
             self.put_part().await?;
         }
-        let result = if let Some(parts) = &mut self.parts {
-            parts.complete().await?
+        self.etag = if let Some(parts) = &mut self.parts {
+            match parts.complete().await {
+                Ok(result) => result.e_tag,
+                // When the answer to a completion is lost, it is asked for again, and then the store knows of no such
+                // upload any more. The file is there nevertheless.
+                Err(error) => {
+                    let file = look(&self.location).await.filter(|file| file.size == self.size_bytes);
+                    let etag = file.and_then(|file| file.e_tag).filter(|etag| Some(etag) != self.old_etag.as_ref());
+                    Some(etag.ok_or(error)?)
+                }
+            }
         } else {
             // A small file costs one request, and leaves no parts behind if the process is killed.
             let content = PutPayload::from_iter(std::mem::take(&mut self.buffered));
-            self.location.store.put(&self.location.path, content).await?
+            self.location.store.put(&self.location.path, content).await?.e_tag
         };
-        self.etag = result.e_tag;
         self.parts = None;
         Ok(())
     }
@@ -93,6 +114,11 @@ impl Upload {
             None => Ok(()),
         }
     }
+}
+
+/// What is known of a file, if it is there.
+async fn look(location: &Location) -> Option<ObjectMeta> {
+    location.store.head(&location.path).await.ok()
 }
 
 impl AsyncFileWriter for Upload {

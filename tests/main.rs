@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "tests say what they measured")]
 
+/// A job that is killed at any moment, or whose store misbehaves.
+mod chaos;
 /// Checkpoints as they come: sharded, in half precision, linked, corrupt.
 mod checkpoint;
 /// The command line program, as a process.
@@ -23,6 +25,8 @@ mod plans;
 mod query;
 /// Runs the scripts of `tests/slt`.
 mod script;
+/// The program against a real S3-compatible server.
+mod s3;
 /// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
 mod sql;
 /// Scored record batch streams.

@@ -1,5 +1,9 @@
 //! What several test modules need.
 
+pub(crate) mod faults;
+pub(crate) mod s3;
+pub(crate) mod tables;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
