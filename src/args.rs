@@ -118,15 +118,15 @@ pub(crate) struct RunArgs {
     pub(crate) output: String,
 
     /// Column of the queries.
-    #[arg(long, value_name = "COLUMN", default_value = "query")]
+    #[arg(long, help_heading = "Columns", value_name = "COLUMN", default_value = "query")]
     pub(crate) query: String,
 
     /// Column of the passages.
-    #[arg(long, value_name = "COLUMN", default_value = "passage")]
+    #[arg(long, help_heading = "Columns", value_name = "COLUMN", default_value = "passage")]
     pub(crate) passage: String,
 
     /// Column that is added: Float32, or a list of Float32 if several cutoff layers are asked for.
-    #[arg(long, value_name = "COLUMN", default_value = "score")]
+    #[arg(long, help_heading = "Columns", value_name = "COLUMN", default_value = "score")]
     pub(crate) score: String,
 
     /// A query that gives the columns and rows of the output, in place of `SELECT *, rerank(query, passage) AS score
@@ -151,39 +151,39 @@ pub(crate) struct RunArgs {
 
     /// Rows of a unit of work: a unit is a file of the output, and what is done again at most when a job is killed.
     /// Inputs are cut between row groups (record batches of Arrow files), so that a unit may be larger.
-    #[arg(long, value_name = "ROWS", default_value_t = 1_000_000, value_parser = at_least_one)]
+    #[arg(long, help_heading = "Job", value_name = "ROWS", default_value_t = 1_000_000, value_parser = at_least_one)]
     pub(crate) unit_rows: usize,
 
     /// Compression of the output.
-    #[arg(long, value_enum, default_value_t = Compression::Zstd)]
+    #[arg(long, help_heading = "Job", value_enum, default_value_t = Compression::Zstd)]
     pub(crate) compression: Compression,
 
     /// Most rows in a row group of the output; a group also ends when it reaches 64 MiB.
-    #[arg(long, value_name = "ROWS", default_value_t = 131_072, value_parser = at_least_one)]
+    #[arg(long, help_heading = "Job", value_name = "ROWS", default_value_t = 131_072, value_parser = at_least_one)]
     pub(crate) row_group_rows: usize,
 
     /// What a row that cannot be scored does: fail the run, or get a NULL score and its reason in a column
     /// `<score>_error`. A NULL query or passage is no failure: its score is NULL.
-    #[arg(long, value_enum, default_value_t = OnError::Fail)]
+    #[arg(long, help_heading = "Job", value_enum, default_value_t = OnError::Fail)]
     pub(crate) on_error: OnError,
 
     /// Replace the file OUTPUT if it exists already; begin a job in a directory that holds other files, which are left
     /// alone.
-    #[arg(long)]
+    #[arg(long, help_heading = "Job")]
     pub(crate) overwrite: bool,
 
     /// Delete the data files and records of the job that OUTPUT holds, and nothing else, and start over.
-    #[arg(long)]
+    #[arg(long, help_heading = "Job")]
     pub(crate) restart: bool,
 
     /// Write what the run did and cost to this file, as JSON. If its name ends in `.html` it gets a page with
     /// throughput over time and the distributions of scores and lengths, and the JSON is written beside it.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "Job", value_name = "FILE")]
     pub(crate) report: Option<String>,
 
     /// Write nothing: count the units that are to do, sample the lengths of their rows, measure the model for a few
     /// seconds and tell how long the run would take.
-    #[arg(long, conflicts_with = "report")]
+    #[arg(long, help_heading = "Job", conflicts_with = "report")]
     pub(crate) dry_run: bool,
 }
 

@@ -75,7 +75,8 @@ impl Progress {
             ProgressStyle::Silent => View::Silent,
             ProgressStyle::Lines => View::Lines,
             ProgressStyle::Bar(target) => {
-                let template = "{wide_bar} {human_pos}/{human_len} rows  {msg}";
+                // The second line is cut where the terminal ends; one line would be torn in two.
+                let template = "{wide_bar} {human_pos}/{human_len} rows\n{wide_msg}";
                 let style = BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar());
                 let bar = ProgressBar::with_draw_target(Some(all.rows), target).with_style(style);
                 bar.enable_steady_tick(TICK);
@@ -125,22 +126,22 @@ impl Drop for Progress {
     }
 }
 
-/// `1.2 GiB of 3.4 GiB, 812 pairs/s, 93,001 tokens/s, 3.1 % padding, device busy 98 %, 2 minutes left`
+/// `2 minutes left, 812 pairs/s, 93,001 tokens/s, 3.1 % padding, device busy 98 %, 1.2 GiB of 3.4 GiB`
 fn rates(tally: &Tally, done: Extent, all: Extent, elapsed: Duration) -> String {
     let stats = &tally.stats;
-    let mut text = format!(
-        "{} of {}, {} pairs/s, {} tokens/s, {:.1} % padding, device busy {:.0} %",
-        HumanBytes(done.bytes as u64),
-        HumanBytes(all.bytes as u64),
+    let rates = format!(
+        "{} pairs/s, {} tokens/s, {:.1} % padding, device busy {:.0} %, {} of {}",
         human_rate(per_second(stats.pairs, elapsed)),
         human_rate(per_second(stats.tokens, elapsed)),
         stats.padding_percent(),
         busy_percent(stats.device_time, elapsed),
+        HumanBytes(done.bytes as u64),
+        HumanBytes(all.bytes as u64),
     );
-    if let Some(left) = time_left(done.rows, all.rows, elapsed) {
-        text = format!("{text}, {} left", HumanDuration(left));
+    match time_left(done.rows, all.rows, elapsed) {
+        Some(left) => format!("{} left, {rates}", HumanDuration(left)),
+        None => rates,
     }
-    text
 }
 
 /// Share of the time in which the device ran, in percent.
@@ -163,7 +164,7 @@ mod tests {
         let all = Extent { rows: 100, bytes: 4096.0 };
         assert_eq!(
             rates(&Tally::default(), Extent::default(), all, ten),
-            "0 B of 4.00 KiB, 0.00 pairs/s, 0.00 tokens/s, 0.0 % padding, device busy 0 %"
+            "0.00 pairs/s, 0.00 tokens/s, 0.0 % padding, device busy 0 %, 0 B of 4.00 KiB"
         );
         let mut tally = Tally::default();
         tally.stats.pairs = 25;
@@ -172,7 +173,7 @@ mod tests {
         tally.stats.device_time = Duration::from_secs(9);
         assert_eq!(
             rates(&tally, Extent { rows: 25, bytes: 1024.0 }, all, ten),
-            "1.00 KiB of 4.00 KiB, 2.50 pairs/s, 3,000 tokens/s, 25.0 % padding, device busy 90 %, 30 seconds left"
+            "30 seconds left, 2.50 pairs/s, 3,000 tokens/s, 25.0 % padding, device busy 90 %, 1.00 KiB of 4.00 KiB"
         );
         assert_eq!(time_left(100, 100, ten), Some(Duration::ZERO));
     }

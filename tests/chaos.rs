@@ -134,6 +134,13 @@ fn finish(command: &mut Command) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// Waits until there are more data files than `done`, or the job ended.
+fn wait_for_a_unit(child: &mut Child, place: &dyn Place, output: &str, done: usize) {
+    while data_files(place, output).len() <= done && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Kills a job after this time; `Some` if it ended before.
 fn kill_after(mut child: Child, time: Duration) -> Option<ExitStatus> {
     std::thread::sleep(time);
@@ -233,10 +240,9 @@ fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed
     let place = Arc::new(place);
     let size = Size::for_kills(kills);
     let undisturbed = undisturbed(&*place, size);
-    // Time to start and, more often than not, for some units.
-    let longest = undisturbed.wall.mul_f64(10.0 / size.units as f64);
+    let unit_wall = undisturbed.wall.div_f64(size.units as f64);
     let mut random = fastrand::Rng::with_seed(seed);
-    let (mut killed, mut amid_units, mut jobs, mut reads) = (0, 0, 0, 0);
+    let (mut killed, mut after_units, mut jobs, mut reads) = (0, 0, 0, 0);
     while killed < kills {
         let output = format!("out{jobs}");
         let reader = Reader::start(&place, &output);
@@ -245,11 +251,19 @@ fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed
                 finish(&mut job(&*place, size, &output));
                 break;
             }
-            let child = job(&*place, size, &output).stderr(Stdio::null()).spawn().unwrap();
+            let done = data_files(&*place, &output).len();
+            let mut child = job(&*place, size, &output).stderr(Stdio::null()).spawn().unwrap();
+            // Half of the kills may strike before the first unit; however long it takes to get there, half do not.
+            let longest = if random.bool() {
+                unit_wall * 10
+            } else {
+                wait_for_a_unit(&mut child, &*place, &output, done);
+                unit_wall * 2
+            };
             match kill_after(child, longest.mul_f64(random.f64())) {
                 None => {
                     killed += 1;
-                    amid_units += usize::from((1..size.units).contains(&data_files(&*place, &output).len()));
+                    after_units += usize::from((done + 1..size.units).contains(&data_files(&*place, &output).len()));
                 }
                 Some(status) => {
                     assert!(status.success(), "{status}");
@@ -264,9 +278,9 @@ fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed
         reads += reader.stop();
         jobs += 1;
     }
-    assert!(reads > 0 && amid_units > 0, "{reads} files were read, {amid_units} kills were amid the units");
+    assert!(reads > 0 && after_units > 0, "{reads} files were read, {after_units} kills came after some units");
     println!(
-        "{killed} kills in {jobs} jobs of {:.1} s, {amid_units} of them amid the units; {reads} files read meanwhile",
+        "{killed} kills in {jobs} jobs of {:.1} s, {after_units} of them after some units; {reads} files read meanwhile",
         undisturbed.wall.as_secs_f64(),
     );
 }

@@ -512,6 +512,35 @@ fn arrow_files_and_streams_are_written() {
     assert!(!at("out.feather").exists() && !at("out.arrow").exists());
 }
 
+/// With so little memory the first batches fail for real, on the CPU as they would on a GPU.
+#[test]
+#[cfg(target_os = "linux")]
+fn batches_that_do_not_fit_are_halved() {
+    const MEMORY_KIB: u64 = 1_500_000;
+    let (_folder, at) = folder();
+    let table = read(&fixture("xquad.parquet")).slice(0, 400);
+    write(&at("in.parquet"), &table);
+    run(at("in.parquet"), at("plain.parquet")).assert().success();
+    let mut limited = assert_cmd::Command::new("sh");
+    limited.args(["-c", &format!("ulimit -v {MEMORY_KIB}; exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_rerank"), "run"]);
+    limited.args([at("in.parquet"), at("limited.parquet")]);
+    limited.arg(format!("--model={}", fixture("tiny-xlmr-reranker").display()));
+    limited.args(["--batch-tokens=1000000", "--threads=2"]);
+    // Threads take address space of their own.
+    for variable in ["MALLOC_ARENA_MAX", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS"] {
+        limited.env(variable, "2");
+    }
+    limited
+        .env_remove("RUST_LOG")
+        .assert()
+        .success()
+        .stderr(contains("the device ran out of memory; batches are halved").and(contains("scored 400 pairs")));
+    let (plain, limited) = (scores(&read(&at("plain.parquet"))), scores(&read(&at("limited.parquet"))));
+    for (row, (a, b)) in plain.iter().zip(&limited).enumerate() {
+        assert!((a - b).abs() < 5e-5, "row {row}: {a} and {b}");
+    }
+}
+
 // What is told.
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) fn run(checkpoint: &Path, rows: usize, repeats: usize) -> anyhow::Res
     let folder = tempfile::tempdir()?;
     let (queries, passages) = table(rows)?;
     let input = write_table(folder.path(), &queries, &passages)?;
-    let output = folder.path().join("scored.parquet");
+    let output = folder.path().join("scored");
 
     let reranker = Reranker::open(checkpoint, &EngineOptions::default())?;
     reranker.export(folder.path())?;
@@ -101,7 +101,7 @@ fn bare(session: &mut Session, batches: &[Ready]) -> anyhow::Result<()> {
 
 fn job(checkpoint: &Path, input: &Path, output: &Path) -> anyhow::Result<()> {
     let status = Command::new(env!("CARGO_BIN_EXE_rerank"))
-        .args(["run", "--quiet", "--overwrite", "--model"])
+        .args(["run", "--quiet", "--restart", "--model"])
         .arg(checkpoint)
         .args([input, output])
         .stderr(Stdio::inherit())
