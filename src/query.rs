@@ -20,11 +20,11 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_plan::joins::{CrossJoinExec, NestedLoopJoinExec};
+use datafusion::physical_plan::joins::{CrossJoinExec, HashJoinExec, NestedLoopJoinExec};
 use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, displayable, execute_stream, project_schema};
-use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream, project_schema};
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
 use datafusion_rerank::{ModelRegistry, RerankConfig, RerankFunctions, ScoreStats, WithRerank};
 use futures::StreamExt;
 use tokio::runtime::Handle;
@@ -71,17 +71,20 @@ impl Query {
     ) -> Result<Self> {
         // One partition, so that rows keep their order; the operator keeps the device busy by itself.
         let config = SessionConfig::new().with_target_partitions(1).with_option_extension(settings);
-        let state = SessionStateBuilder::new_with_default_features()
+        let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
-            .with_rerank(&RerankFunctions::new(models.clone()))
-            .with_physical_optimizer_rule(Arc::new(StreamInput))
-            .build();
-        let session = SessionContext::new_with_state(state).enable_url_table();
+            .with_rerank(&RerankFunctions::new(models.clone()));
+        builder.physical_optimizers().get_or_insert_default().rules.insert(0, Arc::new(StreamInput));
+        let session = SessionContext::new_with_state(builder.build()).enable_url_table();
         let table = Arc::new(UnitTable { schema: Arc::clone(input), unit: Mutex::default() });
         session
             .register_table(INPUT, Arc::clone(&table) as Arc<dyn TableProvider>)
             .map_err(|error| one_line(&error))?;
-        let frame = session.sql(sql).await.map_err(|error| one_line(&error)).context("cannot plan --sql")?;
+        let frame = session
+            .sql_with_options(sql, queries_only())
+            .await
+            .map_err(|error| one_line(&error))
+            .context("cannot plan --sql")?;
         let plan = frame.into_optimized_plan().map_err(|error| one_line(&error)).context("cannot plan --sql")?;
         check(&plan)?;
         let query = Self { session, plan, table };
@@ -148,6 +151,11 @@ impl Query {
             }
         }
     }
+}
+
+/// Statements that change something would be run by planning them.
+fn queries_only() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }
 
 /// What the scoring operators of a plan have counted.
@@ -303,8 +311,7 @@ impl TableProvider for UnitTable {
         let schema = project_schema(&self.schema, projection)?;
         let unit = self.unit.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let partition = UnitPartition { schema: Arc::clone(&schema), columns: projection.cloned(), unit };
-        // "Infinite", so that a join streams the input past the other table instead of gathering a unit in memory.
-        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], true, None)?))
+        Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, None)?))
     }
 }
 
@@ -347,7 +354,8 @@ impl PartitionStream for UnitPartition {
     }
 }
 
-/// Puts the input on the side of a join that streams, for the joins of which the optimizer does not think itself.
+/// Puts the input on the side of a join that streams past the other, which is gathered in memory: the optimizer decides
+/// by sizes, and the input's is not known to it.
 #[derive(Debug)]
 struct StreamInput;
 
@@ -367,20 +375,27 @@ impl PhysicalOptimizerRule for StreamInput {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let streamed = plan.transform_up(|plan| {
             let gathers_input = match plan.children().as_slice() {
-                [left, right] => left.boundedness().is_unbounded() && !right.boundedness().is_unbounded(),
+                [left, right] => reads_input(left) && !reads_input(right),
                 _ => false,
             };
             if !gathers_input {
                 return Ok(Transformed::no(plan));
             }
-            if let Some(join) = plan.downcast_ref::<CrossJoinExec>() {
-                return join.swap_inputs().map(Transformed::yes);
+            if let Some(join) = plan.downcast_ref::<HashJoinExec>() {
+                return join.swap_inputs(*join.partition_mode()).map(Transformed::yes);
             }
             if let Some(join) = plan.downcast_ref::<NestedLoopJoinExec>() {
+                return join.swap_inputs().map(Transformed::yes);
+            }
+            if let Some(join) = plan.downcast_ref::<CrossJoinExec>() {
                 return join.swap_inputs().map(Transformed::yes);
             }
             Ok(Transformed::no(plan))
         })?;
         Ok(streamed.data)
     }
+}
+
+fn reads_input(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.is::<StreamingTableExec>() || plan.children().into_iter().any(reads_input)
 }

@@ -23,10 +23,10 @@ mod operator;
 mod plans;
 /// Jobs that put a query around the score.
 mod query;
-/// Runs the scripts of `tests/slt`.
-mod script;
 /// The program against a real S3-compatible server.
 mod s3;
+/// Runs the scripts of `tests/slt`.
+mod script;
 /// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
 mod sql;
 /// Scored record batch streams.

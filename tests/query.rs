@@ -138,7 +138,8 @@ fn queries_that_need_more_than_a_row_at_a_time_are_refused() {
         ("SELECT nothing FROM input", "No field named nothing"),
         ("SELECT rerank(query, id) FROM input", "passage is Int64, expected text"),
         ("SELECT rerank(query, passage, 'nobody') FROM input", "model 'nobody'"),
-        ("CREATE TABLE x AS SELECT id FROM input", "this statement"),
+        ("CREATE TABLE x AS SELECT id FROM input", "DDL not supported"),
+        ("COPY input TO 'x.parquet'", "DML not supported"),
         ("SELEKT 1", "SELEKT"),
     ] {
         let sql = sql.replace("$languages", &format!("'{languages}'"));
