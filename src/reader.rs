@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::input::InputFile;
 use crate::layout::{Columns, Layout, difference};
+use crate::output::Format;
 use crate::pipeline::{Failed, Plan};
 use crate::source::Source;
 use crate::units::Group;
@@ -21,16 +22,19 @@ const SURVEYS_AT_ONCE: usize = 16;
 /// Windows read ahead of the scoring.
 const WINDOWS_AHEAD: usize = 1;
 
-/// Checks that all files can be read, have the columns and are alike, and gives the groups of each: what can be known
-/// to be wrong is found before anything is scored.
-pub(crate) async fn survey(files: &[InputFile], columns: &Columns) -> Result<Vec<Vec<Group>>> {
+/// Checks that all files can be read, have the columns, are alike and can be written with what is added, and gives the
+/// groups of each: what can be known to be wrong is found before anything is scored.
+pub(crate) async fn survey(files: &[InputFile], columns: &Columns, format: Format) -> Result<Vec<Vec<Group>>> {
     let surveys = files.iter().cloned().map(|file| {
         let columns = columns.clone();
         async move {
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || {
                 let source = Source::open(&file, &runtime)?;
-                layout(&source, &file, &columns)?;
+                let layout = layout(&source, &file, &columns)?;
+                format
+                    .check(&layout.scored)
+                    .with_context(|| format!("cannot write the columns of {}", file.location))?;
                 Ok::<_, anyhow::Error>((Arc::clone(source.schema()), source.groups()))
             })
             .await

@@ -25,7 +25,7 @@ use crate::progress::{Extent, Progress, Totals};
 use crate::reader;
 use crate::report::{Before, Report, human_count};
 use crate::stop::{self, Stopped};
-use crate::units::{self, Unit};
+use crate::units::{self, Group, Unit};
 use crate::upload::write_small;
 
 /// Runs the subcommand.
@@ -53,12 +53,14 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         score_type: reranker.score_type(),
         errors: args.on_error == OnError::Null,
     };
-    let (manifest, units) = plan_units(&args, &target, &inputs.files, &reranker, &columns).await?;
-    let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
     let kind = match &target {
         Target::File(_, kind) => *kind,
         Target::Directory(_) => OutputKind::Parquet,
     };
+    let format = Format { kind, compression: args.compression, row_group_rows: args.row_group_rows };
+    let groups = reader::survey(&inputs.files, &columns, format).await?;
+    let (manifest, units) = plan_units(&args, &target, &inputs.files, &groups, &reranker)?;
+    let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
     let Work { mut ledger, tasks, committed } = match target {
         Target::File(file, _) => Work::file(&file, &manifest, units),
         Target::Directory(output) => Work::job(output, &inputs, &manifest, units, permissions, args.dry_run).await?,
@@ -68,13 +70,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         printer.note(&format!("{} of {all} committed already", committed.len()));
     }
     let before = Before::new(committed.values());
-    let plan = Plan {
-        inputs: inputs.files,
-        tasks,
-        columns,
-        format: Format { kind, compression: args.compression, row_group_rows: args.row_group_rows },
-        on_error: args.on_error,
-    };
+    let plan = Plan { inputs: inputs.files, tasks, columns, format, on_error: args.on_error };
     let plan = Arc::new(plan);
     if args.dry_run {
         let estimate = tokio::select! {
@@ -174,15 +170,14 @@ impl Work {
     }
 }
 
-/// Surveys the inputs and cuts them into units: what the job is.
-async fn plan_units(
+/// Cuts the inputs into units: what the job is.
+fn plan_units(
     args: &RunArgs,
     target: &Target,
     files: &[InputFile],
+    groups: &[Vec<Group>],
     reranker: &Reranker,
-    columns: &Columns,
 ) -> Result<(Manifest, Vec<Unit>)> {
-    let groups = reader::survey(files, columns).await?;
     // A file that is named is written whole.
     let unit_rows = match target {
         Target::File(..) => u64::MAX,
