@@ -7,6 +7,7 @@ use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 
 use crate::args::Compression;
+use crate::layout::any_type;
 use crate::upload::Upload;
 
 /// Writes record batches as they come. What is encoded is uploaded at once.
@@ -25,14 +26,8 @@ impl ArrowWriter {
     /// Begins a file: it can be read in parts.
     ///
     /// # Errors
-    /// For a codec that the format does not have, or a column whose type it cannot hold.
+    /// For a codec that the format does not have.
     pub(crate) fn file(upload: Upload, schema: &Schema, compression: Compression) -> Result<Self> {
-        if let Some(field) = schema.fields().iter().find(|field| has_dictionary(field.data_type())) {
-            bail!(
-                "column '{}' is dictionary-encoded, and an Arrow file cannot hold another dictionary in each batch; name an OUTPUT that ends in .arrows or .parquet",
-                field.name()
-            );
-        }
         let encoder = FileWriter::try_new_with_options(Vec::new(), schema, options(compression)?)?;
         Ok(Self { encoder: Encoder::File(encoder), upload })
     }
@@ -79,6 +74,28 @@ impl ArrowWriter {
     }
 }
 
+/// # Errors
+/// For a codec that files do not have, or a column whose type they cannot hold.
+pub(crate) fn check_file(schema: &Schema, compression: Compression) -> Result<()> {
+    if let Some(field) = schema.fields().iter().find(|field| any_type(field.data_type(), is_dictionary)) {
+        bail!(
+            "column '{}' is dictionary-encoded, and an Arrow file cannot hold another dictionary in each batch; name an OUTPUT that ends in .arrows or .parquet",
+            field.name()
+        );
+    }
+    check_stream(compression)
+}
+
+/// # Errors
+/// For a codec that streams do not have.
+pub(crate) fn check_stream(compression: Compression) -> Result<()> {
+    options(compression).map(drop)
+}
+
+fn is_dictionary(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Dictionary(..))
+}
+
 fn options(compression: Compression) -> Result<IpcWriteOptions> {
     let codec = match compression {
         Compression::Zstd => Some(CompressionType::ZSTD),
@@ -88,41 +105,9 @@ fn options(compression: Compression) -> Result<IpcWriteOptions> {
     Ok(IpcWriteOptions::default().try_with_compression(codec)?)
 }
 
-fn has_dictionary(data_type: &DataType) -> bool {
-    use DataType::{
-        Dictionary, FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union,
-    };
-    match data_type {
-        Dictionary(..) => true,
-        List(item) | LargeList(item) | ListView(item) | LargeListView(item) | FixedSizeList(item, _) | Map(item, _) => {
-            has_dictionary(item.data_type())
-        }
-        RunEndEncoded(_, values) => has_dictionary(values.data_type()),
-        Struct(fields) => fields.iter().any(|field| has_dictionary(field.data_type())),
-        Union(fields, _) => fields.iter().any(|(_, field)| has_dictionary(field.data_type())),
-        _ => false,
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use arrow::datatypes::Field;
-
     use super::*;
-
-    #[test]
-    fn dictionaries_are_found_inside_of_types() {
-        let dictionary = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
-        let field = Arc::new(Field::new("x", dictionary.clone(), true));
-        let list = DataType::List(Arc::clone(&field));
-        let nested = DataType::Struct(vec![Field::new("y", list.clone(), true)].into());
-        for found in [&dictionary, &list, &nested] {
-            assert!(has_dictionary(found), "{found}");
-        }
-        assert!(!has_dictionary(&DataType::List(Arc::new(Field::new("x", DataType::Utf8, true)))));
-    }
 
     #[test]
     fn snappy_is_not_to_be_had() {

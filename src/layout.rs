@@ -95,6 +95,24 @@ pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
     moved.map(|(here, there)| format!("column '{}' stands here where '{}' stands there", here.name(), there.name()))
 }
 
+/// Whether a type or one inside of it is such a type.
+pub(crate) fn any_type(data_type: &DataType, is_such: fn(&DataType) -> bool) -> bool {
+    use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};
+    is_such(data_type)
+        || match data_type {
+            List(item)
+            | LargeList(item)
+            | ListView(item)
+            | LargeListView(item)
+            | FixedSizeList(item, _)
+            | Map(item, _)
+            | RunEndEncoded(_, item) => any_type(item.data_type(), is_such),
+            Struct(fields) => fields.iter().any(|field| any_type(field.data_type(), is_such)),
+            Union(fields, _) => fields.iter().any(|(_, field)| any_type(field.data_type(), is_such)),
+            _ => false,
+        }
+}
+
 fn text_column(schema: &Schema, name: &str, flag: &str) -> Result<usize> {
     let Ok(index) = schema.index_of(name) else {
         let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
@@ -171,6 +189,18 @@ mod tests {
         );
         let nullable = Schema::new(vec![Field::new("id", Int64, true), Field::new("query", Utf8, true)]);
         assert_eq!(difference(&nullable, &base), None);
+    }
+
+    #[test]
+    fn types_are_found_inside_of_types() {
+        let is_date = |data_type: &DataType| *data_type == DataType::Date32;
+        let field = |data_type| Arc::new(Field::new("x", data_type, true));
+        let list = DataType::List(field(DataType::Date32));
+        let nested = DataType::Struct(vec![field(DataType::Utf8), field(list.clone())].into());
+        for found in [&DataType::Date32, &list, &nested] {
+            assert!(any_type(found, is_date), "{found}");
+        }
+        assert!(!any_type(&DataType::List(field(DataType::Utf8)), is_date));
     }
 
     #[test]

@@ -2,16 +2,17 @@
 
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use object_store::ObjectStoreExt;
-use parquet::arrow::AsyncArrowWriter;
+use parquet::arrow::{ArrowSchemaConverter, AsyncArrowWriter};
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 
 use crate::args::Compression;
-use crate::arrow_output::ArrowWriter;
+use crate::arrow_output::{self, ArrowWriter};
 use crate::input::Inputs;
+use crate::layout::any_type;
 use crate::location::Location;
 use crate::upload::{Upload, Written};
 
@@ -97,6 +98,26 @@ pub(crate) struct Format {
 }
 
 impl Format {
+    /// # Errors
+    /// If files of this format cannot have these columns, or not with this compression.
+    pub(crate) fn check(self, schema: &Schema) -> Result<()> {
+        match self.kind {
+            OutputKind::Parquet => {
+                let is_union = |data_type: &DataType| matches!(data_type, DataType::Union(..));
+                // The converter panics at these.
+                if let Some(field) = schema.fields().iter().find(|field| any_type(field.data_type(), is_union)) {
+                    bail!(
+                        "column '{}' is a union, which Parquet does not have; name an OUTPUT that ends in .arrow or .arrows",
+                        field.name()
+                    );
+                }
+                Ok(ArrowSchemaConverter::new().convert(schema).map(drop)?)
+            }
+            OutputKind::ArrowFile => arrow_output::check_file(schema, self.compression),
+            OutputKind::ArrowStream => arrow_output::check_stream(self.compression),
+        }
+    }
+
     fn properties(self, schema: &SchemaRef) -> WriterProperties {
         let codec = match self.compression {
             Compression::Zstd => Codec::ZSTD(ZstdLevel::default()),

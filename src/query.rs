@@ -93,6 +93,11 @@ impl Query {
         Ok(query)
     }
 
+    /// The columns of the result.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(self.plan.schema().inner())
+    }
+
     /// The plan as text, an operator a line.
     pub(crate) async fn explain(&self) -> Result<Vec<String>> {
         let plan = self.physical_plan().await?;

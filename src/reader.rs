@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::input::InputFile;
 use crate::layout::{Columns, Layout, difference};
+use crate::output::Format;
 use crate::pipeline::{Failed, Plan};
 use crate::source::Source;
 use crate::units::{Group, Unit};
@@ -31,9 +32,9 @@ pub(crate) struct Survey {
     pub(crate) groups: Vec<Vec<Group>>,
 }
 
-/// Checks that all files can be read, have the columns, if some are asked for, and are alike: what can be known to be
-/// wrong is found before anything is scored.
-pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>) -> Result<Survey> {
+/// Checks that all files can be read, are alike and, if columns are asked for, have them and can be written with what is
+/// added: what can be known to be wrong is found before anything is scored.
+pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, format: Format) -> Result<Survey> {
     let surveys = files.iter().cloned().map(|file| {
         let columns = columns.cloned();
         async move {
@@ -41,7 +42,10 @@ pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>) -> Re
             tokio::task::spawn_blocking(move || {
                 let source = Source::open(&file, &runtime)?;
                 if let Some(columns) = columns {
-                    layout(&source, &file, &columns)?;
+                    let layout = layout(&source, &file, &columns)?;
+                    format
+                        .check(&layout.scored)
+                        .with_context(|| format!("cannot write the columns of {}", file.location))?;
                 }
                 Ok::<_, anyhow::Error>((Arc::clone(source.schema()), source.groups()))
             })

@@ -6,9 +6,11 @@ use std::process::{Child, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{Array, ArrayRef, AsArray, Float32Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    Array, ArrayRef, AsArray, Float32Array, Int32Array, Int64Array, RecordBatch, RunArray, StringArray, UnionArray,
+};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Int64Type, Schema};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_ipc::writer::FileWriter;
 use parquet::file::properties::WriterProperties;
@@ -437,6 +439,34 @@ fn files_with_other_columns_are_refused_before_any_work() {
     write(&at("in/b.parquet"), &many_pairs(10));
     assert_fails(job(&at("in"), &at("out")), "in/a.parquet: column 'id' is missing here");
     assert!(!at("out").exists());
+}
+
+#[test]
+fn columns_that_cannot_be_written_are_refused_before_any_work() {
+    let (_folder, at) = folder();
+    let ends = Int32Array::from(vec![2, 3]);
+    let runs = RunArray::<Int32Type>::try_new(&ends, &StringArray::from(vec!["x", "y"])).unwrap();
+    let union = UnionArray::try_new(
+        [(0, Arc::new(Field::new("a", DataType::Int64, false)))].into_iter().collect(),
+        vec![0, 0, 0].into(),
+        None,
+        vec![Arc::new(Int64Array::from(vec![1, 2, 3]))],
+    )
+    .unwrap();
+    let text: ArrayRef = Arc::new(StringArray::from(vec!["a", "b", "c"]));
+    let with = |column: ArrayRef| {
+        let columns = [("query", Arc::clone(&text)), ("passage", Arc::clone(&text)), ("odd", column)];
+        RecordBatch::try_from_iter(columns).unwrap()
+    };
+    write_arrow(&at("union.arrow"), &with(Arc::new(union)), 3);
+    assert_fails(run(at("union.arrow"), at("out")), "column 'odd' is a union, which Parquet does not have");
+    assert!(!at("out").exists());
+    // Arrow files hold what Arrow files hold.
+    run(at("union.arrow"), at("scored.arrow")).assert().success();
+    write_arrow(&at("runs.arrow"), &with(Arc::new(runs)), 3);
+    run(at("runs.arrow"), at("runs scored.arrow")).assert().success();
+    let mut reader = FileReader::try_new(File::open(at("runs scored.arrow")).unwrap(), None).unwrap();
+    assert!(matches!(reader.next().unwrap().unwrap().column(2).data_type(), DataType::RunEndEncoded(..)));
 }
 
 #[test]

@@ -47,13 +47,14 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     }
     let report_files = args.report.as_deref().map(ReportFiles::parse).transpose()?;
     let reranker = job::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window_rows);
-    let (scoring, groups) = plan_scoring(&args, &inputs.files, &reranker).await?;
-    let (manifest, units) = plan_units(&args, &target, &inputs.files, &reranker, &groups)?;
-    let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
     let kind = match &target {
         Target::File(_, kind) => *kind,
         Target::Directory(_) => OutputKind::Parquet,
     };
+    let format = Format { kind, compression: args.compression, row_group_rows: args.row_group_rows };
+    let (scoring, groups) = plan_scoring(&args, &inputs.files, format, &reranker).await?;
+    let (manifest, units) = plan_units(&args, &target, &inputs.files, &groups, &reranker)?;
+    let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
     let Work { mut ledger, tasks, committed } = match target {
         Target::File(file, _) => Work::file(&file, &manifest, units),
         Target::Directory(output) => Work::job(output, &inputs, &manifest, units, permissions, args.dry_run).await?,
@@ -63,13 +64,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         printer.note(&format!("{} of {all} committed already", committed.len()));
     }
     let before = Before::new(committed.values());
-    let plan = Plan {
-        inputs: inputs.files,
-        tasks,
-        scoring,
-        format: Format { kind, compression: args.compression, row_group_rows: args.row_group_rows },
-        on_error: args.on_error,
-    };
+    let plan = Plan { inputs: inputs.files, tasks, scoring, format, on_error: args.on_error };
     let plan = Arc::new(plan);
     if args.dry_run {
         let lines = tokio::select! {
@@ -181,7 +176,12 @@ impl Work {
 }
 
 /// Surveys the inputs and settles how their rows are scored. The second is the groups of each file.
-async fn plan_scoring(args: &RunArgs, files: &[InputFile], reranker: &Reranker) -> Result<(Scoring, Vec<Vec<Group>>)> {
+async fn plan_scoring(
+    args: &RunArgs,
+    files: &[InputFile],
+    format: Format,
+    reranker: &Reranker,
+) -> Result<(Scoring, Vec<Vec<Group>>)> {
     let Some(sql) = &args.sql else {
         let columns = Columns {
             query: args.query.clone(),
@@ -190,12 +190,13 @@ async fn plan_scoring(args: &RunArgs, files: &[InputFile], reranker: &Reranker) 
             score_type: reranker.score_type(),
             errors: args.on_error == OnError::Null,
         };
-        let groups = reader::survey(files, Some(&columns)).await?.groups;
+        let groups = reader::survey(files, Some(&columns), format).await?.groups;
         return Ok((Scoring::Columns(columns), groups));
     };
-    let survey = reader::survey(files, None).await?;
+    let survey = reader::survey(files, None, format).await?;
     let (models, settings) = job::query_settings(args)?;
     let query = Query::plan(sql, &survey.schema, &models, settings).await?;
+    format.check(&query.schema()).context("cannot write the columns of --sql")?;
     Ok((Scoring::Query(Arc::new(query)), survey.groups))
 }
 
@@ -204,8 +205,8 @@ fn plan_units(
     args: &RunArgs,
     target: &Target,
     files: &[InputFile],
-    reranker: &Reranker,
     groups: &[Vec<Group>],
+    reranker: &Reranker,
 ) -> Result<(Manifest, Vec<Unit>)> {
     // A file that is named is written whole.
     let unit_rows = match target {
