@@ -1,5 +1,7 @@
 //! The command line exactly as it was typed. Nothing is looked up or opened here; [`crate::job`] does that.
 
+use std::path::PathBuf;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Device};
 
@@ -293,6 +295,11 @@ pub(crate) struct OptionArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Model options")]
 pub(crate) struct GraphOptionArgs {
+    /// In what the layers multiply: `fp32`, or `int8` on the CPU, which is about twice as fast and less exact. Weights
+    /// are converted once and kept in the cache [default: fp32].
+    #[arg(long, value_name = "PRECISION")]
+    pub(crate) precision: Option<String>,
+
     /// The layer whose score is wanted, or several separated by commas [default: the last].
     #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
     pub(crate) cutoff_layers: Vec<usize>,
@@ -325,6 +332,10 @@ pub(crate) struct EngineArgs {
     /// Most tokens in a device batch, padding included [default: 4096 on the CPU, 65536 on a GPU].
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
+
+    /// Folder in which weights of another precision are kept [default: `rerank` in the user's cache folder].
+    #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
 }
 
 /// Compression codecs of the output.

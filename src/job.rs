@@ -11,7 +11,8 @@ use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs, RunArgs};
 use crate::manifest::Settings;
 
 /// Options that shape the graph and therefore mean something to an export.
-const GRAPH_OPTIONS: &[&str] = &["cutoff_layers", "compress_ratio", "compress_layers", "heads", "attention_softcap"];
+const GRAPH_OPTIONS: &[&str] =
+    &["precision", "cutoff_layers", "compress_ratio", "compress_layers", "heads", "attention_softcap"];
 
 /// Opens the model that the arguments name, with their options in force.
 pub(crate) fn open_model(model: &ModelArgs, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
@@ -105,6 +106,7 @@ fn engine_options(args: &EngineArgs) -> EngineOptions {
     options.device = args.device;
     options.threads = args.threads;
     options.batch_tokens = args.batch_tokens;
+    options.cache.clone_from(&args.cache);
     options
 }
 
@@ -131,7 +133,10 @@ fn score_options(args: &OptionArgs) -> Result<ScoreOptions> {
 }
 
 fn set_graph_options(options: &mut ScoreOptions, args: &GraphOptionArgs) -> Result<()> {
-    let GraphOptionArgs { cutoff_layers, compress_ratio, compress_layers, named } = args;
+    let GraphOptionArgs { precision, cutoff_layers, compress_ratio, compress_layers, named } = args;
+    if let Some(precision) = precision {
+        options.set_text("precision", precision)?;
+    }
     options.cutoff_layers = match cutoff_layers.as_slice() {
         [] => None,
         [layer] => Some(Cutoffs::One(*layer)),
@@ -170,6 +175,7 @@ mod tests {
             passage_instruction: Some("p".into()),
             prompt: Some("?".into()),
             graph: GraphOptionArgs {
+                precision: Some("int8".into()),
                 cutoff_layers: vec![8, 16],
                 compress_ratio: Some(2),
                 compress_layers: vec![4],
@@ -179,7 +185,7 @@ mod tests {
         assert_eq!(
             score_options(&args).unwrap().to_json(),
             json!({
-                "normalize": true, "max_length": 256, "query_max_length": 64, "query_instruction": "q",
+                "precision": "int8", "normalize": true, "max_length": 256, "query_max_length": 64, "query_instruction": "q",
                 "passage_instruction": "p", "prompt": "?", "cutoff_layers": [8, 16], "compress_ratio": 2,
                 "compress_layers": [4], "heads": "by_layer",
             })

@@ -626,7 +626,7 @@ fn golden() -> (Vec<(String, String)>, Vec<f32>) {
     (serde_json::from_value(golden["pairs"].clone()).unwrap(), serde_json::from_value(case["scores"].clone()).unwrap())
 }
 
-fn lines(command: &mut Command) -> Vec<String> {
+pub(crate) fn lines(command: &mut Command) -> Vec<String> {
     let output = command.assert().success().get_output().stdout.clone();
     String::from_utf8(output).unwrap().lines().map(str::to_owned).collect()
 }

@@ -21,6 +21,8 @@ mod onnx;
 mod operator;
 /// What runs how often: the operator and the rules that place it.
 mod plans;
+/// Scores in 8 bits.
+mod precision;
 /// Jobs that put a query around the score.
 mod query;
 /// The program against a real S3-compatible server.

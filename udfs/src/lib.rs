@@ -34,6 +34,7 @@ mod models;
 mod options;
 #[cfg(feature = "datafusion")]
 mod plan;
+mod quantization;
 mod registry;
 mod reranker;
 mod scores;
@@ -45,7 +46,7 @@ pub use error::{Error, Result};
 #[cfg(feature = "datafusion")]
 pub use functions::{RerankFunctions, WithRerank, register_all};
 pub use models::{Family, ModelShape};
-pub use options::{Cutoffs, Heads, OPTION_NAMES, ScoreOptions};
+pub use options::{Cutoffs, Heads, OPTION_NAMES, Precision, ScoreOptions};
 #[cfg(feature = "datafusion")]
 pub use plan::RerankConfig;
 pub use registry::ModelRegistry;

@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Weights};
-use crate::engine::{Engine, EngineOptions, EngineSpec, Program, ScoreStats};
+use crate::engine::{Device, Engine, EngineOptions, EngineSpec, Program, ScoreStats};
 use crate::error::{Error, Result};
 use crate::graph::{self, OnnxGraph};
 use crate::models::{Architecture, GraphOptions, recognise};
-use crate::options::ScoreOptions;
+use crate::options::{Precision, ScoreOptions};
+use crate::quantization::quantize;
 use crate::text::{PairEncoder, Tokenizer};
 
 /// Headers, tokenizer and configuration of a checkpoint. Weights are loaded when a graph of it is first run.
@@ -61,9 +62,24 @@ impl Model {
     pub(crate) fn resolve(&self, options: &ScoreOptions) -> Result<(PairEncoder, GraphOptions)> {
         let family = self.architecture.family();
         options.check_allowed(family.name(), family.options())?;
-        let graph_options = self.architecture.graph_options(options)?;
+        let mut graph_options = self.architecture.graph_options(options)?;
+        graph_options.precision = self.precision(options)?;
         let recipe = self.architecture.recipe(&self.tokenizer)?;
         Ok((PairEncoder::new(recipe, &self.tokenizer, options)?, graph_options))
+    }
+
+    fn precision(&self, options: &ScoreOptions) -> Result<Precision> {
+        let precision = options.precision.unwrap_or_default();
+        if precision == Precision::Int8 && self.options.device != Device::Cpu {
+            let message = format!("int8 runs on the CPU only, and the device is {}; use fp32", self.options.device);
+            return Err(Error::option("precision", message));
+        }
+        if precision != Precision::Fp32 && matches!(self.checkpoint.weights, Weights::Onnx(_)) {
+            let message =
+                format!("an ONNX export is run as it is, got {precision}; open the checkpoint that it was made from");
+            return Err(Error::option("precision", message));
+        }
+        Ok(precision)
     }
 
     /// What the engine of a graph has run so far; nothing if it is not loaded.
@@ -114,7 +130,14 @@ impl Model {
 
     fn graph(&self, graph_options: &GraphOptions) -> Result<OnnxGraph> {
         match &self.checkpoint.weights {
-            Weights::Tensors(tensors) => self.architecture.graph(tensors, &self.tokenizer, graph_options),
+            Weights::Tensors(tensors) => {
+                let graph = self.architecture.graph(tensors, &self.tokenizer, graph_options)?;
+                if graph.quantized().is_empty() {
+                    return Ok(graph);
+                }
+                let parts = quantize(graph.quantized(), &self.fingerprint()?, self.options.cache.as_deref())?;
+                Ok(graph.with_quantized(parts))
+            }
             Weights::Onnx(file) => {
                 Err(Error::model(file.display().to_string(), "it is an ONNX graph already; copy its files instead"))
             }

@@ -26,6 +26,8 @@ pub(crate) enum DType {
     F32,
     F16,
     BF16,
+    /// Of quantized weights only; checkpoints have none.
+    I8,
 }
 
 impl DType {
@@ -33,6 +35,7 @@ impl DType {
         match self {
             Self::F32 => 4,
             Self::F16 | Self::BF16 => 2,
+            Self::I8 => 1,
         }
     }
 
@@ -41,6 +44,7 @@ impl DType {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::I8 => "I8",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Worker threads, one session each, fed from one queue.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
@@ -23,6 +24,9 @@ pub struct EngineOptions {
     pub threads: Option<usize>,
     /// Most tokens in a device batch, padding included. Default: 4,096 on the CPU, 65,536 on a GPU.
     pub batch_tokens: Option<usize>,
+    /// Folder in which weights of another [`Precision`](crate::Precision) are kept. Default: the variable
+    /// `RERANK_CACHE`, or else `rerank` in the user's cache folder.
+    pub cache: Option<PathBuf>,
 }
 
 impl EngineOptions {

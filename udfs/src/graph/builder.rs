@@ -11,6 +11,7 @@ use super::proto::{
 };
 use crate::checkpoint::{DType, Tensor};
 use crate::error::{Error, Result};
+use crate::options::Precision;
 
 /// ONNX operator set of every graph: the first with a causal, grouped-query `Attention`.
 const OPSET: i64 = 23;
@@ -41,6 +42,7 @@ pub(crate) enum Attr {
 /// same operator on the same operands gives the same value, so that a layer can ask for what it needs where it needs it.
 #[derive(Debug, Default)]
 pub(crate) struct GraphBuilder {
+    precision: Precision,
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
@@ -48,11 +50,22 @@ pub(crate) struct GraphBuilder {
     constants: BTreeMap<String, TensorProto>,
     /// Weights, by the name of the tensor they come from.
     weights: BTreeMap<String, Tensor>,
+    /// Weights that are used in 8 bits, by the name of the tensor they come from.
+    quantized: BTreeMap<String, Tensor>,
     /// The output names of each distinct computation.
     computed: HashMap<String, Vec<String>>,
 }
 
 impl GraphBuilder {
+    /// A graph whose layers multiply in this precision.
+    pub(crate) fn new(precision: Precision) -> Self {
+        Self { precision, ..Self::default() }
+    }
+
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
     /// Declares a graph input of the given symbolic dimensions.
     pub(crate) fn input(&mut self, name: &str, data_type: DataType, dims: &[&str]) -> Value {
         self.inputs.push(value_info(name, data_type, dims.iter().map(|d| DimensionValue::Param((*d).to_owned()))));
@@ -144,10 +157,17 @@ impl GraphBuilder {
         Value(tensor.name.clone())
     }
 
+    /// The weights of a matrix `[out, in]` in 8 bits, as i8 `[in, out]`, and their scales, f32 `[out]`.
+    pub(crate) fn quantized(&mut self, tensor: &Tensor) -> (Value, Value) {
+        self.quantized.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
+        let QuantizedNames { values, scales } = QuantizedNames::of(tensor);
+        (Value(values), Value(scales))
+    }
+
     /// `value`, which is of a stored type, as f32.
     pub(crate) fn widen(&mut self, value: &Value, from: DType) -> Value {
         match from {
-            DType::F32 => value.clone(),
+            DType::F32 | DType::I8 => value.clone(),
             DType::F16 | DType::BF16 => self.cast(value, DataType::Float),
         }
     }
@@ -201,6 +221,7 @@ impl GraphBuilder {
                 output: self.outputs,
             },
             weights: self.weights.into_values().collect(),
+            quantized: self.quantized.into_values().collect(),
         }
     }
 }
@@ -210,6 +231,20 @@ impl GraphBuilder {
 pub(crate) struct OnnxGraph {
     graph: Graph,
     weights: Vec<Tensor>,
+    /// Weights that the graph wants in 8 bits, as the checkpoint has them.
+    quantized: Vec<Tensor>,
+}
+
+/// What the graph calls the parts of a quantized weight.
+pub(crate) struct QuantizedNames {
+    pub(crate) values: String,
+    pub(crate) scales: String,
+}
+
+impl QuantizedNames {
+    pub(crate) fn of(tensor: &Tensor) -> Self {
+        Self { values: format!("{}/int8", tensor.name), scales: format!("{}/scale", tensor.name) }
+    }
 }
 
 /// Where a weight's bytes are, as ONNX external data says it.
@@ -220,6 +255,18 @@ pub(crate) struct ExternalData {
 }
 
 impl OnnxGraph {
+    /// The matrices that the graph wants in 8 bits.
+    pub(crate) fn quantized(&self) -> &[Tensor] {
+        &self.quantized
+    }
+
+    /// The graph with the parts of all its quantized matrices among its weights.
+    pub(crate) fn with_quantized(mut self, parts: Vec<Tensor>) -> Self {
+        self.quantized.clear();
+        self.weights.extend(parts);
+        self
+    }
+
     /// The serialized model, pointing into the checkpoint's own files, and the folder they are relative to.
     pub(crate) fn in_place(&self) -> Result<(Vec<u8>, PathBuf)> {
         let files: BTreeSet<&Path> = self.weights.iter().map(|tensor| tensor.file.as_path()).collect();
@@ -276,6 +323,7 @@ fn data_type(dtype: DType) -> DataType {
         DType::F32 => DataType::Float,
         DType::F16 => DataType::Float16,
         DType::BF16 => DataType::Bfloat16,
+        DType::I8 => DataType::Int8,
     }
 }
 

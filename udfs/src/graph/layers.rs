@@ -8,6 +8,7 @@ use super::builder::{Attr, GraphBuilder, Value};
 use super::proto::DataType;
 use crate::checkpoint::{Tensor, Tensors};
 use crate::error::Result;
+use crate::options::Precision;
 
 /// A batch of right-padded sequences: what layers need to know besides the activations.
 #[derive(Debug, Clone)]
@@ -88,8 +89,19 @@ pub(crate) fn embedding(g: &mut GraphBuilder, table: &Tensor, ids: &Value) -> Va
     g.widen(&rows, table.dtype)
 }
 
-/// `x · weightᵀ + bias` on `[rows, in]`.
+/// `x · weightᵀ + bias` on `[rows, in]`, in the precision of the graph.
 pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
+    if g.precision() == Precision::Fp32 {
+        return linear_f32(g, x, weight, bias);
+    }
+    let (weight, scale) = g.quantized(weight);
+    let bias = bias.map_or_else(Value::none, |bias| g.weight(bias));
+    let zero_point = Value::none();
+    g.ms_op("DynamicQuantizeMatMul", &[x, &weight, &scale, &zero_point, &bias], &[])
+}
+
+/// `x · weightᵀ + bias` on `[rows, in]` in f32, whatever the precision of the graph: a head decides on the last digits.
+pub(crate) fn linear_f32(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
     let weight = g.weight(weight);
     let transposed = [("transB", Attr::Int(1))];
     match bias {
@@ -103,8 +115,16 @@ pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Opt
 
 /// `scale * x · weightᵀ` on `[rows, in]`.
 pub(crate) fn scaled_linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, scale: f32) -> Value {
-    let weight = g.weight(weight);
-    g.op("Gemm", &[x, &weight], &[("transB", Attr::Int(1)), ("alpha", Attr::Float(scale))])
+    if g.precision() == Precision::Fp32 {
+        let weight = g.weight(weight);
+        return g.op("Gemm", &[x, &weight], &[("transB", Attr::Int(1)), ("alpha", Attr::Float(scale))]);
+    }
+    let product = linear(g, x, weight, None);
+    if scale.to_bits() == 1.0_f32.to_bits() {
+        return product;
+    }
+    let scale = g.float(scale);
+    g.op("Mul", &[&product, &scale], &[])
 }
 
 /// Scale and shift of a layer normalisation.

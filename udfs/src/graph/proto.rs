@@ -106,6 +106,7 @@ pub(crate) struct Tensor {
 pub(crate) enum DataType {
     Undefined = 0,
     Float = 1,
+    Int8 = 3,
     Int32 = 6,
     Int64 = 7,
     Bool = 9,

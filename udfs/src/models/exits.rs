@@ -2,7 +2,7 @@
 
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};
-use crate::graph::{GraphBuilder, Value, linear};
+use crate::graph::{GraphBuilder, Value, linear_f32};
 use crate::options::ScoreOptions;
 
 /// A score that comes out of the graph: the layer it is taken after, and the head that reads it.
@@ -64,7 +64,7 @@ impl ExitLayers {
 /// A head's logit: `[batch, hidden]` to `[batch, 1]`.
 pub(super) fn head(g: &mut GraphBuilder, tensors: &Tensors, x: &Value, head: usize, hidden: usize) -> Result<Value> {
     let weight = tensors.get(&format!("lm_head.{head}.linear_head.weight"), &[1, hidden])?;
-    Ok(linear(g, x, weight, None))
+    Ok(linear_f32(g, x, weight, None))
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ mod tests {
     #[test]
     fn each_family_adds_options() {
         let counts: Vec<usize> = Family::ALL.iter().map(|family| family.options().len()).collect();
-        assert_eq!(counts, [7, 8, 9, OPTION_NAMES.len()]);
+        assert_eq!(counts, [8, 9, 10, OPTION_NAMES.len()]);
         assert_eq!(Family::MiniCpm.options().last(), Some(&"cutoff_layers"));
     }
 

@@ -6,7 +6,7 @@ use super::decoder::{Decoder, Variation};
 use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
-use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear};
+use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear_f32};
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
 
@@ -85,15 +85,15 @@ impl Architecture for Gemma {
         Ok(GraphOptions::default())
     }
 
-    fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, _options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::default();
+    fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
+        let mut g = GraphBuilder::new(options.precision);
         let layers = self.decoder.layers;
         let outputs = self.decoder.run(&mut g, tensors, &[layers], None, None)?;
 
         // The output layer is the embedding table; of its rows only the answer's is needed.
         let answer = tokenizer.first_id(ANSWER)?;
         let answer = self.decoder.embeddings(tensors)?.row_matrix(answer as usize);
-        let logits = linear(&mut g, &outputs[&layers], &answer, None);
+        let logits = linear_f32(&mut g, &outputs[&layers], &answer, None);
         g.output("logits", &logits, 1);
         Ok(g.build("gemma"))
     }

@@ -121,11 +121,12 @@ impl Architecture for Gemma2 {
             exits: asked.iter().map(|&layer| Exit { layer, head: head_of(layer) }).collect(),
             compression: self.compression(options, depth)?,
             attention_softcap: options.attention_softcap.unwrap_or(false) && self.attention_softcap.is_some(),
+            ..GraphOptions::default()
         })
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::default();
+        let mut g = GraphBuilder::new(options.precision);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
         let softcap = self.attention_softcap.filter(|_| options.attention_softcap).map(|cap| cap as f32);
         let outputs = self.decoder.run(&mut g, tensors, &layers, options.compression.as_ref(), softcap)?;

@@ -8,7 +8,7 @@ use super::gemma::PROMPT;
 use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
-use crate::graph::{Activation, Attr, GraphBuilder, OnnxGraph, linear};
+use crate::graph::{Activation, Attr, GraphBuilder, OnnxGraph, linear_f32};
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
 
@@ -82,7 +82,7 @@ impl Architecture for MiniCpm {
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::default();
+        let mut g = GraphBuilder::new(options.precision);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
         let outputs = self.decoder.run(&mut g, tensors, &layers, None, None)?;
         let hidden = self.decoder.hidden;
@@ -92,7 +92,7 @@ impl Architecture for MiniCpm {
             logits.push(if self.head_multi {
                 head(&mut g, tensors, x, exit.head, hidden)?
             } else {
-                linear(&mut g, x, tensors.get("lm_head.linear_head.weight", &[1, hidden])?, None)
+                linear_f32(&mut g, x, tensors.get("lm_head.linear_head.weight", &[1, hidden])?, None)
             });
         }
         let logits = g.op("Concat", &logits.iter().collect::<Vec<_>>(), &[("axis", Attr::Int(1))]);

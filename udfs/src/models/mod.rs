@@ -24,7 +24,7 @@ pub use shape::ModelShape;
 use crate::checkpoint::{Checkpoint, Config, Tensors};
 use crate::error::Result;
 use crate::graph::OnnxGraph;
-use crate::options::ScoreOptions;
+use crate::options::{Precision, ScoreOptions};
 use crate::text::{Recipe, Tokenizer};
 
 /// What a family knows about one checkpoint.
@@ -53,6 +53,8 @@ pub(crate) trait Architecture: Debug + Send + Sync {
 /// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct GraphOptions {
+    /// In what the layers multiply.
+    pub(crate) precision: Precision,
     /// The scores that come out, in the order of the output's columns; empty for families with one exit.
     pub(crate) exits: Vec<Exit>,
     /// Token compression, if any takes place.

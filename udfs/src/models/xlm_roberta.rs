@@ -7,8 +7,8 @@ use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{
-    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, embedding, linear, per_token,
-    unsqueeze,
+    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, embedding, linear,
+    linear_f32, per_token, unsqueeze,
 };
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
@@ -157,9 +157,9 @@ impl XlmRoberta {
             .get("classifier.out_proj.weight", &[1, self.hidden])
             .map_err(|error| error.with_remark("a reranker has exactly one label"))?;
         let out_bias = tensors.get("classifier.out_proj.bias", &[1])?;
-        let x = linear(g, x, dense, Some(dense_bias));
+        let x = linear_f32(g, x, dense, Some(dense_bias));
         let x = g.op("Tanh", &[&x], &[]);
-        Ok(linear(g, &x, out, Some(out_bias)))
+        Ok(linear_f32(g, &x, out, Some(out_bias)))
     }
 }
 
@@ -199,8 +199,8 @@ impl Architecture for XlmRoberta {
         Ok(GraphOptions::default())
     }
 
-    fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, _options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::default();
+    fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
+        let mut g = GraphBuilder::new(options.precision);
         let (ids, sequences) = declare_inputs(&mut g);
         let mut x = self.embeddings(&mut g, &ids, tensors)?;
         for layer in 0..self.layers {

@@ -1,6 +1,7 @@
 //! Session settings: `SET rerank.<key> = <value>`.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
@@ -22,6 +23,7 @@ use crate::reranker::DEFAULT_WINDOW_ROWS;
 /// | `rerank.device` | `cpu`, `cuda` or `cuda:N` | `cpu` |
 /// | `rerank.threads` | threads of the CPU device | all cores |
 /// | `rerank.batch_tokens` | most tokens in a device batch, padding included | 4,096 on the CPU, 65,536 on a GPU |
+/// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder |
 /// | `rerank.window_rows` | most rows sorted by length together | 8,192 |
 /// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` |
 /// | `rerank.max_models` | models that this process keeps open | 4 |
@@ -73,6 +75,7 @@ const KEYS: &[(&str, &str)] = &[
     ("device", "Where models run: cpu, cuda or cuda:N"),
     ("threads", "Threads of the CPU device; all cores if unset"),
     ("batch_tokens", "Most tokens in a device batch, padding included"),
+    ("cache", "Folder in which weights of another precision are kept"),
     ("window_rows", "Most rows sorted by length together"),
     ("allow_locations", "Whether SQL may name directories and hub ids, not just known names"),
     ("max_models", "Models that this process keeps open"),
@@ -155,6 +158,7 @@ impl RerankConfig {
             }
             "threads" => self.engine.threads = value.map(|value| count(key, value)).transpose()?,
             "batch_tokens" => self.engine.batch_tokens = value.map(|value| count(key, value)).transpose()?,
+            "cache" => self.engine.cache = value.map(PathBuf::from),
             "window_rows" => self.window_rows = value.map_or(Ok(defaults.window_rows), |value| count(key, value))?,
             "max_models" => self.max_models = value.map_or(Ok(defaults.max_models), |value| count(key, value))?,
             "allow_locations" => {
@@ -216,6 +220,7 @@ impl RerankConfig {
             "device" => Some(self.engine.device.to_string()),
             "threads" => self.engine.threads.map(|threads| threads.to_string()),
             "batch_tokens" => self.engine.batch_tokens.map(|tokens| tokens.to_string()),
+            "cache" => self.engine.cache.as_ref().map(|folder| folder.display().to_string()),
             "window_rows" => Some(self.window_rows.to_string()),
             "allow_locations" => Some(self.allow_locations.to_string()),
             "max_models" => Some(self.max_models.to_string()),
