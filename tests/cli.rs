@@ -424,7 +424,10 @@ fn wrong_input_is_refused() {
         "no column 'question'; name one with --query, the columns are query, passage",
     );
     assert_fails(with(&["--score", "query"]), "has a column 'query' already; name another with --score");
-    assert_fails(with(&["--option", "depth=3"]), "option depth: there is no such option; the options are normalize,");
+    assert_fails(
+        with(&["--option", "depth=3"]),
+        "option depth: there is no such option; the options are precision, normalize,",
+    );
     assert_fails(with(&["--max-length", "0"]), "option max_length: expected a whole number of at least 1");
     assert_fails(with(&["--prompt", "?"]), "option prompt: m3 models do not have it");
     assert_fails(with(&["--max-length", "8", "--option", "max_length=9"]), "option max_length: it was given twice");

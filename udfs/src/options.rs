@@ -356,7 +356,7 @@ mod tests {
     #[test]
     fn json_round_trips_every_option() {
         let all = json!({
-            "normalize": true, "max_length": 64, "query_max_length": 16,
+            "precision": "int8", "normalize": true, "max_length": 64, "query_max_length": 16,
             "query_instruction": "q: ", "query_instruction_format": "<{}>{}",
             "passage_instruction": "p: ", "passage_instruction_format": "{}\\n{}",
             "prompt": "", "cutoff_layers": [8, 4], "compress_ratio": 2, "compress_layers": [3],
