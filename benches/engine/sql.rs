@@ -53,7 +53,7 @@ pub(crate) fn run(checkpoint: &Path, rows: usize) -> Result<()> {
             let before = measure(&plain, &reranker, &sql).await;
             let after = measure(&operator, &reranker, &sql).await?;
             match before {
-                Ok(before) if before.result == after.result => println!(
+                Ok(before) if is_same(&before.result, &after.result) => println!(
                     "{name}\t{}\t{:.2}\t{}\t{:.2}\t{:.1}",
                     before.pairs,
                     before.seconds,
@@ -86,8 +86,18 @@ async fn session(file: &Path) -> Result<SessionContext> {
 struct Measured {
     pairs: u64,
     seconds: f64,
-    /// The rows as text, in order.
-    result: Vec<String>,
+    /// The cells of the rows as text, rows in order.
+    result: Vec<Vec<String>>,
+}
+
+/// Whether two results are the same but for the rounding of scores, which depends on what is scored together.
+fn is_same(one: &[Vec<String>], other: &[Vec<String>]) -> bool {
+    let is_same_cell = |(one, other): (&String, &String)| match (one.parse::<f64>(), other.parse::<f64>()) {
+        (Ok(one), Ok(other)) => (one - other).abs() < 1e-4,
+        _ => one == other,
+    };
+    let is_same_row = |(one, other): (&Vec<String>, &Vec<String>)| one.iter().zip(other).all(is_same_cell);
+    one.len() == other.len() && one.iter().zip(other).all(is_same_row)
 }
 
 async fn measure(ctx: &SessionContext, reranker: &Reranker, sql: &str) -> Result<Measured> {
@@ -97,8 +107,8 @@ async fn measure(ctx: &SessionContext, reranker: &Reranker, sql: &str) -> Result
     let seconds = start.elapsed().as_secs_f64();
     let text = arrow::util::pretty::pretty_format_batches(&batches)?.to_string();
     // Column titles tell the sessions apart: one computes a call below, under another name.
-    let mut result: Vec<String> =
-        text.lines().filter(|line| line.starts_with('|')).skip(1).map(str::to_owned).collect();
+    let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect();
+    let mut result: Vec<Vec<String>> = text.lines().filter(|line| line.starts_with('|')).skip(1).map(cells).collect();
     result.sort();
     Ok(Measured { pairs: reranker.device_stats().pairs - before, seconds, result })
 }
