@@ -47,7 +47,7 @@ fn the_query_that_says_what_a_run_does_gives_the_same() {
     assert_eq!(with_query, output_rows(&at("plain")));
     // One file as well.
     let sql = "SELECT *, rerank(query, passage) AS score FROM input";
-    run(&at("in/a.parquet"), &at("one.parquet")).args(["--window-rows=64", "--sql", sql]).assert().success();
+    run(at("in/a.parquet"), at("one.parquet")).args(["--window-rows=64", "--sql", sql]).assert().success();
     assert_same_rows(&read(&at("one.parquet")), &with_query.slice(0, 500));
 }
 
@@ -79,7 +79,7 @@ fn filters_and_joins_keep_the_order_whatever_the_units() {
     assert!((0..rows.num_rows()).all(|row| name(row) == names[expected[row] as usize % 3]));
 
     assert_eq!(rows_of(&at, "turned", &turned), rows);
-    let mut large = run(&at("in"), &at("large"));
+    let mut large = run(at("in"), at("large"));
     large.args(["--window-rows=64", "--sql", &sql]).assert().success();
     assert_eq!(data_files(&at("large")).len(), 3);
     assert_same_rows(&output_rows(&at("large")), &rows);

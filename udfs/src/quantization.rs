@@ -76,7 +76,9 @@ fn key(matrices: &[Tensor], levels: f32) -> String {
     for matrix in matrices {
         hash.update(format!("{} {:?} {}\n", matrix.name, matrix.shape, matrix.dtype.name()));
     }
-    hash.finalize().iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    let mut digits = [0; 4];
+    digits.copy_from_slice(&hash.finalize()[..4]);
+    format!("{:08x}", u32::from_be_bytes(digits))
 }
 
 /// The parts in the order in which they lie in the file, and its size: per matrix the scales, then the values.
