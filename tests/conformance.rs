@@ -145,6 +145,23 @@ async fn pieces_of_every_layout_are_one_window() {
     assert_eq!(reranker.score_pieces_async(Vec::new()).await.unwrap().to_array().len(), 0);
 }
 
+/// Encoding one window must not begin others on the same stack.
+#[tokio::test(flavor = "multi_thread")]
+async fn hundreds_of_windows_at_once_are_scored() {
+    const WINDOWS: usize = 400;
+    let reranker = open(CHECKPOINTS[0]);
+    let window = |index: usize| {
+        let passages: ArrayRef = Arc::new(StringArray::from_iter_values(
+            (0..32).map(|row| format!("{index} {row}").repeat(if row % 7 == 0 { 10 } else { 1 })),
+        ));
+        reranker.score_pieces_async(vec![(Arc::clone(&passages), passages)])
+    };
+    let running: Vec<_> = (0..WINDOWS).map(|index| tokio::spawn(window(index))).collect();
+    for scores in running {
+        assert_eq!(scores.await.unwrap().unwrap().to_array().null_count(), 0);
+    }
+}
+
 #[test]
 fn null_in_null_out_and_rows_stay_in_place() {
     let queries = StringArray::from(vec![None, Some("a"), Some("a"), None, Some("b")]);

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::Float32Type;
+use arrow::datatypes::{Float32Type, Float64Type};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use async_trait::async_trait;
 use datafusion::error::DataFusionError;
@@ -87,13 +87,21 @@ pub(crate) fn rows(batches: &[RecordBatch], decimals: usize) -> Vec<Vec<String>>
     rows
 }
 
-/// A value as scripts spell it: 32-bit floats with some decimals, `NULL`, `(empty)`.
+/// A value as scripts spell it: floats with some decimals, also those in lists, `NULL`, `(empty)`.
 pub(crate) fn text(column: &dyn Array, row: usize, decimals: usize) -> String {
     if column.is_null(row) {
         return "NULL".to_owned();
     }
     if let Some(floats) = column.as_primitive_opt::<Float32Type>() {
         return format!("{:.decimals$}", floats.value(row));
+    }
+    if let Some(floats) = column.as_primitive_opt::<Float64Type>() {
+        return format!("{:.decimals$}", floats.value(row));
+    }
+    if let Some(lists) = column.as_list_opt::<i32>() {
+        let list = lists.value(row);
+        let values: Vec<_> = (0..list.len()).map(|index| text(&list, index, decimals)).collect();
+        return format!("[{}]", values.join(", "));
     }
     let formatter = ArrayFormatter::try_new(column, &FormatOptions::default()).unwrap();
     Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())

@@ -112,6 +112,26 @@ impl Model {
         Ok(engine)
     }
 
+    /// Calls `then` with [`Self::engine`]: here if it is loaded, else from a thread of its own, so that whoever encodes
+    /// windows for other models need not wait for this one's weights.
+    pub(crate) fn with_engine(
+        self: &Arc<Self>,
+        graph_options: &GraphOptions,
+        then: impl FnOnce(Result<Arc<Engine>>) + Send + 'static,
+    ) {
+        // Held for as long as another thread is loading.
+        let loaded = self.engines.try_lock().ok().and_then(|engines| engines.get(graph_options).cloned());
+        if let Some(engine) = loaded {
+            return then(Ok(engine));
+        }
+        let (model, graph_options) = (Arc::clone(self), graph_options.clone());
+        let loading = std::thread::Builder::new().name("rerank-load".to_owned());
+        // Without a thread `then` is dropped.
+        if let Err(error) = loading.spawn(move || then(model.engine(&graph_options))) {
+            tracing::error!("{} is not loaded, its thread cannot be started: {error}", self.checkpoint.path.display());
+        }
+    }
+
     /// See [`Checkpoint::fingerprint`].
     pub(crate) fn fingerprint(&self) -> Result<String> {
         self.checkpoint.fingerprint()

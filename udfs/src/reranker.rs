@@ -8,7 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, Float32Array};
 use arrow::datatypes::DataType;
 
-use crate::engine::{Cancel, Encoded, EngineOptions, ScoreStats, WindowScores, texts};
+use crate::engine::{Cancel, Encoded, EngineOptions, ScoreStats, WindowScores, run_on_encoding_thread, texts};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::models::{Family, GraphOptions, ModelShape};
@@ -295,7 +295,7 @@ impl Reranker {
             .collect())
     }
 
-    /// Encodes a window on rayon's pool and hands it to the engine.
+    /// Encodes a window on an encoding thread and hands it to the engine. `on_done` is called in any case.
     fn submit(
         &self,
         pieces: Vec<(ArrayRef, ArrayRef)>,
@@ -303,16 +303,17 @@ impl Reranker {
         on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
     ) {
         let reranker = self.clone();
-        rayon::spawn(move || {
+        let answer = Answer(Some(on_done));
+        run_on_encoding_thread(move || {
             if cancel.is_cancelled() {
                 return;
             }
             match reranker.encode(&pieces) {
-                Err(error) => on_done(Err(error)),
-                Ok(encoded) => match reranker.model.engine(&reranker.graph_options) {
-                    Err(error) => on_done(Err(error)),
-                    Ok(engine) => engine.submit(encoded, cancel, on_done),
-                },
+                Err(error) => answer.give(Err(error)),
+                Ok(encoded) => reranker.model.with_engine(&reranker.graph_options, move |engine| match engine {
+                    Err(error) => answer.give(Err(error)),
+                    Ok(engine) => engine.submit(encoded, cancel, |result| answer.give(result)),
+                }),
             }
         });
     }
@@ -332,6 +333,25 @@ fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(format!("{} queries for {} passages; there must be one for each", queries.len(), passages.len())))
+}
+
+/// Who waits for a window: is told [`Error::Stopped`] if the window is given up before it has scores.
+struct Answer<F: FnOnce(Result<WindowScores>)>(Option<F>);
+
+impl<F: FnOnce(Result<WindowScores>)> Answer<F> {
+    fn give(mut self, result: Result<WindowScores>) {
+        if let Some(on_done) = self.0.take() {
+            on_done(result);
+        }
+    }
+}
+
+impl<F: FnOnce(Result<WindowScores>)> Drop for Answer<F> {
+    fn drop(&mut self) {
+        if let Some(on_done) = self.0.take() {
+            on_done(Err(Error::Stopped));
+        }
+    }
 }
 
 /// Cancels the work of a call that nobody waits for any more.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! rows ──> Window::prepare ──> cut ──> queue ──> worker ──> Window::finish ──> scores in row order
-//!          (rayon: distinct    (pure)            (a thread   (last batch
-//!           texts, ids)                           a session)  calls back)
+//!          (distinct texts,    (pure)            (a thread   (last batch
+//!           ids, on rayon)                        a session)  calls back)
 //! ```
 //!
 //! A batch that does not fit into the device's memory is split ([`backoff`]), down to single pairs.
@@ -14,6 +14,7 @@
 mod backoff;
 mod batch;
 mod device;
+mod encoding;
 mod library;
 mod session;
 mod stats;
@@ -22,6 +23,7 @@ mod window;
 mod worker;
 
 pub use device::Device;
+pub(crate) use encoding::run_on_encoding_thread;
 pub use library::{environment, set_environment};
 pub(crate) use session::Program;
 pub use stats::ScoreStats;
