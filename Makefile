@@ -8,23 +8,25 @@ ONNXRUNTIME_VERSION := 1.32.0
 ONNXRUNTIME_DIR := .onnxruntime
 ONNXRUNTIME_STAMP := $(ONNXRUNTIME_DIR)/.version-$(ONNXRUNTIME_VERSION)
 
-DEMO_MODEL := m3=tests/fixtures/tiny-xlmr-reranker
+DEMO_TABLE := tests/fixtures/xquad.parquet
 DEMO_OUTPUT := target/demo.parquet
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test chaos lint onnxruntime
+.PHONY: help demo test chaos lint features onnxruntime
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
 
-demo: onnxruntime ## score the bundled table with the bundled checkpoint and show ranked rows
+demo: onnxruntime ## score the bundled table with the bundled model and show ranked rows
 	$(CARGO) build --quiet --package rerank
-	target/debug/rerank run tests/fixtures/xquad.parquet $(DEMO_OUTPUT) --model $(DEMO_MODEL) --overwrite
+	target/debug/rerank run $(DEMO_TABLE) $(DEMO_OUTPUT) --model tiny --overwrite
 	@echo
-	@echo "The same model on two passages (its weights are random: the scores show the machinery, not relevance):"
-	target/debug/rerank score --model $(DEMO_MODEL) "what is panda?" "hi" \
-	    "The giant panda is a bear species endemic to China."
+	@echo "The best pairs of the scored table:"
+	target/debug/rerank sql -c "SELECT lang, left(query, 40) AS query, left(passage, 40) AS passage, relevant, score \
+	    FROM '$(DEMO_OUTPUT)' ORDER BY score DESC LIMIT 8"
+	@echo
+	target/debug/rerank score "what is a panda?" "hi" "The giant panda is a bear species endemic to China."
 
 test: lint onnxruntime ## everything that must pass before a change is merged
 	$(CARGO) test --quiet --workspace
@@ -38,6 +40,12 @@ lint: ## formatting, lints and documentation, without running anything
 	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	$(CARGO) clippy --quiet --package datafusion-rerank --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
+
+features: ## check each feature by itself
+	$(CARGO) check --quiet --package datafusion-rerank --no-default-features
+	$(CARGO) check --quiet --package rerank --no-default-features
+	$(CARGO) check --quiet --package rerank --no-default-features --features hub
+	$(CARGO) check --quiet --package rerank --no-default-features --features shell
 
 onnxruntime: $(ONNXRUNTIME_STAMP) ## put ONNX Runtime under .onnxruntime/, where the library finds it
 

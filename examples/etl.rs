@@ -11,8 +11,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-/// The checkpoint used if none is given: a tiny one with random weights, for a quick look.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-xlmr-reranker");
+/// The checkpoint used if none is given: the bundled demonstration.
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xquad.parquet");
 
 #[tokio::main]

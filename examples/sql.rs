@@ -4,8 +4,8 @@ use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 use datafusion_rerank::{ModelRegistry, RerankFunctions};
 
-/// The checkpoint that `m3` stands for if none is given: a tiny one with random weights, for a quick look.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-xlmr-reranker");
+/// The checkpoint that `m3` stands for if none is given: the bundled demonstration.
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
 
 const TABLE: &str = "
     CREATE TABLE pairs AS SELECT * FROM (VALUES

@@ -17,6 +17,12 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 
+    /// Take settings from this file: TOML with the names of options (`model = "m3"`), in tables of their commands
+    /// (`[run]`) if they are not meant for all [default: `rerank.toml` in this folder, or else `rerank/rerank.toml` in
+    /// the user's configuration folder]. The command line and variables of the environment come first.
+    #[arg(long, global = true, value_name = "FILE", env = "RERANK_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
     #[command(subcommand)]
     pub(crate) command: Command,
 }
@@ -68,6 +74,7 @@ Exit status
 
 Environment
   RERANK_MODEL      the model, if --model is not given
+  RERANK_CONFIG     a file of settings in place of ./rerank.toml; see rerank config --help
   AWS_*             for s3://: credentials, AWS_REGION, AWS_ENDPOINT (AWS_ALLOW_HTTP=true for http)
   GOOGLE_*          for gs://: GOOGLE_SERVICE_ACCOUNT and the like
   AZURE_*           for az://: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and the like
@@ -80,6 +87,29 @@ Examples
   rerank run pairs/ scored/ --model m3 --dry-run
   rerank status scored/";
 
+/// What `rerank score --help` says after the options.
+const SCORE_EXAMPLES: &str = "\
+Examples
+  rerank score 'what is a panda?' 'hi' 'The giant panda is a bear endemic to China.'
+  rerank score --model m3 --json 'what is a panda?' 'hi'
+  rerank score --model m3 --jsonl < pairs.jsonl > scored.jsonl";
+
+/// What `rerank sql --help` says after the options.
+#[cfg(feature = "shell")]
+const SQL_EXAMPLES: &str = "\
+Examples
+  rerank sql
+  rerank sql -c \"SELECT query, passage, rerank(query, passage) AS s FROM 'pairs.parquet' ORDER BY s DESC LIMIT 5\"
+  rerank sql -f report.sql --format csv > report.csv
+  rerank sql --model m3 --model mine=/models/mine -c \"SELECT rerank('a', 'b'), rerank('a', 'b', 'mine')\"";
+
+/// What `rerank completions --help` says after the options.
+const COMPLETIONS_EXAMPLES: &str = "\
+Examples
+  rerank completions bash > /etc/bash_completion.d/rerank
+  rerank completions zsh > \"${fpath[1]}/_rerank\"
+  rerank completions fish > ~/.config/fish/completions/rerank.fish";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -91,11 +121,23 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Say how far a job has come, without touching it.
     Status(StatusArgs),
-    /// Score passages given on the command line and print them, best first.
+    /// Score passages given on the command line and print them, best first; or score a stream of JSON lines.
+    #[command(after_long_help = SCORE_EXAMPLES)]
     Score(Box<ScoreArgs>),
+    /// Ask questions in SQL, in a shell or from files.
+    #[cfg(feature = "shell")]
+    #[command(after_long_help = SQL_EXAMPLES)]
+    Sql(Box<SqlArgs>),
     /// Look at checkpoints and convert them.
     #[command(subcommand)]
     Model(ModelCommand),
+    /// Print what every setting is when the command line does not say, and where that comes from.
+    Config,
+    /// Print what makes a shell complete commands and options.
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Write a manual page for each command.
+    Manual(ManualArgs),
 }
 
 /// What to do with a checkpoint.
@@ -204,11 +246,21 @@ pub(crate) struct StatusArgs {
 #[derive(Debug, Args)]
 pub(crate) struct ScoreArgs {
     /// The query.
-    pub(crate) query: String,
+    #[arg(required_unless_present = "jsonl")]
+    pub(crate) query: Option<String>,
 
     /// The passages.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "jsonl")]
     pub(crate) passages: Vec<String>,
+
+    /// Read JSON lines from this file, or from standard input, in place of QUERY and PASSAGES: objects with the texts
+    /// `query` and `passage`. Each comes out as it was, in its place, with its `score`; `score` is null if a text is,
+    /// and where a pair cannot be scored, whose reason is then in `score_error`.
+    #[arg(
+        long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-",
+        conflicts_with_all = ["query", "passages", "json"]
+    )]
+    pub(crate) jsonl: Option<PathBuf>,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,
@@ -223,6 +275,58 @@ pub(crate) struct ScoreArgs {
     /// written `\t` and `\n`).
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// `rerank sql`.
+#[cfg(feature = "shell")]
+#[derive(Debug, Args)]
+pub(crate) struct SqlArgs {
+    /// Run these statements and leave; may be repeated. Without `-c` and `-f` statements are asked for, or read from
+    /// standard input if that is no terminal. The first that fails ends the program with status 1.
+    #[arg(short, long, value_name = "SQL")]
+    pub(crate) command: Vec<String>,
+
+    /// Run the statements of a file (`-`: standard input) and leave, before those of `-c`; may be repeated.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// How rows are printed. Where standard output is no terminal, rows are all that is printed.
+    #[arg(long, value_enum, default_value = "automatic")]
+    pub(crate) format: datafusion_cli::print_format::PrintFormat,
+
+    /// Most rows of a result that are printed as a table; `inf` prints all.
+    #[arg(long, value_name = "ROWS", default_value = "40")]
+    pub(crate) max_rows: datafusion_cli::print_options::MaxRows,
+
+    /// A model that SQL can name, as NAME=DIR, DIR, `m3`, a Hugging Face id, or `tiny`, the bundled one; may be
+    /// repeated. The first is that of calls that name none [default: tiny].
+    #[arg(long, help_heading = "Model", value_name = "MODEL", env = "RERANK_MODEL")]
+    pub(crate) model: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+
+    /// Rows sorted by length and cut into batches together: more rows mean less padding and more memory.
+    #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
+    pub(crate) window_rows: usize,
+}
+
+/// `rerank completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `rerank manual`.
+#[derive(Debug, Args)]
+pub(crate) struct ManualArgs {
+    /// Where to write `rerank.1`, `rerank-run.1` and so on; made if it does not exist.
+    pub(crate) folder: PathBuf,
 }
 
 /// `rerank model export`.
@@ -253,8 +357,8 @@ pub(crate) struct InspectArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Model")]
 pub(crate) struct ModelArgs {
-    /// The model: NAME=DIR (a name for a checkpoint directory), DIR, the name of a published model (`m3`), or a
-    /// Hugging Face id; the latter two must be in the local Hugging Face cache.
+    /// The model: NAME=DIR (a name for a checkpoint directory), DIR, the name of a published model (`m3`) or a Hugging
+    /// Face id, which must be in the local Hugging Face cache, or `tiny`, the bundled demonstration.
     #[arg(long, value_name = "MODEL", env = "RERANK_MODEL")]
     pub(crate) model: Option<String>,
 }
@@ -333,7 +437,7 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
 
-    /// Folder in which weights of another precision are kept [default: `rerank` in the user's cache folder].
+    /// Folder in which weights of another precision and the bundled model are kept [default: `rerank` in the user's cache folder].
     #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 }

@@ -7,7 +7,10 @@ use clap::ValueEnum;
 use datafusion_rerank::{Cutoffs, EngineOptions, ModelRegistry, RerankConfig, Reranker, ScoreOptions};
 use serde_json::json;
 
+#[cfg(feature = "shell")]
+use crate::args::SqlArgs;
 use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs, RunArgs};
+use crate::bundled;
 use crate::manifest::Settings;
 
 /// Options that shape the graph and therefore mean something to an export.
@@ -18,9 +21,18 @@ const GRAPH_OPTIONS: &[&str] =
 pub(crate) fn open_model(model: &ModelArgs, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
     let Some(model) = &model.model else {
         bail!(
-            "no model was given: name one with --model NAME=DIR (a checkpoint directory), --model m3 (from the Hugging Face cache) or the variable RERANK_MODEL"
+            "no model was given: name one with --model NAME=DIR (a checkpoint directory), --model m3 (from the Hugging Face cache), --model tiny (the bundled demonstration) or the variable RERANK_MODEL"
         );
     };
+    open_with_options(model, options, engine)
+}
+
+/// As [`open_model`], where a model need not be named.
+pub(crate) fn open_model_or_bundled(model: &ModelArgs, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
+    open_with_options(model.model.as_deref().unwrap_or(bundled::NAME), options, engine)
+}
+
+fn open_with_options(model: &str, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
     let options = score_options(options)?;
     Ok(open(model, &engine_options(engine))?.with_options(&options)?)
 }
@@ -41,17 +53,23 @@ pub(crate) fn open_for_graph(model: &str, options: &GraphOptionArgs) -> Result<R
 /// Opens a model as it is.
 pub(crate) fn open(model: &str, engine: &EngineOptions) -> Result<Reranker> {
     let registry = ModelRegistry::default();
-    let name = match name_and_directory(model) {
-        None => model,
-        Some((name, directory)) => {
-            if !Path::new(directory).is_dir() {
-                bail!("model '{name}': there is no directory {directory}");
-            }
-            registry.register(name, directory);
-            name
+    let name = register(&registry, model, engine)?;
+    registry.open(&name, engine).with_context(|| format!("cannot open model {model}"))
+}
+
+/// Makes a model known to a registry, and returns what it is called there.
+fn register(registry: &ModelRegistry, model: &str, engine: &EngineOptions) -> Result<String> {
+    let Some((name, directory)) = name_and_directory(model) else {
+        if model == bundled::NAME {
+            registry.register(model, bundled::directory(engine.cache.as_deref())?);
         }
+        return Ok(model.to_owned());
     };
-    registry.open(name, engine).with_context(|| format!("cannot open model {model}"))
+    if !Path::new(directory).is_dir() {
+        bail!("model '{name}': there is no directory {directory}");
+    }
+    registry.register(name, directory);
+    Ok(name.to_owned())
 }
 
 /// `NAME=DIR`, unless the whole is a directory whose name has an equals sign.
@@ -59,26 +77,45 @@ fn name_and_directory(model: &str) -> Option<(&str, &str)> {
     if Path::new(model).is_dir() { None } else { model.split_once('=') }
 }
 
-/// What calls in a query score with: names, and what they use that say nothing else.
+/// What calls in the query of a job score with: names, and what they use that say nothing else.
 pub(crate) fn query_settings(args: &RunArgs) -> Result<(ModelRegistry, RerankConfig)> {
-    let models = ModelRegistry::default();
+    let models: Vec<&str> = args.model.model.as_deref().into_iter().collect();
+    sql_settings(&models, &args.options, &args.engine, args.window_rows)
+}
+
+/// As [`query_settings`], for the shell: the bundled model is known, and is that of calls that name none unless another
+/// is given.
+#[cfg(feature = "shell")]
+pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankConfig)> {
+    let given = args.model.iter().map(String::as_str);
+    let models: Vec<&str> = given.filter(|model| *model != bundled::NAME).chain([bundled::NAME]).collect();
+    let (registry, mut settings) = sql_settings(&models, &args.options, &args.engine, args.window_rows)?;
+    if args.model.first().is_some_and(|model| model == bundled::NAME) {
+        bundled::NAME.clone_into(&mut settings.model);
+    }
+    Ok((registry, settings))
+}
+
+/// The first model is that of calls that name none.
+fn sql_settings(
+    models: &[&str],
+    options: &OptionArgs,
+    engine: &EngineArgs,
+    window_rows: usize,
+) -> Result<(ModelRegistry, RerankConfig)> {
+    let registry = ModelRegistry::default();
     let mut settings = RerankConfig::default();
-    if let Some(model) = &args.model.model {
-        settings.model = match name_and_directory(model) {
-            None => model.clone(),
-            Some((name, directory)) => {
-                models.register(name, directory);
-                name.to_owned()
-            }
-        };
+    settings.engine = engine_options(engine);
+    settings.window_rows = window_rows;
+    settings.options = score_options(options)?;
+    let names = models.iter().map(|model| register(&registry, model, &settings.engine));
+    if let Some(first) = names.collect::<Result<Vec<_>>>()?.into_iter().next() {
+        settings.model = first;
     }
-    settings.engine = engine_options(&args.engine);
-    settings.window_rows = args.window_rows;
-    settings.options = score_options(&args.options)?;
     if settings.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list) {
-        bail!("--cutoff-layers takes one layer with --sql; ask for several in the call's options");
+        bail!("--cutoff-layers takes one layer for SQL; ask for several in the call's options");
     }
-    Ok((models, settings))
+    Ok((registry, settings))
 }
 
 /// What the output of a run depends on, besides model and inputs.

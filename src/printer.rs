@@ -52,7 +52,7 @@ impl Printer {
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_ansi(std::io::stderr().is_terminal() && colours())
             .init();
     }
 
@@ -63,6 +63,11 @@ impl Printer {
             Verbosity::Normal if std::io::stderr().is_terminal() => ProgressStyle::Bar(ProgressDrawTarget::stderr()),
             Verbosity::Normal | Verbosity::Verbose(_) => ProgressStyle::Lines,
         }
+    }
+
+    /// Whether only data and errors are wanted.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.verbosity == Verbosity::Quiet
     }
 
     /// Prints a line of data.
@@ -83,6 +88,11 @@ impl Printer {
     pub(crate) fn error(self, error: &anyhow::Error) {
         write_error_line(&format!("error: {}", one_line(error)));
     }
+}
+
+/// Whether terminals may be sent colours: <https://no-color.org>.
+pub(crate) fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// Whether the program failed because nobody reads its output any more.

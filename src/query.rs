@@ -264,7 +264,7 @@ fn operation(plan: &LogicalPlan) -> &'static str {
 }
 
 /// What went wrong at the bottom of an error of the query engine, without the layers that it came through.
-fn one_line(error: &DataFusionError) -> anyhow::Error {
+pub(crate) fn one_line(error: &DataFusionError) -> anyhow::Error {
     match error.find_root() {
         DataFusionError::Plan(message)
         | DataFusionError::Execution(message)

@@ -36,7 +36,12 @@ const TOLERANCE: f32 = 5e-5;
 /// The program, with nothing of the caller's environment that changes what it does.
 pub(crate) fn rerank() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
-    command.env_remove("RERANK_MODEL").env_remove("RUST_LOG").timeout(Duration::from_mins(2));
+    for variable in ["RERANK_MODEL", "RERANK_CONFIG", "RUST_LOG"] {
+        command.env_remove(variable);
+    }
+    let own = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    command.env("RERANK_CACHE", own.join("cache")).env("XDG_CONFIG_HOME", own.join("config"));
+    command.timeout(Duration::from_mins(2));
     command
 }
 
@@ -681,6 +686,60 @@ fn score_prints_a_line_for_each_passage() {
         })
         .collect();
     assert!(passages.contains(&r"one\ttwo\nthree") && passages.contains(&"b"), "{passages:?}");
+}
+
+#[test]
+fn json_lines_come_out_as_they_were_with_the_reference_scores() {
+    let (pairs, expected) = golden();
+    let line = |(index, (query, passage)): (usize, &(String, String))| {
+        serde_json::json!({"z": index, "query": query, "passage": passage, "big": 1e300}).to_string()
+    };
+    let input: Vec<String> = pairs.iter().enumerate().map(line).collect();
+    let printed = lines(rerank().args(["score", &model(MODEL), "--jsonl"]).write_stdin(input.join("\n")));
+    assert_eq!(printed.len(), input.len());
+    for ((line, before), expected) in printed.iter().zip(&input).zip(expected) {
+        assert!(line.starts_with(before.strip_suffix('}').unwrap()), "{line}");
+        let score = serde_json::from_str::<Value>(line).unwrap()["score"].as_f64().unwrap() as f32;
+        assert!((score - expected).abs() <= TOLERANCE, "{line} and {expected}");
+    }
+}
+
+#[test]
+fn json_lines_fail_one_by_one() {
+    let (_folder, at) = folder();
+    broken_model(&at("broken"));
+    let input = at("pairs.jsonl");
+    let rows = [
+        r#"{"query": "a", "passage": null}"#,
+        "",
+        r#"{"query": "a", "passage": "hi"}"#,
+        r#"{"query": "a", "passage": "b"}"#,
+        r#"{"query": "a"}"#,
+        r#"{"query": "a", "passage": "never read"}"#,
+    ];
+    std::fs::write(&input, rows.join("\n")).unwrap();
+    let mut command = rerank();
+    command.args(["score", "--model"]).arg(at("broken")).arg(format!("--jsonl={}", input.display()));
+    let assert = command.assert().code(1);
+    let output = assert.get_output();
+    let printed: Vec<Value> =
+        String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(printed.len(), 3);
+    assert!(printed[0]["score"].is_null() && printed[0].get("score_error").is_none());
+    assert!(printed[1]["score"].is_null() && printed[1]["score_error"].as_str().unwrap().contains("not a number"));
+    assert!(printed[2]["score"].is_number());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(error, "error: line 5: there is no passage; a line is an object with query and passage\n");
+
+    std::fs::write(&input, rows[..4].join("\n")).unwrap();
+    command.assert().success().stderr("1 of 3 pairs could not be scored; the reasons are in score_error\n");
+}
+
+#[test]
+fn the_bundled_model_scores_where_none_is_named() {
+    let printed = rerank().args(["score", "what is a panda?", "hi", "The giant panda is a bear."]).assert().success();
+    let printed = printed.stderr("scored by tiny, the bundled demonstration; name a model with --model\n");
+    assert_eq!(String::from_utf8_lossy(&printed.get_output().stdout).lines().count(), 2);
 }
 
 #[test]

@@ -240,7 +240,7 @@ fn longer_than_the_position_table_is_cut_and_said() {
 }
 
 #[test]
-fn options_of_another_family_are_refused_with_the_familys_own() {
+fn options_of_another_family_are_refused_with_the_own_ones() {
     for (checkpoint, wrong, allowed) in [
         (CHECKPOINTS[0], json!({"prompt": "x"}), "passage_instruction_format"),
         (CHECKPOINTS[1], json!({"cutoff_layers": 3}), "prompt"),

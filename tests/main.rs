@@ -25,10 +25,16 @@ mod plans;
 mod precision;
 /// Jobs that put a query around the score.
 mod query;
+/// The commands of the README.
+mod readme;
 /// The program against a real S3-compatible server.
 mod s3;
 /// Runs the scripts of `tests/slt`.
 mod script;
+/// `rerank.toml`, completions and manual pages.
+mod settings;
+/// The shell.
+mod shell;
 /// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
 mod sql;
 /// Scored record batch streams.

@@ -1,23 +1,39 @@
 //! One file per subcommand.
 
+mod completions;
+mod config;
+mod manual;
 mod model_export;
 mod model_inspect;
 mod run;
 mod score;
+#[cfg(feature = "shell")]
+mod sql;
 mod status;
 
 use anyhow::Result;
 
 use crate::args::{Command, ModelCommand};
 use crate::printer::Printer;
+use crate::settings::Settings;
 
-/// Does what the command line says.
-pub(crate) fn run(command: Command, printer: Printer) -> Result<()> {
+/// Does what the command line says. `cli` is its definition, with the `settings` of a file as defaults.
+pub(crate) fn run(
+    command: Command,
+    mut cli: clap::Command,
+    settings: Option<&Settings>,
+    printer: Printer,
+) -> Result<()> {
     match command {
         Command::Run(args) => run::run(*args, printer),
         Command::Status(args) => status::run(&args, printer),
         Command::Score(args) => score::run(&args, printer),
+        #[cfg(feature = "shell")]
+        Command::Sql(args) => sql::run(*args, printer),
         Command::Model(ModelCommand::Export(args)) => model_export::run(&args, printer),
         Command::Model(ModelCommand::Inspect(args)) => model_inspect::run(&args, printer),
+        Command::Config => config::run(&cli, settings, printer),
+        Command::Completions(args) => completions::run(&args, &mut cli),
+        Command::Manual(args) => manual::run(&args, cli),
     }
 }

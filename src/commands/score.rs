@@ -7,12 +7,19 @@ use serde_json::json;
 
 use crate::args::ScoreArgs;
 use crate::job;
+use crate::json_lines::{self, number};
 use crate::printer::Printer;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
-    let reranker = job::open_model(&args.model, &args.options, &args.engine)?;
-    let queries = StringArray::from_iter_values(args.passages.iter().map(|_| &args.query));
+    let reranker = job::open_model_or_bundled(&args.model, &args.options, &args.engine)?;
+    if args.model.model.is_none() {
+        printer.note("scored by tiny, the bundled demonstration; name a model with --model");
+    }
+    if let Some(file) = &args.jsonl {
+        return json_lines::score(&reranker, file, printer);
+    }
+    let queries = StringArray::from_iter_values(args.passages.iter().flat_map(|_| &args.query));
     let passages = StringArray::from_iter_values(&args.passages);
     let scores = reranker.score_rows(&queries, &passages)?;
     if let Some((row, reason)) = scores.errors().next() {
@@ -39,8 +46,8 @@ fn values(scores: &dyn Array) -> Vec<Vec<f32>> {
 
 fn json_line(scores: &[f32], passage: &str) -> String {
     match scores {
-        [score] => json!({ "score": score, "passage": passage }),
-        scores => json!({ "score": scores, "passage": passage }),
+        [score] => json!({ "score": number(*score), "passage": passage }),
+        scores => json!({ "score": scores.iter().copied().map(number).collect::<Vec<_>>(), "passage": passage }),
     }
     .to_string()
 }

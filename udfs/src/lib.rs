@@ -49,6 +49,7 @@ pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, Precision, ScoreOptions};
 #[cfg(feature = "datafusion")]
 pub use plan::RerankConfig;
+pub use quantization::cache_folder;
 pub use registry::ModelRegistry;
 pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};
 pub use scores::Scores;

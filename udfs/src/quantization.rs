@@ -34,7 +34,7 @@ const ALIGNMENT_BYTES: u64 = 64;
 /// [`Error::Io`] if the checkpoint cannot be read or the cache not be written.
 pub(crate) fn quantize(matrices: &[Tensor], fingerprint: &str, cache: Option<&Path>) -> Result<Vec<Tensor>> {
     let levels = levels();
-    let folder = cache.map_or_else(default_folder, |folder| Ok(folder.to_owned()))?;
+    let folder = cache.map_or_else(cache_folder, |folder| Ok(folder.to_owned()))?;
     let file = folder.join(format!("{fingerprint}-{}.int8", key(matrices, levels)));
     let (parts, size_bytes) = layout(matrices, &Arc::new(file.clone()));
     // The file is renamed into place when it is complete: one of another size was not written by this program.
@@ -57,15 +57,17 @@ fn levels() -> f32 {
     127.0
 }
 
-/// `RERANK_CACHE`, or `rerank` in the user's cache folder.
-fn default_folder() -> Result<PathBuf> {
+/// Where what can be made again is kept unless [`EngineOptions::cache`](crate::EngineOptions) names another folder:
+/// `RERANK_CACHE`, or else `rerank` in the user's cache folder (`XDG_CACHE_HOME`, `~/.cache`). It need not exist.
+///
+/// # Errors
+/// [`Error::Option`] if the environment names neither.
+pub fn cache_folder() -> Result<PathBuf> {
     let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     variable("RERANK_CACHE")
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("rerank")))
         .or_else(|| variable("HOME").map(|folder| folder.join(".cache").join("rerank")))
-        .ok_or_else(|| {
-            Error::option("precision", "there is no folder to keep quantized weights in; set RERANK_CACHE to one")
-        })
+        .ok_or_else(|| Error::option("cache", "the environment names no folder for it; set RERANK_CACHE to one"))
 }
 
 /// What distinguishes files of one checkpoint: which matrices, and how they are quantized.

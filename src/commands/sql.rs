@@ -1,0 +1,97 @@
+//! `rerank sql`: DataFusion's shell with the functions on board.
+
+use std::io::{IsTerminal, Read};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use datafusion::config::ConfigOptions;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion_cli::catalog::DynamicObjectStoreCatalog;
+use datafusion_cli::exec;
+use datafusion_cli::functions::ParquetMetadataFunc;
+use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
+use datafusion_cli::print_options::PrintOptions;
+use datafusion_rerank::{ModelRegistry, RerankConfig, RerankFunctions, WithRerank};
+
+use crate::args::SqlArgs;
+use crate::job;
+use crate::printer::{self, Printer};
+use crate::query::one_line;
+
+/// Runs the subcommand.
+pub(crate) fn run(args: SqlArgs, printer: Printer) -> Result<()> {
+    let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(execute(args, printer));
+    // A model may still be loading; nobody needs it any more.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
+    let scripts = scripts(&args)?;
+    let (models, settings) = job::shell_settings(&args)?;
+    let model = settings.model.clone();
+    let stores = Arc::new(InstrumentedObjectStoreRegistry::new());
+    let ctx = session(models, settings, Arc::clone(&stores)).await?;
+    let mut print = PrintOptions {
+        format: args.format,
+        // What is read by a program is rows alone.
+        quiet: printer.is_quiet() || !std::io::stdout().is_terminal(),
+        maxrows: args.max_rows,
+        color: std::io::stdout().is_terminal() && printer::colours(),
+        instrumented_registry: stores,
+    };
+    let Some(scripts) = scripts else {
+        printer.note(&format!("rerank(query, passage) uses the model {model}. \\? shows commands, \\q leaves."));
+        return exec::exec_from_repl(&ctx, &mut print).await.context("the shell ended");
+    };
+    exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| one_line(&error))
+}
+
+/// What to run, in order; `None` to ask a person.
+fn scripts(args: &SqlArgs) -> Result<Option<Vec<String>>> {
+    let files = args.file.iter().map(|file| {
+        if file == Path::new("-") {
+            return std::io::read_to_string(std::io::stdin()).context("standard input cannot be read");
+        }
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
+    });
+    let scripts = files.chain(args.command.iter().cloned().map(Ok)).collect::<Result<Vec<String>>>()?;
+    if !scripts.is_empty() {
+        return Ok(Some(scripts));
+    }
+    if std::io::stdin().is_terminal() {
+        return Ok(None);
+    }
+    let mut script = String::new();
+    std::io::stdin().read_to_string(&mut script).context("standard input cannot be read")?;
+    Ok(Some(vec![script]))
+}
+
+/// A session like that of DataFusion's own shell: files and URLs are tables, and so is what describes a Parquet file.
+async fn session(
+    models: ModelRegistry,
+    settings: RerankConfig,
+    stores: Arc<InstrumentedObjectStoreRegistry>,
+) -> Result<SessionContext> {
+    let mut options = ConfigOptions::from_env().context("a DATAFUSION_ variable is wrong")?;
+    if std::env::var_os("DATAFUSION_FORMAT_NULL").is_none() {
+        options.format.null = "NULL".to_owned();
+    }
+    let config = SessionConfig::from(options).with_information_schema(true).with_option_extension(settings);
+    let runtime = RuntimeEnvBuilder::new().with_object_store_registry(stores).build_arc()?;
+    let state = SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_rerank(&RerankFunctions::new(models))
+        .build();
+    let ctx = SessionContext::new_with_state(state).enable_url_table();
+    ctx.refresh_catalogs().await?;
+    let catalogs = Arc::clone(ctx.state().catalog_list());
+    ctx.register_catalog_list(Arc::new(DynamicObjectStoreCatalog::new(catalogs, ctx.state_weak_ref())));
+    ctx.register_udtf("parquet_metadata", Arc::new(ParquetMetadataFunc {}));
+    Ok(ctx)
+}

@@ -1,0 +1,100 @@
+//! `rerank.toml`, `rerank config`, completions and manual pages.
+
+use std::fs;
+use std::path::Path;
+
+use assert_cmd::Command;
+use predicates::prelude::PredicateBooleanExt;
+use predicates::str::{contains, starts_with};
+use tempfile::tempdir;
+
+use crate::cli::{MODEL, rerank};
+use crate::support::fixture;
+
+fn within(folder: &Path) -> Command {
+    let mut command = rerank();
+    command.current_dir(folder);
+    command
+}
+
+fn printed(command: &mut Command) -> String {
+    String::from_utf8(command.assert().success().stdout.clone()).unwrap()
+}
+
+#[test]
+fn the_nearest_file_counts_and_the_command_line_comes_first() {
+    let folder = tempdir().unwrap();
+    let user = folder.path().join("user");
+    fs::create_dir_all(user.join("rerank")).unwrap();
+    let model = fixture(MODEL).display().to_string();
+    fs::write(user.join("rerank/rerank.toml"), format!("model = '{model}'\nnormalize = true")).unwrap();
+    let score = |command: &mut Command| -> f32 {
+        let line = printed(command.args(["score", "what is panda?", "hi"]).env("XDG_CONFIG_HOME", &user));
+        line.split('\t').next().unwrap().parse().unwrap()
+    };
+    let sigmoid = |logit: f32| 1.0 / (1.0 + (-logit).exp());
+    let normalized = score(&mut within(folder.path()));
+    // The file of this folder replaces the user's.
+    fs::write(folder.path().join("rerank.toml"), format!("[score]\nmodel = '{model}'")).unwrap();
+    let logit = score(&mut within(folder.path()));
+    assert!((sigmoid(logit) - normalized).abs() < 1e-5, "{logit} and {normalized}");
+    assert_eq!(score(within(folder.path()).arg("--config").arg(user.join("rerank/rerank.toml"))), normalized);
+    assert_eq!(score(within(folder.path()).env("RERANK_CONFIG", user.join("rerank/rerank.toml"))), normalized);
+    let gemma = fixture("tiny-gemma-reranker");
+    let other = printed(within(folder.path()).args(["score", "what is panda?", "hi", "--model"]).arg(gemma));
+    assert!(!other.starts_with(&logit.to_string()), "{other}");
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_one_line() {
+    let folder = tempdir().unwrap();
+    let error = |settings: &str, line: &str| {
+        fs::write(folder.path().join("rerank.toml"), settings).unwrap();
+        let expected = starts_with("error: settings rerank.toml").and(contains(line));
+        let assert = within(folder.path()).args(["score", "a", "b"]).assert().code(1).stderr(expected);
+        let text = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
+        assert_eq!(text.lines().count(), 1, "{text}");
+    };
+    error("devise = 'cpu'", "devise: no command has such a setting; settings are batch-tokens, ");
+    error("threads = 0", "invalid value '0' for '--threads <THREADS>': expected a whole number of at least 1");
+    error("threads = ", "are no TOML");
+    within(folder.path()).args(["--config", "absent.toml", "config"]).assert().code(1).stderr(contains("absent.toml"));
+}
+
+#[test]
+fn the_configuration_can_be_printed_and_read_again() {
+    let folder = tempdir().unwrap();
+    fs::write(folder.path().join("rerank.toml"), "device = 'cuda:1'\n[run]\nunit-rows = 7\ncutoff-layers = [8, 16]")
+        .unwrap();
+    let config = printed(within(folder.path()).arg("config").env("RERANK_MODEL", "m3"));
+    assert!(config.starts_with("# settings: rerank.toml\n\n[run]\n"), "{config}");
+    for line in [
+        "unit-rows = \"7\" # settings",
+        "device = \"cuda:1\" # settings",
+        "model = \"m3\" # RERANK_MODEL",
+        "window-rows = \"8192\" # default",
+        "# threads is not set",
+        "cutoff-layers = [\"8\", \"16\"] # settings",
+    ] {
+        assert!(config.lines().any(|found| found == line), "{line} in {config}");
+    }
+    fs::write(folder.path().join("printed.toml"), &config).unwrap();
+    let again = printed(within(folder.path()).args(["--config", "printed.toml", "config"]));
+    let values = |text: &str| -> Vec<String> {
+        text.lines().skip(1).map(|line| line.split(" # ").next().unwrap().to_owned()).collect()
+    };
+    assert_eq!(values(&again), values(&config));
+}
+
+#[test]
+fn shells_and_man_are_served() {
+    for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
+        rerank().args(["completions", shell]).assert().success().stdout(contains("--batch-tokens"));
+    }
+    let folder = tempdir().unwrap();
+    let pages = folder.path().join("man/man1");
+    rerank().arg("manual").arg(&pages).assert().success().stdout("");
+    let page = fs::read_to_string(pages.join("rerank-run.1")).unwrap();
+    assert!(page.contains("unit\\-rows") && page.contains(".TH rerank-run 1"), "{page}");
+    assert!(pages.join("rerank.1").exists() && pages.join("rerank-model-inspect.1").exists());
+}

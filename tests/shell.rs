@@ -1,0 +1,107 @@
+//! `rerank sql`, as a process.
+
+use std::fs;
+
+use assert_cmd::Command;
+use predicates::prelude::PredicateBooleanExt;
+use predicates::str::{contains, is_match};
+use tempfile::tempdir;
+
+use crate::cli::{MODEL, model, rerank};
+use crate::support::fixture;
+
+fn sql() -> Command {
+    let mut command = rerank();
+    command.arg("sql");
+    command
+}
+
+fn printed(command: &mut Command) -> String {
+    String::from_utf8(command.assert().success().stdout.clone()).unwrap()
+}
+
+#[test]
+fn a_command_prints_rows_alone() {
+    let query = "SELECT 1 AS one, NULL AS none";
+    let table = "+-----+------+\n| one | none |\n+-----+------+\n| 1   | NULL |\n+-----+------+\n";
+    assert_eq!(printed(sql().args(["-c", query])), table);
+    assert_eq!(printed(sql().args(["-c", query, "--format", "csv"])), "one,none\n1,\n");
+    assert_eq!(printed(sql().args(["-c", query, "--format", "json"])), "[{\"one\":1}]\n");
+    assert_eq!(
+        printed(sql().args(["--format", "csv"]).write_stdin("SELECT 2 AS two;\nSELECT 3 AS three")),
+        "two\n2\nthree\n3\n"
+    );
+}
+
+#[test]
+fn files_come_before_commands_and_the_first_error_ends_it() {
+    let folder = tempdir().unwrap();
+    let script = folder.path().join("script.sql");
+    fs::write(
+        &script,
+        "CREATE TABLE t AS VALUES (1), (2);\n-- a comment; with a semicolon\nSELECT count(*) AS n FROM t;",
+    )
+    .unwrap();
+    let rows = printed(sql().arg("-f").arg(&script).args(["-c", "SELECT max(column1) AS m FROM t", "--format", "csv"]));
+    assert_eq!(rows, "n\n2\nm\n2\n");
+
+    let assert = sql().args(["-c", "SELECT 1 AS a; SELECT nothing; SELECT 2 AS b", "--format", "csv"]).assert();
+    let assert = assert.code(1).stdout("a\n1\n");
+    assert.stderr(is_match("^error: [^\n]*nothing[^\n]*\n$").unwrap());
+    sql().args(["-f", "absent.sql"]).assert().code(1).stderr(contains("error: cannot read absent.sql: "));
+}
+
+#[test]
+fn models_are_known_by_name_and_the_first_is_the_default() {
+    let named = format!("mine={}", fixture("tiny-minicpm-layerwise-reranker").display());
+    let queries = "SHOW rerank.model; SELECT rerank('a', 'b') = rerank('a', 'b', 'tiny') AS same;
+        SELECT rerank('a', 'b') <> rerank('a', 'b', 'mine') AS other";
+    let bundled = printed(sql().args(["-c", queries, "--format", "csv", "--model=tiny", "--model"]).arg(&named));
+    assert_eq!(bundled, "name,value\nrerank.model,tiny\nsame\ntrue\nother\ntrue\n");
+    let mine = printed(
+        sql()
+            .args([
+                "-c",
+                "SHOW rerank.model; SELECT rerank('a', 'b', 'tiny') IS NULL AS n",
+                "--format",
+                "csv",
+                "--model",
+            ])
+            .arg(&named),
+    );
+    assert_eq!(mine, "name,value\nrerank.model,mine\nn\nfalse\n");
+    assert_eq!(printed(sql().args(["-c", "SHOW rerank.model", "--format", "csv"])), "name,value\nrerank.model,tiny\n");
+}
+
+#[test]
+fn files_are_tables_and_options_are_defaults() {
+    let table = fixture("xquad.parquet");
+    let query = format!(
+        "SELECT count(*) AS n, count(DISTINCT s) > 10 AS scored, min(s) >= 0 AND max(s) <= 1 AS normalized
+         FROM (SELECT rerank(query, passage) AS s FROM '{}' LIMIT 20)",
+        table.display()
+    );
+    let rows =
+        printed(sql().arg(model(MODEL)).args(["--normalize", "--max-length=64", "--format", "csv", "-c", &query]));
+    assert_eq!(rows, "n,scored,normalized\n20,true,true\n");
+}
+
+#[test]
+fn explain_analyze_tells_what_a_query_cost() {
+    let query = "EXPLAIN ANALYZE SELECT rerank(column1, 'b') FROM (VALUES ('a'), ('c'), ('a'))";
+    let plan = printed(sql().args(["-c", query]));
+    assert!(plan.contains("RerankExec: ") && plan.contains("model=tiny") && plan.contains("scored_pairs=2"), "{plan}");
+}
+
+#[test]
+fn a_wrong_option_or_model_is_one_line() {
+    let error = |arguments: &[&str], line: &str| {
+        let expected = is_match(format!("^error: [^\n]*{line}[^\n]*\n$")).unwrap();
+        sql().args(arguments).assert().code(1).stdout("").stderr(expected);
+    };
+    error(&["-c", "SELECT rerank('a', 'b', 'tiny', {'max_lenght': 1})"], "max_lenght");
+    error(&["-c", "SELECT rerank('a', 'b', 'absent')"], "model 'absent'");
+    error(&["-c", "SELECT 1", "--model", "mine=absent"], "model 'mine': there is no directory absent");
+    error(&["-c", "SELECT 1", "--cutoff-layers", "1,2"], "--cutoff-layers takes one layer for SQL");
+    sql().args(["--format", "xml"]).assert().code(2).stderr(contains("--format").and(contains("csv")));
+}
