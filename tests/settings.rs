@@ -1,7 +1,7 @@
 //! `rerank.toml`, `rerank config`, completions and manual pages.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 use predicates::prelude::PredicateBooleanExt;
@@ -13,12 +13,21 @@ use crate::support::fixture;
 
 fn within(folder: &Path) -> Command {
     let mut command = rerank();
+    command.env("ORT_DYLIB_PATH", onnxruntime());
     command.current_dir(folder);
     command
 }
 
+/// The library, which is looked for from the working directory.
+fn onnxruntime() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".onnxruntime");
+    let mut files = fs::read_dir(&folder).into_iter().flatten().map(|file| file.unwrap().path());
+    let library = files.find(|file| file.file_name().unwrap().to_string_lossy().starts_with("libonnxruntime"));
+    library.or_else(|| std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from)).unwrap()
+}
+
 fn printed(command: &mut Command) -> String {
-    String::from_utf8(command.assert().success().stdout.clone()).unwrap()
+    String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap()
 }
 
 #[test]
@@ -89,7 +98,7 @@ fn the_configuration_can_be_printed_and_read_again() {
 #[test]
 fn shells_and_man_are_served() {
     for shell in ["bash", "elvish", "fish", "powershell", "zsh"] {
-        rerank().args(["completions", shell]).assert().success().stdout(contains("--batch-tokens"));
+        rerank().args(["completions", shell]).assert().success().stdout(contains("batch-tokens"));
     }
     let folder = tempdir().unwrap();
     let pages = folder.path().join("man/man1");

@@ -17,7 +17,7 @@ fn sql() -> Command {
 }
 
 fn printed(command: &mut Command) -> String {
-    String::from_utf8(command.assert().success().stdout.clone()).unwrap()
+    String::from_utf8(command.assert().success().get_output().stdout.clone()).unwrap()
 }
 
 #[test]

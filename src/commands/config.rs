@@ -17,7 +17,9 @@ pub(crate) fn run(cli: &Command, file: Option<&Settings>, printer: Printer) -> R
     }
     for command in settings::commands(cli) {
         printer.data(&format!("\n[{}]", command.get_name()))?;
-        for option in settings::options_of(command) {
+        let mut options: Vec<&Arg> = settings::options_of(command).collect();
+        options.sort_by_key(|option| option.get_long());
+        for option in options {
             let from_file =
                 file.is_some_and(|file| file.sets(command.get_name(), option.get_long().unwrap_or_default()));
             printer.data(&line(option, from_file))?;

@@ -79,7 +79,7 @@ async fn session(
 ) -> Result<SessionContext> {
     let mut options = ConfigOptions::from_env().context("a DATAFUSION_ variable is wrong")?;
     if std::env::var_os("DATAFUSION_FORMAT_NULL").is_none() {
-        options.format.null = "NULL".to_owned();
+        "NULL".clone_into(&mut options.format.null);
     }
     let config = SessionConfig::from(options).with_information_schema(true).with_option_extension(settings);
     let runtime = RuntimeEnvBuilder::new().with_object_store_registry(stores).build_arc()?;
