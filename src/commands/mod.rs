@@ -2,6 +2,10 @@
 
 mod model_export;
 mod model_inspect;
+mod model_list;
+mod model_prune;
+#[cfg(feature = "hub")]
+mod model_pull;
 mod run;
 mod score;
 mod status;
@@ -19,5 +23,9 @@ pub(crate) fn run(command: Command, printer: Printer) -> Result<()> {
         Command::Score(args) => score::run(&args, printer),
         Command::Model(ModelCommand::Export(args)) => model_export::run(&args, printer),
         Command::Model(ModelCommand::Inspect(args)) => model_inspect::run(&args, printer),
+        #[cfg(feature = "hub")]
+        Command::Model(ModelCommand::Pull(args)) => model_pull::run(&args, printer),
+        Command::Model(ModelCommand::List(args)) => model_list::run(&args, printer),
+        Command::Model(ModelCommand::Prune(args)) => model_prune::run(&args, printer),
     }
 }
