@@ -41,7 +41,9 @@ impl Machine {
 
     /// The program on this machine.
     fn rerank(&self, args: &[&str]) -> Command {
-        Command::from_std(self.process(args))
+        let mut command = Command::from_std(self.process(args));
+        command.timeout(Duration::from_mins(2));
+        command
     }
 
     /// The same, to be run beside the test.

@@ -24,7 +24,7 @@ impl HubModel {
             Some((id, revision)) => (id, Some(revision)),
             None => (text, None),
         };
-        let id = Family::from_name(id).map_or(id, Family::hub_id);
+        let id = Family::from_name(id).map_or(id, |family| family.hub_id());
         let Some((organisation, name)) =
             id.split_once('/').filter(|(organisation, name)| is_plain(organisation) && is_plain(name))
         else {

@@ -40,12 +40,11 @@ pub(crate) fn quantize(matrices: &[Tensor], origin: &Origin<'_>, cache: Option<&
     let cache = WeightsCache::open(cache)?;
     let file = cache.file(origin.fingerprint, &key(matrices, levels), Precision::Int8);
     let (parts, size_bytes) = layout(matrices, &Arc::new(file.clone()));
-    let held = match hold(&file, size_bytes) {
-        Some(held) => held,
-        None => {
-            write(matrices, levels, &cache, &file, origin)?;
-            hold(&file, size_bytes).ok_or_else(|| Error::io(&file, std::io::ErrorKind::NotFound.into()))?
-        }
+    let held = if let Some(held) = hold(&file, size_bytes) {
+        held
+    } else {
+        write(matrices, levels, &cache, &file, origin)?;
+        hold(&file, size_bytes).ok_or_else(|| Error::io(&file, std::io::ErrorKind::NotFound.into()))?
     };
     // ONNX Runtime refuses paths that leave their folder through a symbolic link.
     let resolved = Arc::new(file.canonicalize().map_err(|source| Error::io(&file, source))?);

@@ -122,14 +122,14 @@ impl ModelRegistry {
             return Ok(path.to_owned());
         }
         self.in_hub_cache(name).ok_or_else(|| {
-            let mut message = format!(
-                "it is neither a known name ({}), nor a directory, nor in the Hugging Face cache",
-                self.names().join(", ")
-            );
-            if split_hub_id(name).is_some() {
-                message += &format!("; if it is a hub id, run `rerank model pull {name}` or `hf download {name}`");
-            }
-            Error::model(name, message)
+            let known = self.names().join(", ");
+            let message =
+                format!("it is neither a known name ({known}), nor a directory, nor in the Hugging Face cache");
+            let remedy = match split_hub_id(name) {
+                Some(_) => format!("; if it is a hub id, run `rerank model pull {name}` or `hf download {name}`"),
+                None => String::new(),
+            };
+            Error::model(name, message + &remedy)
         })
     }
 

@@ -114,7 +114,7 @@ impl WeightsCache {
         let abandoned = |file: PathBuf| {
             let meta = file_name(&file).starts_with(UNFINISHED).then(|| std::fs::metadata(&file).ok())??;
             let age = now.duration_since(meta.modified().ok()?).ok()?;
-            (age > ABANDONED_AFTER).then(|| (file, meta.len()))
+            (age > ABANDONED_AFTER).then_some((file, meta.len()))
         };
         Ok(self.files()?.into_iter().filter_map(abandoned).collect())
     }
