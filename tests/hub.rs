@@ -387,9 +387,7 @@ fn contents_are_checked() {
     let error = output.lines().last().unwrap();
     let expected = ["model.safetensors", "tokenizer.json"].map(|name| {
         let id = git_id(&content(name), true);
-        format!(
-            "error: cannot fetch {name}: {name}: what was fetched is not what the hub lists (git id {id}); try again"
-        )
+        format!("error: cannot fetch {name}: what was fetched is not what the hub lists (git id {id}); try again")
     });
     assert!(expected.iter().any(|expected| error == expected), "{error}");
     let kept = files(&machine.cached());
@@ -677,7 +675,7 @@ impl Machine {
 
     /// The weights in other precisions and their sizes.
     fn weights(&self) -> Vec<(PathBuf, u64)> {
-        let names = files(&self.at("cache")).into_iter().filter(|name| name.ends_with(".int8"));
+        let names = files(&self.at("cache")).into_iter().filter(|name| !name.ends_with("json"));
         names
             .map(|name| self.at("cache").join(name))
             .map(|file| (file.clone(), file.metadata().unwrap().len()))

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use datafusion_rerank::{CachedWeights, WeightsCache};
+use datafusion_rerank::{CachedWeights, Family, WeightsCache};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
@@ -126,6 +126,6 @@ fn weights_json(weights: &CachedWeights) -> Value {
         "size_bytes": weights.size_bytes,
         "precision": weights.precision.name(),
         "checkpoint": weights.checkpoint,
-        "family": weights.family.map(|family| family.name()),
+        "family": weights.family.map(Family::name),
     })
 }

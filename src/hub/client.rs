@@ -221,13 +221,18 @@ impl HubClient {
 impl Failures {
     /// Waits before the next attempt. What lasts, and what has failed too often, is an error.
     pub(super) async fn wait(&mut self, failure: Failure) -> Result<()> {
+        let delay = self.delay(failure)?;
+        tokio::time::sleep(delay).await;
+        Ok(())
+    }
+
+    fn delay(&mut self, failure: Failure) -> Result<Duration> {
         self.0 += 1;
         if !failure.passing || self.0 >= MOST_FAILURES {
             return Err(failure.error);
         }
         tracing::info!(attempt = self.0, "trying again: {:#}", failure.error);
-        tokio::time::sleep(FIRST_DELAY * 2_u32.pow(self.0 - 1)).await;
-        Ok(())
+        Ok(FIRST_DELAY * 2_u32.pow(self.0 - 1))
     }
 }
 
@@ -256,16 +261,14 @@ fn is_commit(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn patience_ends() {
+    #[test]
+    fn patience_ends() {
         let failure = |passing| Failure { error: anyhow!("odd"), passing };
         let mut failures = Failures::default();
-        let start = tokio::time::Instant::now();
-        for _ in 1..MOST_FAILURES {
-            failures.wait(failure(true)).await.unwrap();
-        }
-        assert_eq!(start.elapsed(), FIRST_DELAY * 31);
-        assert_eq!(failures.wait(failure(true)).await.unwrap_err().to_string(), "odd");
-        assert!(Failures::default().wait(failure(false)).await.is_err(), "what lasts is not tried again");
+        let delays: Vec<u128> =
+            (1..MOST_FAILURES).map(|_| failures.delay(failure(true)).unwrap().as_millis()).collect();
+        assert_eq!(delays, [250, 500, 1000, 2000, 4000]);
+        assert_eq!(failures.delay(failure(true)).unwrap_err().to_string(), "odd");
+        assert!(Failures::default().delay(failure(false)).is_err(), "what lasts is not tried again");
     }
 }

@@ -47,7 +47,7 @@ impl Download<'_> {
             std::fs::remove_file(&part.path).with_context(|| format!("cannot remove {}", part.path.display()))?;
             self.transfer.lose(file.size_bytes);
             if kept_bytes == 0 {
-                bail!("{}: what was fetched is not what the hub lists (git id {}); try again", file.name, file.id);
+                bail!("what was fetched is not what the hub lists (git id {}); try again", file.id);
             }
             // What an earlier run had left of it was damaged.
             tracing::warn!(file = file.name, "what was there of it is not what the hub lists; fetching it anew");

@@ -94,18 +94,19 @@ fn compress(state: &mut [u32; 5], block: &[u8; 64]) {
     for i in 16..80 {
         words[i] = (words[i - 3] ^ words[i - 8] ^ words[i - 14] ^ words[i - 16]).rotate_left(1);
     }
-    let [mut a, mut b, mut c, mut d, mut e] = *state;
+    let mut mixed = *state;
     for (i, word) in words.into_iter().enumerate() {
-        let (mixed, constant) = match i {
-            0..20 => ((b & c) | (!b & d), 0x5a82_7999_u32),
-            20..40 => (b ^ c ^ d, 0x6ed9_eba1),
-            40..60 => ((b & c) | (b & d) | (c & d), 0x8f1b_bcdc),
-            _ => (b ^ c ^ d, 0xca62_c1d6),
+        let [first, x, y, z, last] = mixed;
+        let (choice, constant) = match i {
+            0..20 => ((x & y) | (!x & z), 0x5a82_7999_u32),
+            20..40 => (x ^ y ^ z, 0x6ed9_eba1),
+            40..60 => ((x & y) | (x & z) | (y & z), 0x8f1b_bcdc),
+            _ => (x ^ y ^ z, 0xca62_c1d6),
         };
-        let next = a.rotate_left(5).wrapping_add(mixed).wrapping_add(e).wrapping_add(constant).wrapping_add(word);
-        (a, b, c, d, e) = (next, a, b.rotate_left(30), c, d);
+        let sum = [choice, last, constant, word].into_iter().fold(first.rotate_left(5), u32::wrapping_add);
+        mixed = [sum, first, x.rotate_left(30), y, z];
     }
-    for (sum, word) in state.iter_mut().zip([a, b, c, d, e]) {
+    for (sum, word) in state.iter_mut().zip(mixed) {
         *sum = sum.wrapping_add(word);
     }
 }
