@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Device};
 
+#[cfg(feature = "hub")]
+use crate::hub::HubModel;
+
 /// Score query-passage pairs in Parquet and Arrow files with BGE rerankers.
 #[derive(Debug, Parser)]
 #[command(name = "rerank", version, about, max_term_width = 100, propagate_version = true)]
@@ -110,6 +113,44 @@ Examples
   rerank completions zsh > \"${fpath[1]}/_rerank\"
   rerank completions fish > ~/.config/fish/completions/rerank.fish";
 
+/// What `rerank model pull --help` says after the options.
+#[cfg(feature = "hub")]
+const PULL_MANUAL: &str = "\
+Environment
+  HF_TOKEN          a token, for models that are private or whose licence must be accepted
+                    (also HF_TOKEN_PATH, or the token that `hf auth login` left)
+  HF_HOME           where the cache is, with the token [default: ~/.cache/huggingface]
+  HF_HUB_CACHE      where the cache is, alone [default: hub in HF_HOME]
+  HF_ENDPOINT       another hub, or a mirror [default: https://huggingface.co]
+  HF_HUB_OFFLINE    1 forbids to ask the hub: what the cache has is found, the rest is an error
+
+Examples
+  rerank model pull m3
+  rerank model pull BAAI/bge-reranker-base
+  rerank model pull m3@953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e
+  rerank score --model \"$(rerank model pull m3)\" \"what is a panda?\" \"hi\" \"A bear.\"";
+
+/// What `rerank model list --help` says after the options.
+const LIST_MANUAL: &str = "\
+Columns
+  name        what --model and SQL take; of a model without a short name its id does it
+  id          its repository on the hub, or the directory of a checkpoint that is elsewhere
+  revision    the commit, and the branches and tags that were this commit when they were fetched
+  family      as config.json says: other decoders of an architecture are listed with its rerankers
+  size        of all files of the revision, some of which other revisions may share
+  int8        of the weights in 8 bits, made when they were first asked for
+
+Examples
+  rerank model list
+  rerank model list --json | jq -r '.models[].folder'";
+
+/// What `rerank model prune --help` says after the options.
+const PRUNE_MANUAL: &str = "\
+Examples
+  rerank model prune --dry-run
+  rerank model prune m3
+  rerank model prune";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -128,7 +169,7 @@ pub(crate) enum Command {
     #[cfg(feature = "shell")]
     #[command(after_long_help = SQL_EXAMPLES)]
     Sql(Box<SqlArgs>),
-    /// Look at checkpoints and convert them.
+    /// Fetch checkpoints, look at them and convert them.
     #[command(subcommand)]
     Model(ModelCommand),
     /// Print what every setting is when the command line does not say, and where that comes from.
@@ -147,6 +188,23 @@ pub(crate) enum ModelCommand {
     Export(ExportArgs),
     /// Say what a checkpoint is, without loading its weights.
     Inspect(InspectArgs),
+    /// Fetch a model from the Hugging Face Hub into the cache that Python shares, and print the folder it is in.
+    ///
+    /// Only the files that are needed are fetched: configuration, tokenizer and safetensors weights. What is there is
+    /// not fetched again, and a download that was cut goes on where it was. Every file is checked against the hub's
+    /// own id of its content.
+    #[cfg(feature = "hub")]
+    #[command(after_long_help = PULL_MANUAL)]
+    Pull(PullArgs),
+    /// List the rerankers in the Hugging Face cache, and their weights in other precisions.
+    #[command(after_long_help = LIST_MANUAL)]
+    List(ListArgs),
+    /// Remove weights in other precisions, which are made again when they are needed.
+    ///
+    /// The Hugging Face cache is never touched; `hf cache` is for that. Models that are loaded keep their weights, and
+    /// weights that are about to be loaded stay.
+    #[command(after_long_help = PRUNE_MANUAL)]
+    Prune(PruneArgs),
 }
 
 /// `rerank run`.
@@ -351,6 +409,43 @@ pub(crate) struct InspectArgs {
     /// The work is told for these.
     #[command(flatten)]
     pub(crate) options: GraphOptionArgs,
+}
+
+/// `rerank model pull`.
+#[cfg(feature = "hub")]
+#[derive(Debug, Args)]
+pub(crate) struct PullArgs {
+    /// A published model's name (`m3`, `gemma`, `minicpm`, `gemma2`) or the id of a repository on the hub (`ORG/REPO`),
+    /// with `@REVISION` (a branch, a tag or a commit) if it is not `main` that is wanted.
+    #[arg(value_name = "NAME|ORG/REPO[@REVISION]", value_parser = HubModel::parse)]
+    pub(crate) model: HubModel,
+}
+
+/// `rerank model list`.
+#[derive(Debug, Args)]
+pub(crate) struct ListArgs {
+    /// Folder in which weights of another precision are kept [default: `rerank` in the user's cache folder].
+    #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// Print a JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// `rerank model prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Remove the weights of this model only: a published model's name, a Hugging Face id, or a checkpoint directory.
+    pub(crate) model: Option<String>,
+
+    /// Folder in which weights of another precision are kept [default: `rerank` in the user's cache folder].
+    #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// Say what would be removed, and remove nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Which model.

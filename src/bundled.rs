@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use datafusion_rerank::cache_folder;
+use datafusion_rerank::WeightsCache;
 
 /// Its name wherever a model is named.
 pub(crate) const NAME: &str = "tiny";
@@ -21,8 +21,7 @@ const FILES: &[(&str, &[u8])] = &[
 /// The directory of the bundled checkpoint, in `cache` or the default cache folder, written now if it is not there:
 /// ONNX Runtime maps weights from files.
 pub(crate) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
-    let cache = cache.map_or_else(cache_folder, |folder| Ok(folder.to_owned()))?;
-    let folder = cache.join(FOLDER);
+    let folder = WeightsCache::open(cache)?.folder().join(FOLDER);
     for (name, content) in FILES {
         let file = folder.join(name);
         if std::fs::read(&file).is_ok_and(|found| found == *content) {

@@ -43,8 +43,9 @@ impl Printer {
     /// Sends the log to standard error: warnings, or more with `--verbose` or `RUST_LOG`.
     pub(crate) fn start_log(self) {
         let default = match self.verbosity {
-            Verbosity::Quiet => "error",
-            Verbosity::Normal => "warn",
+            // What fails at the hub is told by the program's own error.
+            Verbosity::Quiet => "error,hf_hub=off",
+            Verbosity::Normal => "warn,hf_hub=off",
             Verbosity::Verbose(1) => "warn,rerank=info,datafusion_rerank=info",
             Verbosity::Verbose(_) => "info,rerank=debug,datafusion_rerank=debug",
         };

@@ -13,6 +13,8 @@ mod cli;
 mod conformance;
 /// Every family against the scores of the reference library.
 mod golden;
+/// Models on their way from the hub, and what is kept of them.
+mod hub;
 /// Resumable jobs: units, commits, and what is left when something goes wrong.
 mod job;
 /// ONNX exports, ours and other people's.

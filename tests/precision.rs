@@ -22,10 +22,11 @@ fn scores(reranker: &Reranker) -> Vec<f32> {
     reranker.score(&queries, &passages).unwrap().values().to_vec()
 }
 
-/// Names and times of the files of a cache.
+/// Names and times of the weights in a cache.
 fn cached(cache: &Path) -> Vec<(String, std::time::SystemTime)> {
     let entries = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap());
     entries
+        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "int8"))
         .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().modified().unwrap()))
         .collect()
 }

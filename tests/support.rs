@@ -1,6 +1,7 @@
 //! What several test modules need.
 
 pub(crate) mod faults;
+pub(crate) mod hub;
 pub(crate) mod s3;
 pub(crate) mod tables;
 

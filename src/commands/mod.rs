@@ -5,6 +5,10 @@ mod config;
 mod manual;
 mod model_export;
 mod model_inspect;
+mod model_list;
+mod model_prune;
+#[cfg(feature = "hub")]
+mod model_pull;
 mod run;
 mod score;
 #[cfg(feature = "shell")]
@@ -35,5 +39,9 @@ pub(crate) fn run(
         Command::Config => config::run(&cli, settings, printer),
         Command::Completions(args) => completions::run(&args, &mut cli),
         Command::Manual(args) => manual::run(&args, cli),
+        #[cfg(feature = "hub")]
+        Command::Model(ModelCommand::Pull(args)) => model_pull::run(&args, printer),
+        Command::Model(ModelCommand::List(args)) => model_list::run(&args, printer),
+        Command::Model(ModelCommand::Prune(args)) => model_prune::run(&args, printer),
     }
 }

@@ -40,6 +40,7 @@ mod reranker;
 mod scores;
 mod stream;
 mod text;
+mod weights_cache;
 
 pub use engine::{Device, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
@@ -49,8 +50,8 @@ pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, Precision, ScoreOptions};
 #[cfg(feature = "datafusion")]
 pub use plan::RerankConfig;
-pub use quantization::cache_folder;
 pub use registry::ModelRegistry;
 pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};
 pub use scores::Scores;
 pub use stream::{PairColumns, ScoredRows};
+pub use weights_cache::{CachedWeights, WeightsCache};

@@ -12,6 +12,7 @@ use crate::models::{Architecture, GraphOptions, recognise};
 use crate::options::{Precision, ScoreOptions};
 use crate::quantization::quantize;
 use crate::text::{PairEncoder, Tokenizer};
+use crate::weights_cache::Origin;
 
 /// Headers, tokenizer and configuration of a checkpoint. Weights are loaded when a graph of it is first run.
 pub(crate) struct Model {
@@ -155,8 +156,13 @@ impl Model {
                 if graph.quantized().is_empty() {
                     return Ok(graph);
                 }
-                let parts = quantize(graph.quantized(), &self.fingerprint()?, self.options.cache.as_deref())?;
-                Ok(graph.with_quantized(parts))
+                let origin = Origin {
+                    fingerprint: &self.fingerprint()?,
+                    checkpoint: &self.checkpoint.path,
+                    family: self.architecture.family(),
+                };
+                let (parts, file) = quantize(graph.quantized(), &origin, self.options.cache.as_deref())?;
+                Ok(graph.with_quantized(parts, file))
             }
             Weights::Onnx(file) => {
                 Err(Error::model(file.display().to_string(), "it is an ONNX graph already; copy its files instead"))

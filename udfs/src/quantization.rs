@@ -4,8 +4,8 @@
 //! per output channel: `weight ≈ value * scale`, the largest magnitude of the channel being the largest integer. That
 //! is the symmetric per-channel scheme of ONNX Runtime's own tools (`onnxruntime.quantization`, `per_channel=True`).
 //!
-//! It is done once per checkpoint: the file lies in the cache folder, appears when it is complete, and is read like a
-//! weights file. It may be deleted at any time.
+//! It is done once per checkpoint: the file lies in the cache folder ([`WeightsCache`]), appears when it is complete, and
+//! is read like a weights file. It may be deleted at any time.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -20,6 +20,8 @@ use sha2::{Digest, Sha256};
 use crate::checkpoint::{DType, Tensor};
 use crate::error::{Error, Result};
 use crate::graph::QuantizedNames;
+use crate::options::Precision;
+use crate::weights_cache::{Origin, WeightsCache, hold};
 
 /// Version of the file's layout and of how its numbers are computed.
 const FORMAT: u32 = 1;
@@ -27,23 +29,26 @@ const FORMAT: u32 = 1;
 /// Alignment of each part in the file, so that it can be mapped.
 const ALIGNMENT_BYTES: u64 = 64;
 
-/// The parts of all `matrices`, quantized now if the cache does not have them yet. `fingerprint` says which checkpoint
-/// they are of, `cache` where they are kept, if not in the default folder.
+/// The parts of all `matrices`, quantized now if the cache does not have them yet. `origin` says which checkpoint they
+/// are of, `cache` where they are kept, if not in the default folder. The file that comes with them is to be kept open
+/// until they are loaded, lest somebody removes them before.
 ///
 /// # Errors
 /// [`Error::Io`] if the checkpoint cannot be read or the cache not be written.
-pub(crate) fn quantize(matrices: &[Tensor], fingerprint: &str, cache: Option<&Path>) -> Result<Vec<Tensor>> {
+pub(crate) fn quantize(matrices: &[Tensor], origin: &Origin<'_>, cache: Option<&Path>) -> Result<(Vec<Tensor>, File)> {
     let levels = levels();
-    let folder = cache.map_or_else(cache_folder, |folder| Ok(folder.to_owned()))?;
-    let file = folder.join(format!("{fingerprint}-{}.int8", key(matrices, levels)));
+    let cache = WeightsCache::open(cache)?;
+    let file = cache.file(origin.fingerprint, &key(matrices, levels), Precision::Int8);
     let (parts, size_bytes) = layout(matrices, &Arc::new(file.clone()));
-    // The file is renamed into place when it is complete: one of another size was not written by this program.
-    if !std::fs::metadata(&file).is_ok_and(|found| found.len() == size_bytes) {
-        write(matrices, levels, &folder, &file)?;
-    }
+    let held = if let Some(held) = hold(&file, size_bytes) {
+        held
+    } else {
+        write(matrices, levels, &cache, &file, origin)?;
+        hold(&file, size_bytes).ok_or_else(|| Error::io(&file, std::io::ErrorKind::NotFound.into()))?
+    };
     // ONNX Runtime refuses paths that leave their folder through a symbolic link.
     let resolved = Arc::new(file.canonicalize().map_err(|source| Error::io(&file, source))?);
-    Ok(parts.into_iter().map(|part| Tensor { file: Arc::clone(&resolved), ..part }).collect())
+    Ok((parts.into_iter().map(|part| Tensor { file: Arc::clone(&resolved), ..part }).collect(), held))
 }
 
 /// The largest integer. Processors without the dot product instructions of VNNI add pairs of products in 16 bits, which
@@ -55,19 +60,6 @@ fn levels() -> f32 {
         return 63.0;
     }
     127.0
-}
-
-/// Where what can be made again is kept unless [`EngineOptions::cache`](crate::EngineOptions) names another folder:
-/// `RERANK_CACHE`, or else `rerank` in the user's cache folder (`XDG_CACHE_HOME`, `~/.cache`). It need not exist.
-///
-/// # Errors
-/// [`Error::Option`] if the environment names neither.
-pub fn cache_folder() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("RERANK_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("rerank")))
-        .or_else(|| variable("HOME").map(|folder| folder.join(".cache").join("rerank")))
-        .ok_or_else(|| Error::option("cache", "the environment names no folder for it; set RERANK_CACHE to one"))
 }
 
 /// What distinguishes files of one checkpoint: which matrices, and how they are quantized.
@@ -108,13 +100,11 @@ fn shape(matrix: &Tensor) -> [usize; 2] {
 }
 
 /// Writes the file beside its place and renames it: two processes may do so at once.
-fn write(matrices: &[Tensor], levels: f32, folder: &Path, file: &Path) -> Result<()> {
+fn write(matrices: &[Tensor], levels: f32, cache: &WeightsCache, file: &Path, origin: &Origin<'_>) -> Result<()> {
     let fail = |source| Error::io(file, source);
-    std::fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
     tracing::info!(matrices = matrices.len(), file = %file.display(), "quantizing weights, once");
     let start = Instant::now();
-    let unfinished = tempfile::Builder::new().prefix("unfinished-").tempfile_in(folder).map_err(fail)?;
-    let mut writer = BufWriter::new(unfinished);
+    let mut writer = BufWriter::new(cache.begin()?);
     let mut position = 0_u64;
     for matrix in matrices {
         let Quantized { scales, values } = Quantized::of(&read(matrix)?, shape(matrix), levels);
@@ -128,7 +118,7 @@ fn write(matrices: &[Tensor], levels: f32, folder: &Path, file: &Path) -> Result
         }
     }
     let unfinished = writer.into_inner().map_err(|error| fail(error.into_error()))?;
-    unfinished.persist(file).map_err(|error| fail(error.error))?;
+    cache.finish(unfinished, file, origin)?;
     tracing::info!(seconds = start.elapsed().as_secs_f64(), bytes = position, "weights are quantized");
     Ok(())
 }

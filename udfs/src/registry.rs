@@ -111,8 +111,9 @@ impl ModelRegistry {
                 Error::model(
                     name,
                     format!(
-                        "no location is registered for it, and {0} is not in the Hugging Face cache; name its directory, or run `hf download {0}`",
-                        family.hub_id()
+                        "no location is registered for it, and {0} is not in the Hugging Face cache; run `rerank model pull {1}` or `hf download {0}`, or name its directory",
+                        family.hub_id(),
+                        family.name()
                     ),
                 )
             });
@@ -121,25 +122,37 @@ impl ModelRegistry {
             return Ok(path.to_owned());
         }
         self.in_hub_cache(name).ok_or_else(|| {
-            Error::model(
-                name,
-                format!(
-                    "it is neither a known name ({}), nor a directory, nor in the Hugging Face cache",
-                    self.names().join(", ")
-                ),
-            )
+            let known = self.names().join(", ");
+            let message =
+                format!("it is neither a known name ({known}), nor a directory, nor in the Hugging Face cache");
+            let remedy = match split_hub_id(name) {
+                Some(_) => format!("; if it is a hub id, run `rerank model pull {name}` or `hf download {name}`"),
+                None => String::new(),
+            };
+            Error::model(name, message + &remedy)
         })
     }
 
     /// The snapshot of a hub model in the local cache, of the revision that `main` pointed to when it was fetched.
     /// (Layout: <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>)
     fn in_hub_cache(&self, id: &str) -> Option<PathBuf> {
-        let (organisation, model) = id.split_once('/').filter(|(organisation, model)| {
-            !organisation.is_empty() && !model.is_empty() && !model.contains('/') && !id.contains("..")
-        })?;
-        let folder = self.hub_cache.clone().or_else(hub_cache)?.join(format!("models--{organisation}--{model}"));
+        let (organisation, model) = split_hub_id(id)?;
+        let folder =
+            self.hub_cache.clone().or_else(Self::default_hub_cache)?.join(format!("models--{organisation}--{model}"));
         let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
         Some(folder.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.is_dir())
+    }
+
+    /// The hub cache's folder that the environment names, found as Python's `huggingface_hub` finds it: `HF_HUB_CACHE`,
+    /// `HUGGINGFACE_HUB_CACHE`, `hub` in `HF_HOME`, or `huggingface/hub` in the user's cache folder. `None` if not even
+    /// that is known.
+    pub fn default_hub_cache() -> Option<PathBuf> {
+        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        variable("HF_HUB_CACHE")
+            .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
+            .or_else(|| Some(variable("HF_HOME")?.join("hub")))
+            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
+            .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, PathBuf>> {
@@ -147,13 +160,11 @@ impl ModelRegistry {
     }
 }
 
-/// The hub cache's folder, found as Python's `huggingface_hub` finds it.
-fn hub_cache() -> Option<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("HF_HUB_CACHE")
-        .or_else(|| Some(variable("HF_HOME")?.join("hub")))
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
-        .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
+/// Organisation and model of what looks like a hub id.
+fn split_hub_id(id: &str) -> Option<(&str, &str)> {
+    id.split_once('/').filter(|(organisation, model)| {
+        !organisation.is_empty() && !model.is_empty() && !model.contains('/') && !id.contains("..")
+    })
 }
 
 /// A few values by key, the least recently used going first.
@@ -244,7 +255,9 @@ mod tests {
         let registry = ModelRegistry::default().with_hub_cache(cache.path());
         registry.register("mine", "/models/mine");
         let error = registry.resolve("m3").unwrap_err().to_string();
-        assert!(error.contains("run `hf download BAAI/bge-reranker-v2-m3`"), "{error}");
+        assert!(error.contains("run `rerank model pull m3` or `hf download BAAI/bge-reranker-v2-m3`"), "{error}");
+        let error = registry.resolve("org/none").unwrap_err().to_string();
+        assert!(error.ends_with("run `rerank model pull org/none` or `hf download org/none`"), "{error}");
         for name in ["m4", "org/none", "../etc", "a/b/c", "..", "/no/such/directory", ""] {
             if Path::new(name).is_dir() {
                 continue;

@@ -15,9 +15,13 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
+        Self::parse(path, &std::fs::read(path).map_err(|source| Error::io(path, source))?)
+    }
+
+    /// The content of `path`, from wherever it was read.
+    pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self> {
         let values: Value =
-            serde_json::from_slice(&text).map_err(|e| Error::checkpoint(path, format!("not valid JSON: {e}")))?;
+            serde_json::from_slice(json).map_err(|e| Error::checkpoint(path, format!("not valid JSON: {e}")))?;
         if !values.is_object() {
             return Err(Error::checkpoint(path, "expected a JSON object"));
         }

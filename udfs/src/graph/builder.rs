@@ -1,7 +1,9 @@
 //! Collects nodes and initializers into an ONNX graph.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message;
 
@@ -222,6 +224,7 @@ impl GraphBuilder {
             },
             weights: self.weights.into_values().collect(),
             quantized: self.quantized.into_values().collect(),
+            held: None,
         }
     }
 }
@@ -233,6 +236,8 @@ pub(crate) struct OnnxGraph {
     weights: Vec<Tensor>,
     /// Weights that the graph wants in 8 bits, as the checkpoint has them.
     quantized: Vec<Tensor>,
+    /// Open as long as the graph may yet be loaded, which keeps its quantized weights from being removed.
+    held: Option<Arc<File>>,
 }
 
 /// What the graph calls the parts of a quantized weight.
@@ -260,10 +265,12 @@ impl OnnxGraph {
         &self.quantized
     }
 
-    /// The graph with the parts of all its quantized matrices among its weights.
-    pub(crate) fn with_quantized(mut self, parts: Vec<Tensor>) -> Self {
+    /// The graph with the parts of all its quantized matrices among its weights. They are in `file`, which stays open as
+    /// long as the graph is there.
+    pub(crate) fn with_quantized(mut self, parts: Vec<Tensor>, file: File) -> Self {
         self.quantized.clear();
         self.weights.extend(parts);
+        self.held = Some(Arc::new(file));
         self
     }
 

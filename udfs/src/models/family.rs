@@ -1,7 +1,11 @@
 //! The names under which the families are known.
 
 use std::fmt;
+use std::path::Path;
 
+use super::from_config;
+use crate::checkpoint::Config;
+use crate::error::Result;
 use crate::options::OPTION_NAMES;
 
 /// A family of rerankers, named as in SQL.
@@ -53,6 +57,14 @@ impl Family {
         };
         let count = OPTION_NAMES.iter().take_while(|name| **name != last).count();
         &OPTION_NAMES[..=count]
+    }
+
+    /// The family of the checkpoint with this `config.json`. `path` is what errors call it; nothing is read there.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is of no family, or of one in a shape that is not supported.
+    pub fn of_config(path: &Path, json: &[u8]) -> Result<Self> {
+        Ok(from_config(&Config::parse(path, json)?)?.family())
     }
 
     /// The family of this short name.

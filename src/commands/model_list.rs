@@ -1,0 +1,131 @@
+//! `rerank model list`: the rerankers in the Hugging Face cache, and their weights in other precisions.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use datafusion_rerank::{CachedWeights, Family, WeightsCache};
+use indicatif::HumanBytes;
+use serde_json::{Value, json};
+
+use crate::args::ListArgs;
+use crate::hub::{HubCache, Snapshot, short_commit};
+use crate::printer::Printer;
+use crate::table;
+
+/// What stands in a column that has nothing to say.
+const NOTHING: &str = "-";
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &ListArgs, printer: Printer) -> Result<()> {
+    let (hub, cache) = (HubCache::find()?, WeightsCache::open(args.cache.as_deref())?);
+    let listing = Listing::new(&hub, &cache)?;
+    if args.json {
+        return Ok(printer.data(&format!("{:#}", listing.to_json(&hub, &cache)))?);
+    }
+    if listing.models.is_empty() && listing.others.is_empty() {
+        let folder = hub.folder().display();
+        printer.note(&format!(
+            "there are no rerankers in the Hugging Face cache {folder}; fetch one: rerank model pull m3"
+        ));
+        return Ok(());
+    }
+    for line in table::lines(&listing.rows()) {
+        printer.data(&line)?;
+    }
+    Ok(())
+}
+
+/// What there is.
+struct Listing {
+    /// Models and the weights that were made of them.
+    models: Vec<(Snapshot, Vec<CachedWeights>)>,
+    /// Weights of checkpoints that are not in the Hugging Face cache.
+    others: Vec<CachedWeights>,
+}
+
+impl Listing {
+    fn new(hub: &HubCache, cache: &WeightsCache) -> Result<Self> {
+        let mut models = Vec::new();
+        let mut theirs: HashSet<PathBuf> = HashSet::new();
+        for snapshot in hub.snapshots()? {
+            // One that lacks files, or whose files are wrong, has never been loaded.
+            let weights = cache.weights_of(&snapshot.folder).unwrap_or_default();
+            theirs.extend(weights.iter().map(|weights| weights.file.clone()));
+            models.push((snapshot, weights));
+        }
+        let others = cache.weights()?.into_iter().filter(|weights| !theirs.contains(&weights.file)).collect();
+        Ok(Self { models, others })
+    }
+
+    fn rows(&self) -> Vec<Vec<String>> {
+        let mut rows = vec![["name", "id", "revision", "family", "size", "int8"].map(str::to_owned).to_vec()];
+        for (snapshot, weights) in &self.models {
+            let Snapshot { model, commit, refs, family, size_bytes, complete, .. } = snapshot;
+            let name = Some(model.short_name()).filter(|name| *name != model.id());
+            let refs = if refs.is_empty() { String::new() } else { format!(" ({})", refs.join(", ")) };
+            let missing = if *complete { "" } else { ", not complete" };
+            rows.push(vec![
+                name.unwrap_or_else(|| NOTHING.to_owned()),
+                model.id(),
+                format!("{}{refs}", short_commit(commit)),
+                family.to_string(),
+                format!("{}{missing}", HumanBytes(*size_bytes)),
+                sum(weights),
+            ]);
+        }
+        for weights in &self.others {
+            let checkpoint = weights.checkpoint.as_ref().map(|checkpoint| checkpoint.display().to_string());
+            rows.push(vec![
+                NOTHING.to_owned(),
+                checkpoint.unwrap_or_else(|| "unknown".to_owned()),
+                NOTHING.to_owned(),
+                weights.family.map_or_else(|| NOTHING.to_owned(), |family| family.to_string()),
+                NOTHING.to_owned(),
+                HumanBytes(weights.size_bytes).to_string(),
+            ]);
+        }
+        rows
+    }
+
+    fn to_json(&self, hub: &HubCache, cache: &WeightsCache) -> Value {
+        let models = self.models.iter().map(|(snapshot, weights)| {
+            json!({
+                "name": Some(snapshot.model.short_name()).filter(|name| *name != snapshot.model.id()),
+                "id": snapshot.model.id(),
+                "commit": snapshot.commit,
+                "refs": snapshot.refs,
+                "family": snapshot.family.name(),
+                "folder": snapshot.folder,
+                "size_bytes": snapshot.size_bytes,
+                "complete": snapshot.complete,
+                "weights": weights.iter().map(weights_json).collect::<Vec<_>>(),
+            })
+        });
+        let others = self.others.iter().map(weights_json);
+        json!({
+            "hub_cache": hub.folder(),
+            "cache": cache.folder(),
+            "models": models.collect::<Vec<_>>(),
+            "other_weights": others.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The size of all of them.
+fn sum(weights: &[CachedWeights]) -> String {
+    match weights {
+        [] => NOTHING.to_owned(),
+        weights => HumanBytes(weights.iter().map(|weights| weights.size_bytes).sum()).to_string(),
+    }
+}
+
+fn weights_json(weights: &CachedWeights) -> Value {
+    json!({
+        "file": weights.file,
+        "size_bytes": weights.size_bytes,
+        "precision": weights.precision.name(),
+        "checkpoint": weights.checkpoint,
+        "family": weights.family.map(Family::name),
+    })
+}

@@ -1,0 +1,91 @@
+//! `rerank model prune`: removes weights in other precisions.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use datafusion_rerank::{CachedWeights, ModelRegistry, WeightsCache};
+use indicatif::HumanBytes;
+
+use crate::args::PruneArgs;
+use crate::hub::HubModel;
+use crate::printer::Printer;
+use crate::report::human_count;
+
+/// Runs the subcommand.
+pub(crate) fn run(args: &PruneArgs, printer: Printer) -> Result<()> {
+    let cache = WeightsCache::open(args.cache.as_deref())?;
+    let (weights, abandoned) = match &args.model {
+        Some(model) => (weights_of(&cache, model)?, Vec::new()),
+        None => (cache.weights()?, cache.abandoned()?),
+    };
+    let mut freed = Freed::default();
+    for weights in weights {
+        if args.dry_run || weights.remove()? {
+            freed.add(weights.size_bytes);
+            printer.data(&line(&weights.file, &origin(&weights), weights.size_bytes))?;
+        } else {
+            printer.note(&format!("{} stays: a process is about to load it", weights.file.display()));
+        }
+    }
+    for (file, size_bytes) in abandoned {
+        if !args.dry_run {
+            std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+        }
+        freed.add(size_bytes);
+        printer.data(&line(&file, "never finished", size_bytes))?;
+    }
+    let (files, size) = (human_count(freed.files, "file"), HumanBytes(freed.size_bytes));
+    printer.note(&match (freed.files, args.dry_run) {
+        (0, _) => format!("nothing to remove in {}", cache.folder().display()),
+        (_, true) => format!("would free {size} in {files}; without --dry-run they are removed"),
+        (_, false) => format!("freed {size} in {files}; weights are made again when they are needed"),
+    });
+    Ok(())
+}
+
+/// What has been removed.
+#[derive(Default)]
+struct Freed {
+    files: u64,
+    size_bytes: u64,
+}
+
+impl Freed {
+    fn add(&mut self, size_bytes: u64) {
+        self.files += 1;
+        self.size_bytes += size_bytes;
+    }
+}
+
+/// The weights that were made of a model: of what its name stands for now and, if it is one of the hub, of whatever
+/// revision of it, which may be gone from the Hugging Face cache.
+fn weights_of(cache: &WeightsCache, model: &str) -> Result<Vec<CachedWeights>> {
+    let location = ModelRegistry::default().resolve(model);
+    let mut weights = match &location {
+        Ok(location) => cache.weights_of(location)?,
+        Err(_) => Vec::new(),
+    };
+    if let Ok(model) = HubModel::parse(model) {
+        let was_there = |weights: &CachedWeights| weights.checkpoint.as_deref().is_some_and(|path| model.is_at(path));
+        let earlier = cache.weights()?.into_iter().filter(was_there);
+        weights.extend(earlier.filter(|earlier| !weights.contains(earlier)).collect::<Vec<_>>());
+    }
+    match location {
+        // It may be misspelt.
+        Err(error) if weights.is_empty() => {
+            bail!("{error}; and there are no weights of it in {}", cache.folder().display())
+        }
+        _ => Ok(weights),
+    }
+}
+
+/// Where weights come from, for people.
+fn origin(weights: &CachedWeights) -> String {
+    let of =
+        weights.checkpoint.as_ref().map_or_else(|| "an unknown checkpoint".into(), |path| path.display().to_string());
+    format!("{} of {of}", weights.precision)
+}
+
+fn line(file: &Path, what: &str, size_bytes: u64) -> String {
+    format!("{}\t{what}\t{}", file.display(), HumanBytes(size_bytes))
+}
