@@ -14,9 +14,12 @@ use crate::support::fixture;
 use crate::support::tables::decode;
 
 /// Of each language, what the model must reach: a little less than what it did when it was trained.
-const FLOORS: [(&str, f64); 2] = [("en", 0.0), ("zh", 0.0)];
+const FLOORS: [(&str, f64); 2] = [("en", 0.93), ("zh", 0.93)];
 
 const CANDIDATES: usize = 20;
+
+/// Of each language, of the 100 there are: a debug build takes its time.
+const LISTS: usize = 50;
 
 /// The repository is cloned with the model in it.
 const MAX_MODEL_BYTES: u64 = 8 << 20;
@@ -105,14 +108,16 @@ fn ranks(table: &RecordBatch, language: &str, scores: &[f32]) -> (MeanReciprocal
 fn the_bundled_model_ranks() {
     let table = decode(std::fs::read(fixture("ranking.parquet")).unwrap().into()).unwrap();
     let reranker = Reranker::open(tiny(), &EngineOptions::default()).unwrap();
-    let column = |name: &str| table.column_by_name(name).unwrap();
-    let scores = reranker.score(column("query"), column("passage")).unwrap();
     let chance = (1..=CANDIDATES).map(|rank| 1.0 / rank as f64).sum::<f64>() / CANDIDATES as f64;
     println!("MRR of {CANDIDATES}   models/tiny   BM25    random");
     for (language, floor) in FLOORS {
+        let first = table.column_by_name("lang").unwrap().as_string::<i32>().iter().position(|l| l == Some(language));
+        let table = table.slice(first.unwrap(), LISTS * CANDIDATES);
+        let column = |name: &str| table.column_by_name(name).unwrap();
+        let scores = reranker.score(column("query"), column("passage")).unwrap();
         let (model, baseline) = ranks(&table, language, scores.values());
         println!("{language}          {:.3}         {:.3}   {chance:.3}", model.mean(), baseline.mean());
-        assert_eq!(model.lists, 100);
+        assert_eq!(model.lists as usize, LISTS);
         assert!(model.mean() >= floor, "{language}: {:.3}, at least {floor} is expected", model.mean());
         // The lists themselves: if words did not find the passages, the model's figure would mean something else.
         assert!(baseline.mean() > 0.9, "{language}: BM25 reaches {:.3}", baseline.mean());
