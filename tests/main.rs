@@ -27,6 +27,8 @@ mod plans;
 mod precision;
 /// Jobs that put a query around the score.
 mod query;
+/// How well the bundled model ranks.
+mod ranking;
 /// The commands of the README.
 mod readme;
 /// The program against a real S3-compatible server.
