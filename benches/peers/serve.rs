@@ -15,8 +15,7 @@ use std::io::BufRead;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use arrow::array::{Array, AsArray, StringArray};
-use arrow::datatypes::Float32Type;
+use arrow::array::{Array, StringArray};
 use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 use serde::Deserialize;
 use serde_json::json;
@@ -60,7 +59,7 @@ fn main() -> Result<(), Box<dyn Error>> {
             "{}",
             json!({
                 "seconds": seconds,
-                "scores": scores.as_primitive::<Float32Type>().values().as_ref(),
+                "scores": scores.values().as_ref(),
                 "tokens": stats.tokens,
                 "padding_tokens": stats.padding_tokens,
                 "batches": stats.batches,
