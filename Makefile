@@ -10,13 +10,17 @@ ONNXRUNTIME_STAMP := $(ONNXRUNTIME_DIR)/.version-$(ONNXRUNTIME_VERSION)
 
 DEMO_TABLE := tests/fixtures/xquad.parquet
 DEMO_OUTPUT := target/demo.parquet
+# The libraries that the engine is compared with; Python 3.11, as for the reference scores.
+REFERENCE := tests/fixtures/reference
+PEERS := $(REFERENCE)/venv
+
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test chaos lint features onnxruntime
+.PHONY: help demo test chaos lint features onnxruntime bench-peers
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1	/'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
 
 demo: onnxruntime ## score the bundled table with the bundled model and show ranked rows
 	$(CARGO) build --quiet --package rerank
@@ -46,6 +50,14 @@ features: ## check each feature by itself
 	$(CARGO) check --quiet --package rerank --no-default-features
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub
 	$(CARGO) check --quiet --package rerank --no-default-features --features shell
+
+bench-peers: onnxruntime $(PEERS)/.peers ## time the engine against FlagEmbedding and sentence-transformers (BENCH_ARGS='--help')
+	$(PEERS)/bin/python benches/peers/compare.py $(BENCH_ARGS)
+
+$(PEERS)/.peers: $(REFERENCE)/setup.sh benches/peers/requirements.txt
+	bash $(REFERENCE)/setup.sh $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --requirement benches/peers/requirements.txt
+	@touch $@
 
 onnxruntime: $(ONNXRUNTIME_STAMP) ## put ONNX Runtime under .onnxruntime/, where the library finds it
 

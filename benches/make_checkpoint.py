@@ -101,7 +101,8 @@ def tokenizer(family, out, size):
 
 
 def write_weights(path, tensors, shapes_only, seed):
-    header, position = {}, 0
+    # transformers refuses files that do not say who wrote them.
+    header, position = {"__metadata__": {"format": "pt"}}, 0
     for name, shape in tensors:
         size = 4
         for n in shape:

@@ -1,0 +1,352 @@
+"""Measures the program on a CUDA machine: rate, use of the card, and scores against transformers, family by family.
+
+    python3 measure.py --binary ./rerank --json results.json           # on the machine with the card
+    python3 benches/gpu/measure.py --dry-run-cpu --binary target/debug/rerank   # the same path, tiny, on the CPU
+
+The machine needs no internet. It needs Python with torch, transformers, tokenizers, numpy and pyarrow, and this
+repository's benches/ and tests/fixtures/. Carried there by hand:
+
+* the program: `cargo build --release`, then target/release/rerank;
+* ONNX Runtime with CUDA: libonnxruntime.so.VERSION, libonnxruntime_providers_shared.so and
+  libonnxruntime_providers_cuda.so from the package onnxruntime-gpu (`pip download --no-deps onnxruntime-gpu`, unzip,
+  onnxruntime/capi), put beside the program; CUDA and cuDNN come from torch's own packages, whose folders this script
+  puts on LD_LIBRARY_PATH. Their major versions must be those that the package was built for.
+
+For each family a checkpoint of the published shape with random weights is made and deleted again (gemma2 takes 37 GB),
+and the bundled pairs are scored twice in each precision that the program has: as they are, and joined so that every pair
+is cut at 512 tokens. For the latter the work is what `rerank model inspect` tells, so that the share of the peak follows;
+the peak is what torch reaches with a large matrix product in that precision. Precisions come from the program; one that
+it refuses on the device is in the table with its reason.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+XQUAD = ROOT / "tests" / "fixtures" / "xquad.parquet"
+FAMILIES = ["m3", "gemma", "minicpm", "gemma2"]
+
+# Dimensions of the dry run.
+TINY = {
+    "m3": "--layers 2 --hidden 64 --heads 4 --intermediate 128 --vocabulary 8000 --tokenizer-size 6000",
+    "gemma": "--layers 2 --hidden 64 --heads 4 --kv-heads 1 --head-dim 16 --intermediate 128 --vocabulary 1000",
+    "minicpm": "--layers 3 --hidden 64 --heads 4 --kv-heads 4 --intermediate 128 --vocabulary 1000 --start-layer 2",
+    "gemma2": "--layers 3 --hidden 64 --heads 4 --kv-heads 2 --head-dim 16 --intermediate 128 --vocabulary 1000"
+              " --start-layer 2",
+}  # fmt: skip
+
+PROMPTS = {
+    "gemma": "Given a query A and a passage B, determine whether the passage contains an answer to the query by providing"
+             " a prediction of either 'Yes' or 'No'.",
+    "gemma2": "Predict whether passage B contains an answer to query A.",
+}  # fmt: skip
+PROMPTS["minicpm"] = PROMPTS["gemma"]
+
+
+def matrix_peaks(device, size):
+    """TFLOP/s of a product of two square matrices in each type, the median of ten."""
+    import torch
+
+    peaks = {}
+    for name, dtype, tf32 in [("fp32", torch.float32, False), ("tf32", torch.float32, True),
+                              ("fp16", torch.float16, False), ("bf16", torch.bfloat16, False)]:  # fmt: skip
+        if tf32 and device == "cpu":
+            continue
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+        seconds = []
+        for _ in range(13):
+            synchronize(device)
+            start = time.perf_counter()
+            a @ b
+            synchronize(device)
+            seconds.append(time.perf_counter() - start)
+        peaks[name] = 2 * size**3 / statistics.median(seconds[3:]) / 1e12
+    torch.backends.cuda.matmul.allow_tf32 = False
+    return peaks
+
+
+def synchronize(device):
+    if device != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def environment():
+    """With the CUDA libraries that torch brings."""
+    import torch
+
+    packages = pathlib.Path(torch.__file__).parent.parent
+    folders = [*packages.glob("nvidia/*/lib"), packages / "torch" / "lib"]
+    path = [str(folder) for folder in folders] + [os.environ.get("LD_LIBRARY_PATH", "")]
+    return dict(os.environ, LD_LIBRARY_PATH=":".join(path))
+
+
+class Program:
+    def __init__(self, binary, device, env, cache):
+        self.binary, self.device, self.env, self.cache = str(binary), device, env, str(cache)
+
+    def call(self, *args):
+        """Standard output; or the reason why the program refused."""
+        done = subprocess.run([self.binary, *map(str, args)], env=self.env, capture_output=True, text=True)
+        if done.returncode:
+            raise Refused(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}")
+        return done.stdout
+
+    def precisions(self, model):
+        """Those that the program names when it is asked for one that it cannot have."""
+        try:
+            self.call("model", "inspect", model, "--precision", "?")
+        except Refused as refused:
+            if names := re.findall(r"'(\w+)'", str(refused)):
+                return names
+            sys.exit(f"no precisions are named in: {refused}")
+        sys.exit("the program took the precision '?'")
+
+    def gflop_per_token(self, model):
+        """Of a pair of 512 tokens."""
+        for line in self.call("model", "inspect", model).splitlines():
+            if line.startswith("work\t"):
+                return float(line.split("\t")[1].split()[0])
+        sys.exit("rerank model inspect tells no work")
+
+    def run(self, pairs, model, precision, batch_tokens):
+        """The report of a run, and the scores."""
+        import pyarrow.parquet as pq
+
+        with tempfile.TemporaryDirectory() as folder:
+            out, report = pathlib.Path(folder, "out.parquet"), pathlib.Path(folder, "report.json")
+            batch = ["--batch-tokens", batch_tokens] if batch_tokens else []
+            self.call("--quiet", "run", pairs, out, "--model", model, "--device", self.device, "--precision", precision,
+                      "--cache", self.cache, "--report", report, *batch)  # fmt: skip
+            return json.loads(report.read_text()), pq.read_table(out)["score"].to_pylist()
+
+
+class Refused(Exception):
+    pass
+
+
+def write_pairs(path, rows, is_full):
+    """`rows` of the bundled table; joined with the passages after them if each is to be cut at 512 tokens."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(XQUAD, columns=["query", "passage"])
+    queries, passages = (column.to_pylist() for column in table.columns)
+    size = len(queries)
+    picked = [row * size // rows if rows < size else row for row in range(rows)]
+    # From the second time round a mark, so that no pair repeats.
+    queries = [queries[row % size] + (f" {row // size}" if row >= size else "") for row in picked]
+    if is_full:
+        passages = [" ".join(passages[(row + more) % size] for more in range(8)) for row in picked]
+    else:
+        passages = [passages[row % size] for row in picked]
+    pq.write_table(pa.table({"query": queries, "passage": passages}), path)
+    return list(zip(queries, passages))
+
+
+class Transformers:
+    """The model as transformers computes it, in fp32, one pair at a time.
+
+    The decoders of minicpm and gemma2 are those of Llama and Gemma 2: what sets them apart is a factor on some weights, or
+    left out by the reference library too (attention soft-capping).
+    """
+
+    def __init__(self, family, model, device):
+        import torch
+        import transformers
+        from safetensors.torch import load_file
+
+        self.family, self.device, self.torch = family, device, torch
+        self.tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+        if family == "m3":
+            loaded = transformers.AutoModelForSequenceClassification.from_pretrained(model)
+        elif family == "gemma":
+            loaded = transformers.AutoModelForCausalLM.from_pretrained(model)
+            self.yes = self.tokenizer("Yes", add_special_tokens=False)["input_ids"][0]
+        else:
+            config = json.loads((model / "config.json").read_text())
+            weights = load_file(model / "model.safetensors")
+            # Of one exit asked for the reference takes the first head of a gemma2 checkpoint, of minicpm the layer's own.
+            number = config["num_hidden_layers"] - config["start_layer"] if family == "minicpm" else 0
+            self.head = weights[f"lm_head.{number}.linear_head.weight"].to(device)
+            self.cap = config.get("final_logit_softcapping")
+            weights = {name.removeprefix("model."): weight for name, weight in weights.items() if "lm_head" not in name}
+            if family == "minicpm":
+                residual = config["scale_depth"] / config["num_hidden_layers"] ** 0.5
+                for name in weights:
+                    if name.endswith(("o_proj.weight", "down_proj.weight")):
+                        weights[name] *= residual
+                weights["embed_tokens.weight"] *= config["scale_emb"]
+                kind, classes = transformers.LlamaConfig, transformers.LlamaModel
+            else:
+                kind, classes = transformers.Gemma2Config, transformers.Gemma2Model
+                config["attn_logit_softcapping"] = None
+            known = {k: v for k, v in config.items() if k not in ("architectures", "auto_map", "model_type", "torch_dtype")}
+            with torch.device(device):
+                loaded = classes(kind(**known))
+            loaded.load_state_dict(weights)
+        self.model = loaded.float().to(device).eval()
+
+    def ids(self, query, passage):
+        """As the reference library joins them."""
+        tokens = lambda text, length: self.tokenizer(
+            text, add_special_tokens=False, truncation=length is not None, max_length=length
+        )["input_ids"]
+        if self.family == "m3":
+            return self.tokenizer(query, passage, truncation="only_second", max_length=512)["input_ids"]
+        query, passage = tokens("A: " + query, 384), tokens("B: " + passage, 512)
+        separator, prompt = tokens("\n", None), tokens(PROMPTS[self.family], None)
+        pair = [self.tokenizer.bos_token_id, *query, *separator, *passage]
+        return pair[: 512 + len(separator) + len(prompt)] + separator + prompt
+
+    def score(self, query, passage):
+        with self.torch.no_grad():
+            ids = self.torch.tensor([self.ids(query, passage)], device=self.device)
+            output = self.model(input_ids=ids, **({} if self.family == "m3" else {"use_cache": False}))
+            if self.family == "m3":
+                return output.logits[0, 0].item()
+            if self.family == "gemma":
+                return output.logits[0, -1, self.yes].item()
+            score = output.last_hidden_state[0, -1] @ self.head[0]
+            return (score if self.cap is None else self.cap * self.torch.tanh(score / self.cap)).item()
+
+
+def rank_correlation(a, b):
+    import numpy as np
+
+    ranks = [np.argsort(np.argsort(values)) for values in (a, b)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def make_checkpoint(folder, family, is_tiny):
+    out = folder / family
+    shutil.rmtree(out, ignore_errors=True)
+    make = [sys.executable, ROOT / "benches" / "make_checkpoint.py", out, "--family", family]
+    subprocess.run([*make, *(TINY[family].split() if is_tiny else [])], check=True, stdout=sys.stderr)
+    return out
+
+
+def measure(family, program, peaks, args, folder):
+    model = make_checkpoint(folder, family, args.dry_run_cpu)
+    gflop = program.gflop_per_token(model)
+    natural, full = folder / "natural.parquet", folder / "full.parquet"
+    pairs = write_pairs(natural, args.pairs, is_full=False)
+    write_pairs(full, args.pairs, is_full=True)
+    rows, scores = [], {}
+    for precision in program.precisions(model):
+        try:
+            report, scores[precision] = program.run(natural, model, precision, args.batch_tokens)
+            cut, _ = program.run(full, model, precision, args.batch_tokens)
+        except Refused as refused:
+            rows.append({"family": family, "precision": precision, "refused": str(refused)})
+            continue
+        achieved = cut["tokens_per_second"] * gflop / 1e3
+        # ONNX Runtime multiplies fp32 matrices in TF32 on cards that have it.
+        peak = peaks.get("tf32", peaks["fp32"]) if precision == "fp32" else peaks.get(precision)
+        rows.append({
+            "family": family,
+            "precision": precision,
+            "pairs_per_second": report["pairs_per_second"],
+            "tokens_per_second": report["tokens_per_second"],
+            "device_busy_percent": report["device_busy_percent"],
+            "padding_percent": report["padding_percent"],
+            "full_tokens_per_pair": cut["tokens"] / cut["pairs"],
+            "full_pairs_per_second": cut["pairs_per_second"],
+            "full_tflops": achieved,
+            "utilisation_percent": 100 * achieved / peak if peak else None,
+            "difference_from_own_fp32": difference(scores[precision], scores.get("fp32")),
+            "rank_correlation_with_own_fp32": rank_correlation(scores[precision], scores["fp32"]),
+        })  # fmt: skip
+    reference = Transformers(family, model, args.torch_device)
+    compared = min(args.compared, len(pairs))
+    expected = [reference.score(*pair) for pair in pairs[:compared]]
+    for row in rows:
+        if own := scores.get(row["precision"]):
+            row["difference_from_transformers"] = difference(own[:compared], expected)
+    if not args.keep:
+        shutil.rmtree(model)
+    return {"gflop_per_token": gflop, "rows": rows, "score_deviation": statistics.pstdev(expected)}
+
+
+def difference(own, other):
+    return None if other is None else max(abs(a - b) for a, b in zip(own, other, strict=True))
+
+
+def table(families):
+    lines = [
+        "| family | precision | pairs/s | tokens/s | device busy | padding | TFLOP/s at 512 tokens | of the peak "
+        "| from own fp32 (rank correlation) | from transformers |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for family in families.values():
+        for row in family["rows"]:
+            if "refused" in row:
+                lines.append(f"| {row['family']} | {row['precision']} | refused: {row['refused']} | | | | | | | |")
+                continue
+            share = row["utilisation_percent"]
+            lines.append(
+                f"| {row['family']} | {row['precision']} | {row['pairs_per_second']:.1f} | {row['tokens_per_second']:.0f} "
+                f"| {row['device_busy_percent']:.1f} % | {row['padding_percent']:.1f} % | {row['full_tflops']:.3g} "
+                f"| {'' if share is None else f'{share:.0f} %'} "
+                f"| {row['difference_from_own_fp32']:.0e} ({row['rank_correlation_with_own_fp32']:.4f}) "
+                f"| {row['difference_from_transformers']:.0e} |"
+            )
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=pathlib.Path, required=True)
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--device", default="cuda:0", help="the program's device")
+    parser.add_argument("--pairs", type=int, help="default: 16384; 24 in a dry run")
+    parser.add_argument("--compared", type=int, help="pairs scored by transformers; default: 64; 8 in a dry run")
+    parser.add_argument("--batch-tokens", type=int, help="default: the program's")
+    parser.add_argument("--folder", type=pathlib.Path, default=pathlib.Path("gpu-bench"), help="for checkpoints")
+    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--keep", action="store_true", help="keep the checkpoints")
+    parser.add_argument("--dry-run-cpu", action="store_true", help="tiny checkpoints on the CPU")
+    args = parser.parse_args()
+    if args.dry_run_cpu:
+        args.device = "cpu"
+    args.torch_device = args.device
+    args.pairs = args.pairs or (24 if args.dry_run_cpu else 16384)
+    args.compared = args.compared or (8 if args.dry_run_cpu else 64)
+    import torch
+
+    if args.device != "cpu" and not torch.cuda.is_available():
+        sys.exit("torch sees no CUDA device; --dry-run-cpu runs the same on the CPU")
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = pathlib.Path(temporary) if args.dry_run_cpu else args.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        program = Program(args.binary.resolve(), args.device, environment(), folder / "cache")
+        peaks = matrix_peaks(args.device, 256 if args.dry_run_cpu else 8192)
+        results = {
+            "device": "cpu" if args.device == "cpu" else torch.cuda.get_device_name(args.device),
+            "torch": torch.__version__,
+            "program": program.call("--version").strip(),
+            "pairs": args.pairs,
+            "peak_tflops": peaks,
+            "families": {},
+        }
+        for family in args.families.split(","):
+            results["families"][family] = measure(family, program, peaks, args, folder)
+            if args.json:
+                args.json.write_text(json.dumps(results, indent=1))
+    print(results["device"], ", ".join(f"{name} {peak:.3g} TFLOP/s" for name, peak in peaks.items()), sep=": ")
+    print(table(results["families"]))
+
+
+if __name__ == "__main__":
+    main()
