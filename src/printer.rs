@@ -67,6 +67,7 @@ impl Printer {
     }
 
     /// Whether only data and errors are wanted.
+    #[cfg(feature = "shell")]
     pub(crate) fn is_quiet(self) -> bool {
         self.verbosity == Verbosity::Quiet
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use datafusion_rerank::Family;
 
 /// The branch that is meant where none is named.
+#[cfg(feature = "hub")]
 const MAIN: &str = "main";
 
 /// A repository of the hub, and a revision in it.
