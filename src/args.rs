@@ -247,9 +247,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 
-    /// Rows sorted by length and cut into batches together: more rows mean less padding and more memory.
-    #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
-    pub(crate) window_rows: usize,
+    #[command(flatten)]
+    pub(crate) window: WindowArgs,
 
     /// Rows of a unit of work: a unit is a file of the output, and what is done again at most when a job is killed.
     /// Inputs are cut between row groups (record batches of Arrow files), so that a unit may be larger.
@@ -367,9 +366,8 @@ pub(crate) struct SqlArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 
-    /// Rows sorted by length and cut into batches together: more rows mean less padding and more memory.
-    #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
-    pub(crate) window_rows: usize,
+    #[command(flatten)]
+    pub(crate) window: WindowArgs,
 }
 
 /// `rerank completions`.
@@ -535,6 +533,14 @@ pub(crate) struct EngineArgs {
     /// Folder in which weights of another precision and the bundled model are kept [default: `rerank` in the user's cache folder].
     #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
     pub(crate) cache: Option<PathBuf>,
+}
+
+/// Of how many rows batches are made.
+#[derive(Debug, Args)]
+pub(crate) struct WindowArgs {
+    /// Rows sorted by length and cut into batches together: more rows mean less padding and more memory.
+    #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
+    pub(crate) window_rows: usize,
 }
 
 /// Compression codecs of the output.

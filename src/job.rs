@@ -80,7 +80,7 @@ fn name_and_directory(model: &str) -> Option<(&str, &str)> {
 /// What calls in the query of a job score with: names, and what they use that say nothing else.
 pub(crate) fn query_settings(args: &RunArgs) -> Result<(ModelRegistry, RerankConfig)> {
     let models: Vec<&str> = args.model.model.as_deref().into_iter().collect();
-    sql_settings(&models, &args.options, &args.engine, args.window_rows)
+    sql_settings(&models, &args.options, &args.engine, args.window.window_rows)
 }
 
 /// As [`query_settings`], for the shell: the bundled model is known, and is that of calls that name none unless another
@@ -89,7 +89,7 @@ pub(crate) fn query_settings(args: &RunArgs) -> Result<(ModelRegistry, RerankCon
 pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankConfig)> {
     let given = args.model.iter().map(String::as_str);
     let models: Vec<&str> = given.filter(|model| *model != bundled::NAME).chain([bundled::NAME]).collect();
-    let (registry, mut settings) = sql_settings(&models, &args.options, &args.engine, args.window_rows)?;
+    let (registry, mut settings) = sql_settings(&models, &args.options, &args.engine, args.window.window_rows)?;
     if args.model.first().is_some_and(|model| model == bundled::NAME) {
         bundled::NAME.clone_into(&mut settings.model);
     }

@@ -37,10 +37,11 @@ mod units;
 mod upload;
 mod window;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
-use clap::{CommandFactory, FromArgMatches};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::Cli;
 use crate::printer::Printer;
@@ -52,8 +53,7 @@ fn main() -> ExitCode {
     let matches = Cli::command().get_matches();
     let printer = Printer::new(matches.get_flag("quiet"), matches.get_count("verbose"));
     printer.start_log();
-    let file = matches.get_one::<std::path::PathBuf>("config");
-    match with_settings(file.map(std::path::PathBuf::as_path))
+    match with_settings(matches)
         .and_then(|(cli, command, settings)| commands::run(cli.command, command, settings.as_ref(), printer))
     {
         Ok(()) => ExitCode::SUCCESS,
@@ -67,17 +67,14 @@ fn main() -> ExitCode {
 }
 
 /// The command line with the defaults of the settings, if there are any: parsed, and its definition.
-fn with_settings(file: Option<&std::path::Path>) -> Result<(Cli, clap::Command, Option<Settings>)> {
-    let settings = Settings::find(file)?;
-    let command = match &settings {
-        Some(settings) => settings.apply(Cli::command())?,
-        None => Cli::command(),
+fn with_settings(mut matches: ArgMatches) -> Result<(Cli, clap::Command, Option<Settings>)> {
+    let Some(settings) = Settings::find(matches.get_one::<PathBuf>("config").map(PathBuf::as_path))? else {
+        return Ok((Cli::from_arg_matches_mut(&mut matches)?, Cli::command(), None));
     };
+    let command = settings.apply(Cli::command())?;
     let parsed = command.clone().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
-    // It was right without them.
-    let cli = parsed.map_err(|error| match &settings {
-        Some(settings) => anyhow!("settings {}: {}", settings.file.display(), settings::first_paragraph(&error)),
-        None => error.into(),
-    })?;
-    Ok((cli, command, settings))
+    // The command line was right without them.
+    let cli = parsed
+        .map_err(|error| anyhow!("settings {}: {}", settings.file.display(), settings::first_paragraph(&error)))?;
+    Ok((cli, command, Some(settings)))
 }

@@ -93,8 +93,8 @@ impl Settings {
             let mut used = false;
             for command in COMMANDS {
                 // A command's own table comes first.
-                let own = self.values.get(*command).and_then(Value::as_table).is_some_and(|own| own.contains_key(name));
-                used |= own || set(&mut cli, command, name, value).with_context(|| self.place(name))?;
+                used |= self.has_own(command, name)
+                    || set(&mut cli, command, name, value).with_context(|| self.place(name))?;
             }
             if !used {
                 bail!("{}: no command has such a setting; {}", self.place(name), known(&cli, COMMANDS));
@@ -105,8 +105,12 @@ impl Settings {
 
     /// Whether the file sets this option of a command.
     pub(crate) fn sets(&self, command: &str, name: &str) -> bool {
-        let own = self.values.get(command).and_then(Value::as_table);
-        own.is_some_and(|own| own.contains_key(name)) || self.values.contains_key(name)
+        self.has_own(command, name) || self.values.contains_key(name)
+    }
+
+    /// Whether the table of a command has this option.
+    fn has_own(&self, command: &str, name: &str) -> bool {
+        self.values.get(command).and_then(Value::as_table).is_some_and(|own| own.contains_key(name))
     }
 
     fn place(&self, name: &str) -> String {

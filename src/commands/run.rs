@@ -46,7 +46,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         bail!("--restart is for jobs, whose OUTPUT is a directory; to replace a file pass --overwrite");
     }
     let report_files = args.report.as_deref().map(ReportFiles::parse).transpose()?;
-    let reranker = job::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window_rows);
+    let reranker = job::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window.window_rows);
     let kind = match &target {
         Target::File(_, kind) => *kind,
         Target::Directory(_) => OutputKind::Parquet,

@@ -1,6 +1,6 @@
 //! `rerank sql`: DataFusion's shell with the functions on board.
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, read_to_string, stdin};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ use crate::args::SqlArgs;
 use crate::job;
 use crate::printer::{self, Printer};
 use crate::query::one_line;
+
+/// The file that is standard input.
+const STDIN: &str = "-";
 
 /// Runs the subcommand.
 pub(crate) fn run(args: SqlArgs, printer: Printer) -> Result<()> {
@@ -53,22 +56,19 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
 
 /// What to run, in order; `None` to ask a person.
 fn scripts(args: &SqlArgs) -> Result<Option<Vec<String>>> {
-    let files = args.file.iter().map(|file| {
-        if file == Path::new("-") {
-            return std::io::read_to_string(std::io::stdin()).context("standard input cannot be read");
-        }
-        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
-    });
+    let files = args.file.iter().map(|file| read(file));
     let scripts = files.chain(args.command.iter().cloned().map(Ok)).collect::<Result<Vec<String>>>()?;
     if !scripts.is_empty() {
         return Ok(Some(scripts));
     }
-    if std::io::stdin().is_terminal() {
-        return Ok(None);
+    if stdin().is_terminal() { Ok(None) } else { Ok(Some(vec![read(Path::new(STDIN))?])) }
+}
+
+fn read(file: &Path) -> Result<String> {
+    if file == Path::new(STDIN) {
+        return read_to_string(stdin()).context("standard input cannot be read");
     }
-    let mut script = String::new();
-    std::io::stdin().read_to_string(&mut script).context("standard input cannot be read")?;
-    Ok(Some(vec![script]))
+    std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
 /// A session like that of DataFusion's own shell: files and URLs are tables, and so is what describes a Parquet file.
