@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Device};
+use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Device, Devices};
 
 #[cfg(feature = "hub")]
 use crate::hub::HubModel;
@@ -138,7 +138,7 @@ Columns
   revision    the commit, and the branches and tags that were this commit when they were fetched
   family      as config.json says: other decoders of an architecture are listed with its rerankers
   size        of all files of the revision, some of which other revisions may share
-  int8        of the weights in 8 bits, made when they were first asked for
+  converted   the weights in other precisions, made when they were first asked for
 
 Examples
   rerank model list
@@ -394,6 +394,10 @@ pub(crate) struct ExportArgs {
     /// The directory to make.
     pub(crate) output: String,
 
+    /// What the graph is for: `cpu`, or `cuda`, whose fast kernels want other operands. No GPU is needed.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
+
     #[command(flatten)]
     pub(crate) options: GraphOptionArgs,
 }
@@ -403,6 +407,10 @@ pub(crate) struct ExportArgs {
 pub(crate) struct InspectArgs {
     /// The checkpoint: a directory, a model name or a Hugging Face id in the local cache.
     pub(crate) model: String,
+
+    /// Which options are allowed and what is usual may depend on the device. No GPU is needed.
+    #[arg(long, default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
 
     /// The work is told for these.
     #[command(flatten)]
@@ -492,8 +500,9 @@ pub(crate) struct OptionArgs {
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Model options")]
 pub(crate) struct GraphOptionArgs {
-    /// In what the layers multiply: `fp32`, or `int8` on the CPU, which is about twice as fast and less exact. Weights
-    /// are converted once and kept in the cache [default: fp32].
+    /// In what the layers compute: `fp32`; `fp16` or `bf16` on a GPU, which are several times as fast; `int8` on the CPU,
+    /// which is about twice as fast and less exact. Weights are converted once and kept in the cache [default: fp32 on the
+    /// CPU; on a GPU fp16 for m3, bf16 for the decoders].
     #[arg(long, value_name = "PRECISION")]
     pub(crate) precision: Option<String>,
 
@@ -518,15 +527,16 @@ pub(crate) struct GraphOptionArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct EngineArgs {
-    /// Where the model runs: `cpu`, `cuda` or `cuda:N`. A GPU that cannot be used is an error.
-    #[arg(long, default_value_t = Device::Cpu)]
-    pub(crate) device: Device,
+    /// Where the model runs: `cpu`, `cuda`, `cuda:N`, or on several GPUs `cuda:N,M`, each with weights of its own and all
+    /// fed from one queue. A GPU that cannot be used is an error.
+    #[arg(long, default_value_t = Devices::default())]
+    pub(crate) device: Devices,
 
     /// Threads of the CPU device [default: all cores].
     #[arg(long, value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 
-    /// Most tokens in a device batch, padding included [default: 4096 on the CPU, 65536 on a GPU].
+    /// Most tokens in a device batch, padding included [default: 512 a thread on the CPU, 65536 on a GPU].
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
 

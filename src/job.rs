@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
-use datafusion_rerank::{Cutoffs, EngineOptions, ModelRegistry, RerankConfig, Reranker, ScoreOptions};
+use datafusion_rerank::{Cutoffs, Device, EngineOptions, ModelRegistry, RerankConfig, Reranker, ScoreOptions};
 use serde_json::json;
 
 #[cfg(feature = "shell")]
@@ -38,7 +38,7 @@ fn open_with_options(model: &str, options: &OptionArgs, engine: &EngineArgs) -> 
 }
 
 /// Opens a checkpoint for what is done with its graph alone, with the options that shape it.
-pub(crate) fn open_for_graph(model: &str, options: &GraphOptionArgs) -> Result<Reranker> {
+pub(crate) fn open_for_graph(model: &str, device: Device, options: &GraphOptionArgs) -> Result<Reranker> {
     if let Some((name, _)) = options.named.iter().find(|(name, _)| !GRAPH_OPTIONS.contains(&name.as_str())) {
         bail!(
             "option {name}: it changes the text, not the graph; give it when scoring (the graph has {})",
@@ -47,7 +47,9 @@ pub(crate) fn open_for_graph(model: &str, options: &GraphOptionArgs) -> Result<R
     }
     let mut resolved = ScoreOptions::default();
     set_graph_options(&mut resolved, options)?;
-    Ok(open(model, &EngineOptions::default())?.with_options(&resolved)?)
+    let mut engine = EngineOptions::default();
+    engine.devices = device.into();
+    Ok(open(model, &engine)?.with_options(&resolved)?)
 }
 
 /// Opens a model as it is.
@@ -140,7 +142,7 @@ fn value_name(value: &impl ValueEnum) -> String {
 
 fn engine_options(args: &EngineArgs) -> EngineOptions {
     let mut options = EngineOptions::default();
-    options.device = args.device;
+    options.devices = args.device.clone();
     options.threads = args.threads;
     options.batch_tokens = args.batch_tokens;
     options.cache.clone_from(&args.cache);
@@ -246,7 +248,7 @@ mod tests {
     #[test]
     fn an_export_refuses_what_it_cannot_keep() {
         let options = GraphOptionArgs { named: named(&[("max_length", "8")]), ..Default::default() };
-        let error = open_for_graph("anything", &options).unwrap_err().to_string();
+        let error = open_for_graph("anything", Device::Cpu, &options).unwrap_err().to_string();
         assert!(error.starts_with("option max_length: it changes the text, not the graph"), "{error}");
     }
 

@@ -5,6 +5,7 @@ mod arrow_file;
 mod arrow_output;
 mod bundled;
 mod commands;
+mod conversion;
 mod dry_run;
 mod histogram;
 mod html;

@@ -1,6 +1,7 @@
 //! What a resumable job is: everything its output depends on, and its units.
 
 use anyhow::{Context, Result};
+use datafusion_rerank::Precision;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -40,6 +41,22 @@ pub(crate) struct ModelIdentity {
     pub(crate) family: String,
     /// Its content: [`datafusion_rerank::Reranker::fingerprint`].
     pub(crate) fingerprint: String,
+    /// In what it computes where no option says. On another device that may be another.
+    #[serde(default = "fp32")]
+    pub(crate) precision: String,
+}
+
+/// What manifests without a precision mean.
+fn fp32() -> String {
+    Precision::Fp32.to_string()
+}
+
+impl ModelIdentity {
+    /// What scores depend on.
+    fn key(&self) -> String {
+        let precision = Some(&self.precision).filter(|precision| **precision != fp32());
+        [Some(&self.fingerprint), precision].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ")
+    }
 }
 
 /// The flags that the output depends on. Device, threads, batch tokens and window rows are not among them: they change
@@ -102,8 +119,8 @@ impl Manifest {
         inputs: Vec<InputIdentity>,
         units: &[Unit],
     ) -> Result<Self> {
-        let fingerprints: Vec<&str> = models.iter().map(|model| model.fingerprint.as_str()).collect();
-        let key = serde_json::to_string(&(FORMAT, fingerprints, &settings)).context("options are not JSON")?;
+        let keys: Vec<String> = models.iter().map(ModelIdentity::key).collect();
+        let key = serde_json::to_string(&(FORMAT, keys, &settings)).context("options are not JSON")?;
         let units = units
             .iter()
             .map(|unit| UnitEntry {
@@ -148,11 +165,11 @@ impl Manifest {
         if self.format != now.format {
             return Some(format!("the job's files are of format {}, this program's of {}", self.format, now.format));
         }
-        let fingerprints = |models: &[ModelIdentity]| {
-            let one = |model: &ModelIdentity| format!("{} {}", model.family, model.fingerprint);
+        let keys = |models: &[ModelIdentity]| {
+            let one = |model: &ModelIdentity| format!("{} {}", model.family, model.key());
             models.iter().map(one).collect::<Vec<_>>().join(", ")
         };
-        let (before, after) = (fingerprints(&self.models), fingerprints(&now.models));
+        let (before, after) = (keys(&self.models), keys(&now.models));
         if before != after {
             return Some(format!("the model is another ({before} became {after})"));
         }
@@ -251,11 +268,19 @@ mod tests {
     }
 
     fn manifest(settings: Settings, inputs: Vec<InputIdentity>, fingerprint: &str) -> Manifest {
-        let model =
-            ModelIdentity { location: "/models/m3".into(), family: "m3".into(), fingerprint: fingerprint.into() };
-        let groups = [Group { rows: 6, bytes: 1 }, Group { rows: 6, bytes: 1 }];
-        let units: Vec<Unit> = (0..inputs.len()).flat_map(|file| cut(file, &groups, settings.unit_rows)).collect();
+        let model = ModelIdentity {
+            location: "/models/m3".into(),
+            family: "m3".into(),
+            fingerprint: fingerprint.into(),
+            precision: fp32(),
+        };
+        let units = units(inputs.len(), settings.unit_rows);
         Manifest::new("in", vec![model], settings, inputs, &units).unwrap()
+    }
+
+    fn units(files: usize, unit_rows: u64) -> Vec<Unit> {
+        let groups = [Group { rows: 6, bytes: 1 }, Group { rows: 6, bytes: 1 }];
+        (0..files).flat_map(|file| cut(file, &groups, unit_rows)).collect()
     }
 
     fn base() -> Manifest {
@@ -295,6 +320,10 @@ mod tests {
         change("--unit-rows was 10 and is 20 now", |s| s.unit_rows = 20);
         change(r#"the set of model options was {"max_length":512} and is {} now"#, |s| s.options = json!({}));
         cases.push(("the model is another (m3 f became m3 g)", manifest(settings(), base().inputs, "g")));
+        let mut half = base();
+        half.models[0].precision = "fp16".into();
+        let half = Manifest::new("in", half.models, settings(), half.inputs, &units(2, 10)).unwrap();
+        cases.push(("the model is another (m3 f became m3 f fp16)", half));
         for (expected, other) in cases {
             let difference = base().difference(&other).unwrap();
             assert!(difference.starts_with(expected), "{difference}");
@@ -340,5 +369,8 @@ mod tests {
     fn a_manifest_is_read_back_as_it_was() {
         let text = serde_json::to_string(&base()).unwrap();
         assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), base());
+        let older = text.replace(r#","precision":"fp32""#, "");
+        assert!(older.len() < text.len());
+        assert_eq!(serde_json::from_str::<Manifest>(&older).unwrap(), base());
     }
 }

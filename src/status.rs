@@ -174,7 +174,12 @@ mod tests {
             compression: "zstd".into(),
             row_group_rows: 100,
         };
-        let model = ModelIdentity { location: "/m3".into(), family: "m3".into(), fingerprint: "f".into() };
+        let model = ModelIdentity {
+            location: "/m3".into(),
+            family: "m3".into(),
+            fingerprint: "f".into(),
+            precision: "fp32".into(),
+        };
         let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
         let units = cut(0, &[Group { rows: 100, bytes: 1 }; 30], 100);
         let manifest = Manifest::new("in", vec![model], settings, vec![input], &units).unwrap();

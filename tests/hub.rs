@@ -567,18 +567,19 @@ fn models_and_their_weights_are_listed() {
         let json = machine.list_json();
         let all = json["models"].as_array().unwrap().iter().flat_map(|model| model["weights"].as_array().unwrap());
         let mut all = all.chain(json["other_weights"].as_array().unwrap());
-        HumanBytes(all.find(|weights| weights["family"] == family).unwrap()["size_bytes"].as_u64().unwrap()).to_string()
+        let weights = all.find(|weights| weights["family"] == family).unwrap();
+        format!("int8 {}", HumanBytes(weights["size_bytes"].as_u64().unwrap()))
     };
     let rows: Vec<Vec<&str>> =
         printed.lines().map(|line| line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect()).collect();
     let short = &commit[..7];
     let expected: Vec<Vec<String>> = [
-        ["name", "id", "revision", "family", "size", "int8"].map(str::to_owned),
+        ["name", "id", "revision", "family", "size", "converted"].map(str::to_owned),
         ["m3", M3, &format!("{short} (main)"), "m3", &size, &weights("m3")].map(str::to_owned),
         // The same content: the same weights.
         ["-", "org/mine", &format!("{short} (v1)"), "m3", &size, &weights("m3")].map(str::to_owned),
         ["-", "org/partial", "0123456", "m3", &format!("{part}, not complete"), "-"].map(str::to_owned),
-        ["-", "unknown", "-", "-", "-", "5 B"].map(str::to_owned),
+        ["-", "unknown", "-", "-", "-", "int8 5 B"].map(str::to_owned),
         ["-", gemma.to_str().unwrap(), "-", "gemma", "-", &weights("gemma")].map(str::to_owned),
     ]
     .map(Vec::from)

@@ -1,8 +1,8 @@
-//! Scores in 8 bits.
+//! Scores in other precisions than the checkpoint's.
 
 use std::path::Path;
 
-use datafusion_rerank::{EngineOptions, Precision, Reranker, ScoreOptions};
+use datafusion_rerank::{EngineOptions, Family, Precision, Reranker, ScoreOptions};
 use serde_json::json;
 
 use crate::cli::{folder, lines, rerank};
@@ -25,8 +25,9 @@ fn scores(reranker: &Reranker) -> Vec<f32> {
 /// Names and times of the weights in a cache.
 fn cached(cache: &Path) -> Vec<(String, std::time::SystemTime)> {
     let entries = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap());
+    let is_weights = |extension: &std::ffi::OsStr| ["int8", "fp16", "bf16"].iter().any(|name| extension == *name);
     entries
-        .filter(|entry| entry.path().extension().is_some_and(|extension| extension == "int8"))
+        .filter(|entry| entry.path().extension().is_some_and(is_weights))
         .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().modified().unwrap()))
         .collect()
 }
@@ -62,6 +63,63 @@ fn int8_keeps_the_order_of_every_family() {
 }
 
 #[test]
+fn fp16_is_close_in_every_family() {
+    let cache = tempfile::tempdir().unwrap();
+    for (files, checkpoint) in CHECKPOINTS.into_iter().enumerate() {
+        let exact = scores(&open(&fixture(checkpoint), cache.path(), Precision::Fp32));
+        assert_eq!(cached(cache.path()).len(), files, "nothing is kept for {checkpoint} in fp32");
+        let rounded = scores(&open(&fixture(checkpoint), cache.path(), Precision::Fp16));
+        let correlation = spearman(&exact, &rounded);
+        let range = exact.iter().fold(0.0_f32, |largest, score| largest.max(score.abs()));
+        let largest = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / range;
+        println!(
+            "{checkpoint}: rank correlation {correlation:.5}, largest difference {largest:.1e} of the largest score"
+        );
+        assert!(correlation > 0.99, "{checkpoint}: {correlation}");
+        assert!(largest > 0.0, "{checkpoint}: nothing was rounded");
+        assert!(largest < 0.02, "{checkpoint}: {largest}");
+    }
+    assert_eq!(cached(cache.path()).len(), CHECKPOINTS.len());
+}
+
+#[test]
+fn fp16_has_every_option() {
+    let cache = tempfile::tempdir().unwrap();
+    let checkpoint = fixture(CHECKPOINTS[3]);
+    for options in [
+        json!({"cutoff_layers": 3, "compress_ratio": 3, "compress_layers": [1, 2]}),
+        json!({"attention_softcap": true, "heads": "by_layer"}),
+    ] {
+        let options = ScoreOptions::from_json(&options).unwrap();
+        let [exact, rounded] = [Precision::Fp32, Precision::Fp16].map(|precision| {
+            scores(&open(&checkpoint, cache.path(), precision).with_options(&with(&options, precision)).unwrap())
+        });
+        let correlation = spearman(&exact, &rounded);
+        assert!(correlation > 0.99, "{options:?}: {correlation}");
+    }
+}
+
+fn with(options: &ScoreOptions, precision: Precision) -> ScoreOptions {
+    let mut options = options.clone();
+    options.precision = Some(precision);
+    options
+}
+
+#[test]
+fn what_is_usual_depends_on_the_device() {
+    for checkpoint in CHECKPOINTS {
+        for (device, decoders) in [("cpu", Precision::Fp32), ("cuda:0,1", Precision::Bf16)] {
+            let mut engine = EngineOptions::default();
+            engine.devices = device.parse().unwrap();
+            let reranker = Reranker::open(fixture(checkpoint), &engine).unwrap();
+            let is_m3_on_gpu = reranker.family() == Family::M3 && device != "cpu";
+            let expected = if is_m3_on_gpu { Precision::Fp16 } else { decoders };
+            assert_eq!(reranker.precision(), expected, "{checkpoint} on {device}");
+        }
+    }
+}
+
+#[test]
 fn weights_are_quantized_once_and_again_when_they_are_gone() {
     let cache = tempfile::tempdir().unwrap();
     let first = scores(&open(&tiny_m3(), cache.path(), Precision::Int8));
@@ -79,18 +137,42 @@ fn weights_are_quantized_once_and_again_when_they_are_gone() {
 }
 
 #[test]
-fn what_int8_cannot_do_is_refused() {
+fn what_a_precision_cannot_do_is_refused() {
     let mut engine = EngineOptions::default();
-    engine.device = "cuda:0".parse().unwrap();
+    engine.devices = "cuda:0".parse().unwrap();
     let options = ScoreOptions::from_json(&json!({"precision": "int8"})).unwrap();
     let error = Reranker::open(tiny_m3(), &engine).unwrap().with_options(&options).unwrap_err().to_string();
-    assert_eq!(error, "option precision: int8 runs on the CPU only, and the device is cuda:0; use fp32");
-    let error = ScoreOptions::from_json(&json!({"precision": "int4"})).unwrap_err().to_string();
-    assert_eq!(error, "option precision: expected 'fp32' or 'int8', got \"int4\"");
+    assert_eq!(error, "option precision: int8 runs on the CPU only, and the device is cuda:0; use fp16 or bf16");
     let export = tempfile::tempdir().unwrap();
     Reranker::open(tiny_m3(), &EngineOptions::default()).unwrap().export(export.path()).unwrap();
     let error = Reranker::open(export.path(), &EngineOptions::default()).unwrap().with_options(&options).unwrap_err();
     assert!(error.to_string().contains("an ONNX export is run as it is, got int8"), "{error}");
+
+    let bf16 = ScoreOptions::from_json(&json!({"precision": "bf16"})).unwrap();
+    let error = Reranker::open(tiny_m3(), &EngineOptions::default()).unwrap().with_options(&bf16).unwrap_err();
+    let expected = "option precision: bf16 runs on GPUs only, and the device is cpu; use fp32 or int8";
+    assert_eq!(error.to_string(), expected);
+    let fp32 = ScoreOptions::from_json(&json!({"precision": "fp32"})).unwrap();
+    let error = Reranker::open(fixture(CHECKPOINTS[3]), &engine).unwrap().with_options(&fp32).unwrap_err().to_string();
+    assert_eq!(error, "option precision: gemma2 runs in 16 bits on GPUs, and the device is cuda:0; use bf16 or fp16");
+}
+
+#[test]
+fn half_of_a_checkpoint_is_exported_for_another_device() {
+    let (_folder, at) = folder();
+    let export = |out: &str, arguments: &[&str]| {
+        let mut command = rerank();
+        command.args(["model", "export", tiny_m3().to_str().unwrap(), at(out).to_str().unwrap()]).args(arguments);
+        command.env("RERANK_CACHE", at("cache")).assert().success();
+        std::fs::metadata(at(out).join("model.onnx.data")).unwrap().len()
+    };
+    let whole = export("fp32", &[]);
+    assert!(export("fp16", &["--precision", "fp16"]) < whole);
+    assert!(export("bf16", &["--precision", "bf16", "--device", "cuda"]) < whole);
+    assert_eq!(export("usual", &["--device", "cuda"]), export("again", &["--device", "cuda", "--precision", "fp16"]));
+    // What runs here is run: it is the graph that scores in fp16.
+    let exported = scores(&Reranker::open(at("fp16"), &EngineOptions::default()).unwrap());
+    assert_eq!(exported, scores(&open(&tiny_m3(), &at("cache"), Precision::Fp16)));
 }
 
 #[test]

@@ -10,7 +10,7 @@ a round, with the least and the largest beside it. The ratio of the processor ti
 a busy machine it is the steadier one, with --threads 1 at least, since threads that wait for each other may spin.
 
 The other libraries run with the batch size, of --batch-sizes, that was fastest for them in a first pass over the same
-pairs (their own defaults are 128 for FlagEmbedding and 32 for CrossEncoder); this library with its default of 4,096 tokens.
+pairs (their own defaults are 128 for FlagEmbedding and 32 for CrossEncoder); this library with its default of 512 tokens a thread.
 
 Checkpoints have random weights, which cost what trained ones do; the pairs are real text, spread evenly over
 tests/fixtures/xquad.parquet. The table goes to standard output; everything, each pass included, to --json.
@@ -249,7 +249,7 @@ def markdown(results):
     ]
     for result in results:
         for row in result["contestants"]:
-            batch = f"{row['batch']} pairs" if row["batch"] else "4,096 tokens"
+            batch = f"{row['batch']} pairs" if row["batch"] else "512 tokens a thread"
             ratio = "1" if row["name"] == REFERENCE else (
                 f"**{row['times_reference']:.2f}** "
                 f"({row['times_reference_least']:.2f} to {row['times_reference_most']:.2f})"

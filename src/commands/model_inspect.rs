@@ -13,7 +13,7 @@ const PAIR_TOKENS: usize = 512;
 
 /// Runs the subcommand. Opening the model checks its configuration, its tokenizer and the headers of its weights.
 pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
-    let reranker = job::open_for_graph(&args.model, &args.options)?;
+    let reranker = job::open_for_graph(&args.model, args.device, &args.options)?;
     let family = reranker.family();
     printer.data(&format!("location\t{}", reranker.location().display()))?;
     printer.data(&format!("family\t{family}\t({})", family.hub_id()))?;

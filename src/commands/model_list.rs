@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use datafusion_rerank::{CachedWeights, Family, WeightsCache};
+use datafusion_rerank::{CachedWeights, Family, Precision, WeightsCache};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ impl Listing {
     }
 
     fn rows(&self) -> Vec<Vec<String>> {
-        let mut rows = vec![["name", "id", "revision", "family", "size", "int8"].map(str::to_owned).to_vec()];
+        let mut rows = vec![["name", "id", "revision", "family", "size", "converted"].map(str::to_owned).to_vec()];
         for (snapshot, weights) in &self.models {
             let Snapshot { model, commit, refs, family, size_bytes, complete, .. } = snapshot;
             let name = Some(model.short_name()).filter(|name| *name != model.id());
@@ -71,7 +71,7 @@ impl Listing {
                 format!("{}{refs}", short_commit(commit)),
                 family.to_string(),
                 format!("{}{missing}", HumanBytes(*size_bytes)),
-                sum(weights),
+                sizes(weights),
             ]);
         }
         for weights in &self.others {
@@ -82,7 +82,7 @@ impl Listing {
                 NOTHING.to_owned(),
                 weights.family.map_or_else(|| NOTHING.to_owned(), |family| family.to_string()),
                 NOTHING.to_owned(),
-                HumanBytes(weights.size_bytes).to_string(),
+                sizes([weights]),
             ]);
         }
         rows
@@ -112,12 +112,15 @@ impl Listing {
     }
 }
 
-/// The size of all of them.
-fn sum(weights: &[CachedWeights]) -> String {
-    match weights {
-        [] => NOTHING.to_owned(),
-        weights => HumanBytes(weights.iter().map(|weights| weights.size_bytes).sum()).to_string(),
-    }
+/// The size of all of them, by precision: `int8 557.21 MiB, fp16 1.06 GiB`.
+fn sizes<'a>(weights: impl IntoIterator<Item = &'a CachedWeights> + Clone) -> String {
+    let of = |precision: &Precision| {
+        let sizes = weights.clone().into_iter().filter(|weights| weights.precision == *precision);
+        let size_bytes = sizes.map(|weights| weights.size_bytes).sum::<u64>();
+        (size_bytes > 0).then(|| format!("{precision} {}", HumanBytes(size_bytes)))
+    };
+    let sizes: Vec<String> = Precision::ALL.iter().filter_map(of).collect();
+    if sizes.is_empty() { NOTHING.to_owned() } else { sizes.join(", ") }
 }
 
 fn weights_json(weights: &CachedWeights) -> Value {

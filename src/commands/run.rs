@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use datafusion_rerank::{ModelRegistry, Reranker};
 
 use crate::args::{OnError, RunArgs};
+use crate::conversion::convert_weights;
 use crate::dry_run::{Estimate, query_lines};
 use crate::html;
 use crate::input::{InputFile, Inputs};
@@ -239,6 +240,7 @@ fn identity(reranker: &Reranker) -> Result<ModelIdentity> {
         location: reranker.location().display().to_string(),
         family: reranker.family().name().to_owned(),
         fingerprint: reranker.fingerprint()?,
+        precision: reranker.precision().to_string(),
     })
 }
 
@@ -253,7 +255,8 @@ async fn work(
 ) -> Result<(Totals, Duration)> {
     let extent = Extent::of(plan.tasks.iter().map(|task| &task.unit));
     tracing::info!(units = plan.tasks.len(), rows = extent.rows, model = %reranker.location().display(), "begin");
-    let load = if plan.tasks.is_empty() { Duration::ZERO } else { load(reranker.clone(), stop.as_mut()).await? };
+    let load =
+        if plan.tasks.is_empty() { Duration::ZERO } else { load(reranker.clone(), printer, stop.as_mut()).await? };
     let mut progress = Progress::start(printer, extent);
     let Some(ledger) = ledger else {
         pipeline::run(plan, reranker.clone(), None, &mut progress, stop).await?;
@@ -284,10 +287,13 @@ fn sweep_beside(file: &Location) {
     }
 }
 
-/// Loads the weights, and tells how long it took.
-async fn load(reranker: Reranker, stop: Pin<&mut impl Future<Output = Stopped>>) -> Result<Duration> {
+/// Loads the weights, converted first where that is needed, and tells how long it took.
+async fn load(reranker: Reranker, printer: Printer, stop: Pin<&mut impl Future<Output = Stopped>>) -> Result<Duration> {
     let start = Instant::now();
-    let loading = tokio::task::spawn_blocking(move || reranker.load());
+    let loading = tokio::task::spawn_blocking(move || {
+        convert_weights(&reranker, printer)?;
+        reranker.load()
+    });
     tokio::select! {
         stopped = stop => return Err(stopped.into()),
         loaded = loading => loaded.context("the model could not be loaded")??,

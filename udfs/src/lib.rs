@@ -24,6 +24,7 @@
 //! for the conformance and golden tests.
 
 mod checkpoint;
+mod conversion;
 mod engine;
 mod error;
 #[cfg(feature = "datafusion")]
@@ -42,7 +43,7 @@ mod stream;
 mod text;
 mod weights_cache;
 
-pub use engine::{Device, EngineOptions, ScoreStats, environment, set_environment};
+pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
 #[cfg(feature = "datafusion")]
 pub use functions::{RerankFunctions, WithRerank, register_all};

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Weights};
-use crate::engine::{Device, Engine, EngineOptions, EngineSpec, Program, ScoreStats};
+use crate::conversion::{OnProgress, convert};
+use crate::engine::{Engine, EngineOptions, EngineSpec, Program, ScoreStats};
 use crate::error::{Error, Result};
 use crate::graph::{self, OnnxGraph};
-use crate::models::{Architecture, GraphOptions, recognise};
+use crate::models::{Architecture, Family, GraphOptions, recognise};
 use crate::options::{Precision, ScoreOptions};
-use crate::quantization::quantize;
 use crate::text::{PairEncoder, Tokenizer};
 use crate::weights_cache::Origin;
 
@@ -65,22 +65,40 @@ impl Model {
         options.check_allowed(family.name(), family.options())?;
         let mut graph_options = self.architecture.graph_options(options)?;
         graph_options.precision = self.precision(options)?;
+        graph_options.on_gpu = !self.options.devices.is_cpu();
         let recipe = self.architecture.recipe(&self.tokenizer)?;
         Ok((PairEncoder::new(recipe, &self.tokenizer, options)?, graph_options))
     }
 
     fn precision(&self, options: &ScoreOptions) -> Result<Precision> {
-        let precision = options.precision.unwrap_or_default();
-        if precision == Precision::Int8 && self.options.device != Device::Cpu {
-            let message = format!("int8 runs on the CPU only, and the device is {}; use fp32", self.options.device);
-            return Err(Error::option("precision", message));
+        let devices = &self.options.devices;
+        if matches!(self.checkpoint.weights, Weights::Onnx(_)) {
+            return match options.precision {
+                None | Some(Precision::Fp32) => Ok(Precision::Fp32),
+                Some(precision) => Err(Error::option(
+                    "precision",
+                    format!(
+                        "an ONNX export is run as it is, got {precision}; open the checkpoint that it was made from"
+                    ),
+                )),
+            };
         }
-        if precision != Precision::Fp32 && matches!(self.checkpoint.weights, Weights::Onnx(_)) {
-            let message =
-                format!("an ONNX export is run as it is, got {precision}; open the checkpoint that it was made from");
-            return Err(Error::option("precision", message));
+        let precision = options.precision.unwrap_or_else(|| self.architecture.family().default_precision(devices));
+        match precision {
+            Precision::Int8 if !devices.is_cpu() => Err(Error::option(
+                "precision",
+                format!("int8 runs on the CPU only, and the device is {devices}; use fp16 or bf16"),
+            )),
+            // Its windowed attention has a kernel of 16 bits only.
+            Precision::Fp32 if !devices.is_cpu() && self.architecture.family() == Family::Gemma2 => Err(Error::option(
+                "precision",
+                format!("gemma2 runs in 16 bits on GPUs, and the device is {devices}; use bf16 or fp16"),
+            )),
+            Precision::Bf16 if devices.is_cpu() => {
+                Err(Error::option("precision", "bf16 runs on GPUs only, and the device is cpu; use fp32 or int8"))
+            }
+            precision => Ok(precision),
         }
-        Ok(precision)
     }
 
     /// What the engine of a graph has run so far; nothing if it is not loaded.
@@ -99,7 +117,7 @@ impl Model {
             return Ok(Arc::clone(engine));
         }
         let program = match &self.checkpoint.weights {
-            Weights::Tensors(_) => Program::Graph(self.graph(graph_options)?),
+            Weights::Tensors(_) => Program::Graph(self.graph(graph_options, &mut |_, _| ())?),
             Weights::Onnx(file) => Program::File(file.clone()),
         };
         let engine = Arc::new(Engine::start(&EngineSpec {
@@ -149,11 +167,15 @@ impl Model {
         parameters
     }
 
-    fn graph(&self, graph_options: &GraphOptions) -> Result<OnnxGraph> {
+    /// The graph, with weights in another precision made if they are not there.
+    ///
+    /// # Errors
+    /// Those of building the graph and converting the weights; [`Error::Model`] if this is an ONNX export.
+    fn graph(&self, graph_options: &GraphOptions, on_progress: OnProgress<'_>) -> Result<OnnxGraph> {
         match &self.checkpoint.weights {
             Weights::Tensors(tensors) => {
                 let graph = self.architecture.graph(tensors, &self.tokenizer, graph_options)?;
-                if graph.quantized().is_empty() {
+                if graph.converted().is_empty() {
                     return Ok(graph);
                 }
                 let origin = Origin {
@@ -161,12 +183,24 @@ impl Model {
                     checkpoint: &self.checkpoint.path,
                     family: self.architecture.family(),
                 };
-                let (parts, file) = quantize(graph.quantized(), &origin, self.options.cache.as_deref())?;
-                Ok(graph.with_quantized(parts, file))
+                let cache = self.options.cache.as_deref();
+                let (parts, file) = convert(graph.converted(), graph.precision(), &origin, cache, on_progress)?;
+                Ok(graph.with_converted(parts, file))
             }
             Weights::Onnx(file) => {
                 Err(Error::model(file.display().to_string(), "it is an ONNX graph already; copy its files instead"))
             }
+        }
+    }
+
+    /// Sees to it that the cache has the weights of a graph, if it needs other weights than the checkpoint's.
+    ///
+    /// # Errors
+    /// As [`Self::graph`].
+    pub(crate) fn convert_weights(&self, graph_options: &GraphOptions, on_progress: OnProgress<'_>) -> Result<()> {
+        match &self.checkpoint.weights {
+            Weights::Tensors(_) => self.graph(graph_options, on_progress).map(drop),
+            Weights::Onnx(_) => Ok(()),
         }
     }
 
@@ -175,7 +209,7 @@ impl Model {
     /// # Errors
     /// [`Error::Io`], or [`Error::Model`] if this is an ONNX export already.
     pub(crate) fn export(&self, graph_options: &GraphOptions, folder: &Path) -> Result<()> {
-        graph::export(&self.graph(graph_options)?, folder)?;
+        graph::export(&self.graph(graph_options, &mut |_, _| ())?, folder)?;
         for file in self.checkpoint.companions() {
             let copy = folder.join(file.file_name().unwrap_or_default());
             std::fs::copy(&file, &copy).map_err(|source| Error::io(&copy, source))?;

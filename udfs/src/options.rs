@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::checkpoint::DType;
 use crate::error::{Error, Result};
 
 /// Options of one scoring call; `None` means the model's default.
@@ -14,7 +15,8 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct ScoreOptions {
-    /// In what the layers multiply. Default: [`Precision::Fp32`].
+    /// In what the layers compute. Default: [`Precision::Fp32`] on the CPU; on a GPU [`Precision::Fp16`] for m3 and
+    /// [`Precision::Bf16`] for the decoders.
     pub precision: Option<Precision>,
     /// Return `1 / (1 + exp(-logit))`, computed in f64, instead of the raw logit. Default: false.
     pub normalize: Option<bool>,
@@ -45,25 +47,50 @@ pub struct ScoreOptions {
     pub attention_softcap: Option<bool>,
 }
 
-/// In what the matrix products of the layers are computed. Embeddings, norms, attention and scoring heads stay in f32.
+/// In what the layers of a model compute. Scoring heads, and what is made of a logit, are in f32 or wider in all of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Precision {
     /// 32-bit floats, straight from the checkpoint: the reference's scores.
     #[default]
     Fp32,
-    /// 8-bit integers, on the CPU only: about twice as fast. Weights are quantized once, symmetrically, with a scale per
-    /// output channel, and kept in the cache (`RERANK_CACHE`); activations are quantized as they come, with one scale
-    /// for a device batch. Scores are therefore close to those of `Fp32`, not equal, and depend a little on the pairs
-    /// that they are scored with.
+    /// 16-bit floats of 11 significant bits, up to 65,504: weights, activations and the operands of every product. On the
+    /// CPU, where nearly all of it is computed in f32 after all, it saves memory and costs time.
+    Fp16,
+    /// 16-bit floats of 8 significant bits and the range of f32, on a GPU only: as [`Self::Fp16`], for models whose
+    /// activations may exceed its range.
+    Bf16,
+    /// 8-bit integers, on the CPU only: about twice as fast. Weights are quantized symmetrically, with a scale per output
+    /// channel; activations are quantized as they come, with one scale for a device batch. Scores are therefore close to
+    /// those of `Fp32`, not equal, and depend a little on the pairs that they are scored with. Embeddings, norms and
+    /// attention stay in f32.
     Int8,
 }
 
 impl Precision {
+    /// All precisions.
+    pub const ALL: &'static [Self] = &[Self::Fp32, Self::Fp16, Self::Bf16, Self::Int8];
+
     /// The option's spelling of this choice.
     pub fn name(self) -> &'static str {
         match self {
             Self::Fp32 => "fp32",
+            Self::Fp16 => "fp16",
+            Self::Bf16 => "bf16",
             Self::Int8 => "int8",
+        }
+    }
+
+    /// The precision of this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|precision| precision.name() == name)
+    }
+
+    /// The 16-bit type of weights and activations, if they are of one.
+    pub(crate) fn half(self) -> Option<DType> {
+        match self {
+            Self::Fp16 => Some(DType::F16),
+            Self::Bf16 => Some(DType::BF16),
+            Self::Fp32 | Self::Int8 => None,
         }
     }
 }
@@ -332,11 +359,8 @@ fn cutoffs(name: &str, value: &Value) -> Result<Cutoffs> {
 }
 
 fn precision(name: &str, value: &Value) -> Result<Precision> {
-    match value.as_str() {
-        Some("fp32") => Ok(Precision::Fp32),
-        Some("int8") => Ok(Precision::Int8),
-        _ => Err(wrong(name, value, "'fp32' or 'int8'")),
-    }
+    let expected = "'fp32', 'fp16', 'bf16' or 'int8'";
+    value.as_str().and_then(Precision::from_name).ok_or_else(|| wrong(name, value, expected))
 }
 
 fn heads(name: &str, value: &Value) -> Result<Heads> {
@@ -365,6 +389,18 @@ mod tests {
         let options = ScoreOptions::from_json(&all).unwrap();
         assert_eq!(options.to_json(), all);
         assert_eq!(all.as_object().unwrap().len(), OPTION_NAMES.len());
+    }
+
+    #[test]
+    fn every_precision_can_be_named() {
+        for &precision in Precision::ALL {
+            let options = ScoreOptions::from_json(&json!({ "precision": precision.name() })).unwrap();
+            assert_eq!(options.precision, Some(precision));
+        }
+        let error = ScoreOptions::from_json(&json!({"precision": "int4"})).unwrap_err().to_string();
+        for precision in Precision::ALL {
+            assert!(error.contains(&format!("'{precision}'")), "{error}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::engine::{Cancel, Encoded, EngineOptions, ScoreStats, WindowScores, ru
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::models::{Family, GraphOptions, ModelShape};
-use crate::options::{Cutoffs, ScoreOptions};
+use crate::options::{Cutoffs, Precision, ScoreOptions};
 use crate::scores::Scores;
 use crate::text::PairEncoder;
 
@@ -148,6 +148,22 @@ impl Reranker {
 
     fn scores_are_lists(&self) -> bool {
         self.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list)
+    }
+
+    /// In what the layers compute: as the options say, or else what is usual for the family on the device.
+    pub fn precision(&self) -> Precision {
+        self.graph_options.precision
+    }
+
+    /// Converts the weights to [`Self::precision`] now instead of while loading, if that is needed and the cache does not
+    /// have them. `on_progress` is told how many bytes of the checkpoint are done, and of how many; it is not called if
+    /// there is nothing to do.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the checkpoint cannot be read or the cache not be written, [`Error::Checkpoint`] if a weight is out
+    /// of the precision's range.
+    pub fn convert_weights(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<()> {
+        self.model.convert_weights(&self.graph_options, &mut on_progress)
     }
 
     /// Loads the weights now instead of in the first call. Blocks for as long as that takes.

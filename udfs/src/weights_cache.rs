@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `<fingerprint>-<key>.int8` | weights; of which checkpoint, and which of its matrices |
+//! | `<fingerprint>-<key>.<precision>` | weights; of which checkpoint, and which of its matrices |
 //! | `<fingerprint>-<key>.json` | where the checkpoint was when they were made, and its family |
 //! | `unfinished-*` | weights that are being written |
 //!
@@ -158,8 +158,7 @@ impl WeightsCache {
 impl CachedWeights {
     /// What a file is, if it is one with weights.
     fn read(file: PathBuf) -> Option<Self> {
-        let precision =
-            Some(Precision::Int8).filter(|int8| file.extension().is_some_and(|found| found == int8.name()))?;
+        let precision = Precision::from_name(file.extension()?.to_str()?)?;
         let (fingerprint, _) = file.file_stem()?.to_str()?.split_once('-')?;
         let fingerprint = fingerprint.to_owned();
         let size_bytes = std::fs::metadata(&file).ok()?.len();
@@ -221,7 +220,7 @@ fn default_folder() -> Result<PathBuf> {
         .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("rerank")))
         .or_else(|| variable("HOME").map(|folder| folder.join(".cache").join("rerank")))
         .ok_or_else(|| {
-            Error::option("precision", "there is no folder to keep quantized weights in; set RERANK_CACHE to one")
+            Error::option("precision", "there is no folder to keep converted weights in; set RERANK_CACHE to one")
         })
 }
 

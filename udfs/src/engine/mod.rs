@@ -22,7 +22,7 @@ mod texts;
 mod window;
 mod worker;
 
-pub use device::Device;
+pub use device::{Device, Devices};
 pub(crate) use encoding::run_on_encoding_thread;
 pub use library::{environment, set_environment};
 pub(crate) use session::Program;

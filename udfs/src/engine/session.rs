@@ -2,13 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use ort::ep::ExecutionProvider;
+use ort::ep::cuda::AttentionBackend;
+use ort::ep::{ArenaExtendStrategy, ExecutionProvider};
 use ort::logging::LogLevel;
 use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 use ort::value::{TensorElementType, TensorRef};
 
-use super::{Device, EngineOptions, library};
+use super::{Device, library};
 use crate::error::{Error, Result};
 use crate::graph::{HEAD_TOKENS, OnnxGraph, TAIL_TOKENS};
 use crate::text::EncodedPair;
@@ -74,7 +75,8 @@ impl Session {
         model: &str,
         pad_id: u32,
         columns: usize,
-        options: &EngineOptions,
+        device: Device,
+        threads: usize,
     ) -> Result<Self> {
         let environment = library::environment()?;
         let fail = |action: &str, source: ort::Error| Error::Runtime {
@@ -82,9 +84,9 @@ impl Session {
             action: action.to_owned(),
             source,
         };
-        let mut builder = session_builder(environment, options).map_err(|error| match error {
+        let mut builder = session_builder(environment, device, threads).map_err(|error| match error {
             BuildError::Device(source) => {
-                Error::Device { device: options.device.to_string(), message: device_remedy(options.device, &source) }
+                Error::Device { device: device.to_string(), message: device_remedy(device, &source) }
             }
             BuildError::Session(source) => fail("configuring a session", source),
         })?;
@@ -179,19 +181,34 @@ impl<T> From<ort::Error<T>> for BuildError {
 
 fn session_builder(
     environment: &ort::environment::Environment,
-    options: &EngineOptions,
+    device: Device,
+    threads: usize,
 ) -> std::result::Result<SessionBuilder, BuildError> {
     let builder = SessionBuilder::new(environment)?
         .with_log_level(LogLevel::Error)?
-        .with_intra_threads(options.threads())?
+        .with_intra_threads(threads)?
         // Every batch has another shape: a plan of the allocations of one would be made anew for each.
         .with_memory_pattern(false)?
         // A spinning pool would take the cores from tokenization and from the query engine between two batches.
         .with_intra_op_spinning(false)?;
-    match options.device {
+    match device {
         Device::Cpu => Ok(builder),
         Device::Cuda(index) => {
-            let provider = ort::ep::CUDA::default().with_device_id(i32::from(index));
+            let provider = ort::ep::CUDA::default()
+                .with_device_id(i32::from(index))
+                // Products of f32 rounded to 10 bits are not what fp32 promises.
+                .with_tf32(false)
+                // Of a window the longest batches come first, so that the arena is as large as it gets at once; doubling
+                // it would take memory that no batch uses.
+                .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+                // cuDNN's attention builds a graph for each shape, and every batch has another.
+                .with_attention_backend(
+                    AttentionBackend::FLASH_ATTENTION
+                        | AttentionBackend::EFFICIENT_ATTENTION
+                        | AttentionBackend::TRT_FUSED_ATTENTION
+                        | AttentionBackend::TRT_FLASH_ATTENTION
+                        | AttentionBackend::MATH,
+                );
             if !ort::ep::CUDA::is_available().unwrap_or(false) {
                 return Err(BuildError::Device(ort::Error::new("the loaded ONNX Runtime was built without CUDA")));
             }

@@ -25,7 +25,7 @@ pub struct ScoreStats {
     pub batches: u64,
     /// Wall time from texts to cut batches.
     pub tokenize_time: Duration,
-    /// Time the device ran, summed over devices.
+    /// Time the device ran; of several devices the mean, so that a wall clock's worth is all there can be.
     pub device_time: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! Worker threads, one session each, fed from one queue.
+//! Worker threads, one a device, fed from one queue.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use super::backoff::TokenBudget;
 use super::batch::{Batch, cut};
 use super::session::{Program, Session, is_out_of_memory};
 use super::window::{Cancel, Encoded, Window, WindowScores};
-use super::{Device, ScoreStats};
+use super::{Device, Devices, ScoreStats};
 use crate::error::{Error, Result};
 
 /// How a model is run.
@@ -19,10 +19,10 @@ use crate::error::{Error, Result};
 #[non_exhaustive]
 pub struct EngineOptions {
     /// Where the model runs. Default: the CPU.
-    pub device: Device,
+    pub devices: Devices,
     /// Threads of the CPU device. Default: all cores that the process may use.
     pub threads: Option<usize>,
-    /// Most tokens in a device batch, padding included. Default: 4,096 on the CPU, 65,536 on a GPU.
+    /// Most tokens in a device batch, padding included. Default: 512 a thread on the CPU, 65,536 on a GPU.
     pub batch_tokens: Option<usize>,
     /// Folder in which weights of another [`Precision`](crate::Precision) are kept. Default: the variable
     /// `RERANK_CACHE`, or else `rerank` in the user's cache folder.
@@ -35,7 +35,7 @@ impl EngineOptions {
     }
 
     pub(crate) fn batch_tokens(&self) -> usize {
-        self.batch_tokens.unwrap_or_else(|| self.device.default_batch_tokens())
+        self.batch_tokens.unwrap_or_else(|| self.devices.default_batch_tokens(self.threads()))
     }
 }
 
@@ -59,28 +59,38 @@ struct Job {
 /// A loaded model that scores windows.
 pub(crate) struct Engine {
     queue: Option<Sender<Job>>,
-    worker: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
     columns: usize,
     batch_tokens: usize,
     stats: Arc<Mutex<ScoreStats>>,
 }
 
 impl Engine {
-    /// Loads the model and starts its worker.
+    /// Loads the model on each device and starts their workers.
     ///
     /// # Errors
     /// Those of [`Session::load`].
     pub(crate) fn start(spec: &EngineSpec) -> Result<Self> {
-        let session = Session::load(&spec.program, &spec.model, spec.pad_id, spec.columns, &spec.options)?;
+        let sessions = load_on_each(spec)?;
         let (queue, jobs) = crossbeam_channel::unbounded();
         let batch_tokens = spec.options.batch_tokens();
-        let stats = Arc::<Mutex<ScoreStats>>::default();
-        let worker_stats = Arc::clone(&stats);
-        let worker = std::thread::Builder::new()
-            .name("rerank-worker".to_owned())
-            .spawn(move || work(session, TokenBudget::new(batch_tokens), &jobs, &worker_stats))
-            .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
-        Ok(Self { queue: Some(queue), worker: Some(worker), columns: spec.columns, batch_tokens, stats })
+        let mut engine = Self {
+            queue: Some(queue),
+            workers: Vec::new(),
+            columns: spec.columns,
+            batch_tokens,
+            stats: Arc::default(),
+        };
+        let devices = sessions.len() as u32;
+        for (session, device) in sessions.into_iter().zip(spec.options.devices.iter()) {
+            let (jobs, stats) = (jobs.clone(), Arc::clone(&engine.stats));
+            let worker = std::thread::Builder::new()
+                .name(format!("rerank-{device}"))
+                .spawn(move || work(session, TokenBudget::new(batch_tokens), &jobs, devices, &stats))
+                .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
+            engine.workers.push(worker);
+        }
+        Ok(engine)
     }
 
     /// What the device has run so far, for whomever.
@@ -116,17 +126,36 @@ impl Engine {
 impl Drop for Engine {
     fn drop(&mut self) {
         drop(self.queue.take());
-        if let Some(worker) = self.worker.take()
-            // The last handle may be dropped by a callback, on the worker itself.
-            && worker.thread().id() != std::thread::current().id()
-            && worker.join().is_err()
-        {
-            tracing::error!("a scoring worker panicked");
+        for worker in self.workers.drain(..) {
+            // The last handle may be dropped by a callback, on a worker itself.
+            if worker.thread().id() != std::thread::current().id() && worker.join().is_err() {
+                tracing::error!("a scoring worker panicked");
+            }
         }
     }
 }
 
-fn work(mut session: Session, mut budget: TokenBudget, jobs: &Receiver<Job>, stats: &Mutex<ScoreStats>) {
+/// A session on each device, loaded at the same time: what is read from disk once is still in memory for the others.
+fn load_on_each(spec: &EngineSpec) -> Result<Vec<Session>> {
+    let load = |device: Device| {
+        Session::load(&spec.program, &spec.model, spec.pad_id, spec.columns, device, spec.options.threads())
+    };
+    std::thread::scope(|scope| {
+        // The first is loaded on this thread, which would only wait.
+        let others: Vec<_> =
+            spec.options.devices.iter().skip(1).map(|device| scope.spawn(move || load(device))).collect();
+        let first = spec.options.devices.iter().take(1).map(load);
+        let stopped = |_| Err(Error::Stopped);
+        first
+            .collect::<Vec<_>>()
+            .into_iter()
+            .chain(others.into_iter().map(|other| other.join().unwrap_or_else(stopped)))
+            .collect()
+    })
+}
+
+/// Runs batches until there can be no more; `devices` is how many workers do.
+fn work(mut session: Session, mut budget: TokenBudget, jobs: &Receiver<Job>, devices: u32, stats: &Mutex<ScoreStats>) {
     for Job { window, batch } in jobs {
         let pairs = batch.members.len() as u64;
         let outcome = window.is_wanted().then(|| {
@@ -137,7 +166,7 @@ fn work(mut session: Session, mut budget: TokenBudget, jobs: &Receiver<Job>, sta
                 is_out_of_memory,
                 |batch| session.run(window.pairs(batch), batch.padded_tokens),
             )?;
-            let cost = window.cost(&ran, start.elapsed());
+            let cost = window.cost(&ran, start.elapsed() / devices);
             Ok((ran, cost))
         });
         // Before the scores are handed over: whoever has them finds what they cost.

@@ -45,6 +45,8 @@ pub(crate) enum Attr {
 #[derive(Debug, Default)]
 pub(crate) struct GraphBuilder {
     precision: Precision,
+    /// Whether the graph is for a GPU, some of whose kernels want other operands than those of the CPU.
+    on_gpu: bool,
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
@@ -52,20 +54,29 @@ pub(crate) struct GraphBuilder {
     constants: BTreeMap<String, TensorProto>,
     /// Weights, by the name of the tensor they come from.
     weights: BTreeMap<String, Tensor>,
-    /// Weights that are used in 8 bits, by the name of the tensor they come from.
-    quantized: BTreeMap<String, Tensor>,
+    /// Weights that are used in another type than they are stored in, by the name of the tensor they come from.
+    converted: BTreeMap<String, Tensor>,
     /// The output names of each distinct computation.
     computed: HashMap<String, Vec<String>>,
 }
 
 impl GraphBuilder {
-    /// A graph whose layers multiply in this precision.
-    pub(crate) fn new(precision: Precision) -> Self {
-        Self { precision, ..Self::default() }
+    /// A graph whose layers compute in this precision, on a GPU or on the CPU.
+    pub(crate) fn new(precision: Precision, on_gpu: bool) -> Self {
+        Self { precision, on_gpu, ..Self::default() }
+    }
+
+    pub(crate) fn on_gpu(&self) -> bool {
+        self.on_gpu
     }
 
     pub(crate) fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// The type of activations.
+    fn activation_type(&self) -> DataType {
+        self.precision.half().map_or(DataType::Float, data_type)
     }
 
     /// Declares a graph input of the given symbolic dimensions.
@@ -146,32 +157,70 @@ impl GraphBuilder {
         positions.map(|position| Value(outputs[position].clone()))
     }
 
-    /// The weights of `tensor` as f32. Stored half-precision weights are cast in the graph: ONNX Runtime folds the
-    /// cast while it loads, so that no converted copy is written anywhere.
+    /// The weights of `tensor` in the type of activations. In a 16-bit graph a matrix of another type is one of
+    /// [`OnnxGraph::converted`]; the other weights are cast in the graph, which ONNX Runtime folds while it loads, so that
+    /// no converted copy is written anywhere.
     pub(crate) fn weight(&mut self, tensor: &Tensor) -> Value {
+        match self.precision.half() {
+            Some(half) if tensor.dtype != half && tensor.shape.len() > 1 => {
+                let name = half_name(tensor, self.precision);
+                self.convert(tensor);
+                Value(name)
+            }
+            _ => {
+                let stored = self.stored(tensor);
+                self.cast_from(&stored, data_type(tensor.dtype), self.activation_type())
+            }
+        }
+    }
+
+    /// The weights of `tensor` as f32, whatever the type of activations.
+    pub(crate) fn weight_f32(&mut self, tensor: &Tensor) -> Value {
         let stored = self.stored(tensor);
-        self.widen(&stored, tensor.dtype)
+        self.cast_from(&stored, data_type(tensor.dtype), DataType::Float)
+    }
+
+    /// Rows of a table in the type of activations. In an f32 graph only the rows of a 16-bit table are cast, never the
+    /// table.
+    pub(crate) fn rows(&mut self, table: &Tensor, ids: &Value) -> Value {
+        if self.precision.half().is_some() {
+            let table = self.weight(table);
+            return self.op("Gather", &[&table, ids], &[]);
+        }
+        let stored = self.stored(table);
+        let rows = self.op("Gather", &[&stored, ids], &[]);
+        self.cast_from(&rows, data_type(table.dtype), DataType::Float)
     }
 
     /// The weights of `tensor` in the type they are stored in.
-    pub(crate) fn stored(&mut self, tensor: &Tensor) -> Value {
+    fn stored(&mut self, tensor: &Tensor) -> Value {
         self.weights.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
         Value(tensor.name.clone())
     }
 
     /// The weights of a matrix `[out, in]` in 8 bits, as i8 `[in, out]`, and their scales, f32 `[out]`.
     pub(crate) fn quantized(&mut self, tensor: &Tensor) -> (Value, Value) {
-        self.quantized.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
+        self.convert(tensor);
         let QuantizedNames { values, scales } = QuantizedNames::of(tensor);
         (Value(values), Value(scales))
     }
 
-    /// `value`, which is of a stored type, as f32.
-    pub(crate) fn widen(&mut self, value: &Value, from: DType) -> Value {
-        match from {
-            DType::F32 | DType::I8 => value.clone(),
-            DType::F16 | DType::BF16 => self.cast(value, DataType::Float),
-        }
+    fn convert(&mut self, tensor: &Tensor) {
+        self.converted.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
+    }
+
+    /// An f32 value in the type of activations.
+    pub(crate) fn to_activation(&mut self, value: &Value) -> Value {
+        self.cast_from(value, DataType::Float, self.activation_type())
+    }
+
+    /// A value of the type of activations as f32.
+    pub(crate) fn to_f32(&mut self, value: &Value) -> Value {
+        self.cast_from(value, self.activation_type(), DataType::Float)
+    }
+
+    fn cast_from(&mut self, value: &Value, from: DataType, to: DataType) -> Value {
+        if from == to { value.clone() } else { self.cast(value, to) }
     }
 
     pub(crate) fn cast(&mut self, value: &Value, to: DataType) -> Value {
@@ -223,7 +272,8 @@ impl GraphBuilder {
                 output: self.outputs,
             },
             weights: self.weights.into_values().collect(),
-            quantized: self.quantized.into_values().collect(),
+            precision: self.precision,
+            converted: self.converted.into_values().collect(),
             held: None,
         }
     }
@@ -234,9 +284,10 @@ impl GraphBuilder {
 pub(crate) struct OnnxGraph {
     graph: Graph,
     weights: Vec<Tensor>,
-    /// Weights that the graph wants in 8 bits, as the checkpoint has them.
-    quantized: Vec<Tensor>,
-    /// Open as long as the graph may yet be loaded, which keeps its quantized weights from being removed.
+    precision: Precision,
+    /// Weights that the graph wants in its precision, as the checkpoint has them.
+    converted: Vec<Tensor>,
+    /// Open as long as the graph may yet be loaded, which keeps its converted weights from being removed.
     held: Option<Arc<File>>,
 }
 
@@ -252,6 +303,11 @@ impl QuantizedNames {
     }
 }
 
+/// What a 16-bit graph calls a matrix that the checkpoint has in another type.
+pub(crate) fn half_name(tensor: &Tensor, precision: Precision) -> String {
+    format!("{}/{precision}", tensor.name)
+}
+
 /// Where a weight's bytes are, as ONNX external data says it.
 pub(crate) struct ExternalData {
     /// Relative to the model's folder.
@@ -260,15 +316,20 @@ pub(crate) struct ExternalData {
 }
 
 impl OnnxGraph {
-    /// The matrices that the graph wants in 8 bits.
-    pub(crate) fn quantized(&self) -> &[Tensor] {
-        &self.quantized
+    /// In what the graph computes.
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
     }
 
-    /// The graph with the parts of all its quantized matrices among its weights. They are in `file`, which stays open as
-    /// long as the graph is there.
-    pub(crate) fn with_quantized(mut self, parts: Vec<Tensor>, file: File) -> Self {
-        self.quantized.clear();
+    /// The matrices that the graph wants in its precision and the checkpoint has in another.
+    pub(crate) fn converted(&self) -> &[Tensor] {
+        &self.converted
+    }
+
+    /// The graph with all its converted matrices among its weights. They are in `file`, which stays open as long as the
+    /// graph is there.
+    pub(crate) fn with_converted(mut self, parts: Vec<Tensor>, file: File) -> Self {
+        self.converted.clear();
         self.weights.extend(parts);
         self.held = Some(Arc::new(file));
         self

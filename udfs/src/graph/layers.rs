@@ -25,6 +25,27 @@ impl Sequences {
         g.cast(&self.lengths, DataType::Int32)
     }
 
+    /// What `MultiHeadAttention` is told of padding, where each row has `queries` queries (a scalar) and all keys: i32
+    /// `[batch]`, the lengths. On a GPU, whose fast kernel for such rows wants to know where each begins and ends, the
+    /// lengths, then the starts of the queries and of the keys, each with their end: `[3 * batch + 2]`.
+    /// (`MASK_1D_KEY_SEQ_LEN_START`, ONNX Runtime, `contrib_ops/cpu/bert/attention_common.h`)
+    pub(crate) fn key_padding(&self, g: &mut GraphBuilder, queries: &Value) -> Value {
+        let lengths = self.lengths_i32(g);
+        if !g.on_gpu() {
+            return lengths;
+        }
+        let (zero, one) = (g.int(0), g.int(1));
+        let batch = g.op("Gather", &[&self.shape, &zero], &[]);
+        let end = g.op("Add", &[&batch, &one], &[]);
+        let rows = g.op("Range", &[&zero, &end, &one], &[]);
+        let keys = self.padded(g);
+        let starts = [queries, &keys].map(|per_row| {
+            let starts = g.op("Mul", &[&rows, per_row], &[]);
+            g.cast(&starts, DataType::Int32)
+        });
+        g.op("Concat", &[&lengths, &starts[0], &starts[1]], &[("axis", Attr::Int(0))])
+    }
+
     /// Padded tokens of a row, a scalar.
     pub(crate) fn padded(&self, g: &mut GraphBuilder) -> Value {
         let sequence = g.int(1);
@@ -82,42 +103,31 @@ pub(crate) fn unsqueeze(g: &mut GraphBuilder, value: &Value, axes: &[i64]) -> Va
     g.op("Unsqueeze", &[value, &axes], &[])
 }
 
-/// Rows of an embedding table. Of a half-precision table only the rows are widened, never the table.
-pub(crate) fn embedding(g: &mut GraphBuilder, table: &Tensor, ids: &Value) -> Value {
-    let stored = g.stored(table);
-    let rows = g.op("Gather", &[&stored, ids], &[]);
-    g.widen(&rows, table.dtype)
-}
-
 /// `x · weightᵀ + bias` on `[rows, in]`, in the precision of the graph.
 pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
-    if g.precision() == Precision::Fp32 {
-        return linear_f32(g, x, weight, bias);
+    let bias = bias.map(|bias| g.weight(bias));
+    if g.precision() == Precision::Int8 {
+        let (weight, scale) = g.quantized(weight);
+        let none = Value::none();
+        return g.ms_op("DynamicQuantizeMatMul", &[x, &weight, &scale, &none, &bias.unwrap_or(Value::none())], &[]);
     }
-    let (weight, scale) = g.quantized(weight);
-    let bias = bias.map_or_else(Value::none, |bias| g.weight(bias));
-    let zero_point = Value::none();
-    g.ms_op("DynamicQuantizeMatMul", &[x, &weight, &scale, &zero_point, &bias], &[])
+    let weight = g.weight(weight);
+    gemm(g, x, &weight, bias.as_ref(), &[])
 }
 
 /// `x · weightᵀ + bias` on `[rows, in]` in f32, whatever the precision of the graph: a head decides on the last digits.
 pub(crate) fn linear_f32(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
-    let weight = g.weight(weight);
-    let transposed = [("transB", Attr::Int(1))];
-    match bias {
-        Some(bias) => {
-            let bias = g.weight(bias);
-            g.op("Gemm", &[x, &weight, &bias], &transposed)
-        }
-        None => g.op("Gemm", &[x, &weight], &transposed),
-    }
+    let x = g.to_f32(x);
+    let weight = g.weight_f32(weight);
+    let bias = bias.map(|bias| g.weight_f32(bias));
+    gemm(g, &x, &weight, bias.as_ref(), &[])
 }
 
 /// `scale * x · weightᵀ` on `[rows, in]`.
 pub(crate) fn scaled_linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, scale: f32) -> Value {
-    if g.precision() == Precision::Fp32 {
+    if g.precision() != Precision::Int8 {
         let weight = g.weight(weight);
-        return g.op("Gemm", &[x, &weight], &[("transB", Attr::Int(1)), ("alpha", Attr::Float(scale))]);
+        return gemm(g, x, &weight, None, &[("alpha", Attr::Float(scale))]);
     }
     let product = linear(g, x, weight, None);
     if scale.to_bits() == 1.0_f32.to_bits() {
@@ -125,6 +135,12 @@ pub(crate) fn scaled_linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, sc
     }
     let scale = g.float(scale);
     g.op("Mul", &[&product, &scale], &[])
+}
+
+fn gemm(g: &mut GraphBuilder, x: &Value, weight: &Value, bias: Option<&Value>, attributes: &[(&str, Attr)]) -> Value {
+    let attributes = [&[("transB", Attr::Int(1))], attributes].concat();
+    let operands: Vec<&Value> = [x, weight].into_iter().chain(bias).collect();
+    g.op("Gemm", &operands, &attributes)
 }
 
 /// Scale and shift of a layer normalisation.
@@ -162,13 +178,14 @@ pub(crate) struct RmsNorm<'a> {
 
 impl RmsNorm<'_> {
     fn scale(&self, g: &mut GraphBuilder) -> Value {
-        let weight = g.weight(self.weight);
         if !self.plus_one {
-            return weight;
+            return g.weight(self.weight);
         }
         // Folded by ONNX Runtime while it loads.
+        let weight = g.weight_f32(self.weight);
         let one = g.float(1.0);
-        g.op("Add", &[&weight, &one], &[])
+        let scale = g.op("Add", &[&weight, &one], &[]);
+        g.to_activation(&scale)
     }
 
     pub(crate) fn of(&self, g: &mut GraphBuilder, x: &Value) -> Value {
@@ -244,7 +261,11 @@ impl Rotary {
         let positions = g.cast(&positions, DataType::Float);
         let positions = unsqueeze(g, &positions, &[1]);
         let angles = g.op("Mul", &[&positions, &frequencies], &[]);
-        Self { cosine: g.op("Cos", &[&angles], &[]), sine: g.op("Sin", &[&angles], &[]) }
+        let [cosine, sine] = ["Cos", "Sin"].map(|function| {
+            let table = g.op(function, &[&angles], &[]);
+            g.to_activation(&table)
+        });
+        Self { cosine, sine }
     }
 
     /// Rotates `[batch, sequence, heads * head_dim]` at positions 0, 1, ...
@@ -296,7 +317,13 @@ impl CausalAttention {
         let padded = sequences.padded(g);
         let padded = g.cast(&padded, DataType::Int32);
         let none = Value::none();
-        g.ms_op("GroupQueryAttention", &[queries, keys, values, &none, &none, &last, &padded], &attributes)
+        let operands = [queries, keys, values, &none, &none, &last, &padded];
+        if g.on_gpu() {
+            // Its kernel refuses to run unless it may write keys and values somewhere.
+            let [attended, _, _] = g.ms_op_outputs("GroupQueryAttention", &operands, &attributes, [0, 1, 2]);
+            return attended;
+        }
+        g.ms_op("GroupQueryAttention", &operands, &attributes)
     }
 
     /// Whether [`Self::apply_to_last`] can be used: ONNX leaves open whether a mask comes before or after the

@@ -6,11 +6,11 @@ mod export;
 mod layers;
 mod proto;
 
-pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Value};
+pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Value, half_name};
 pub(crate) use compression::{HEAD_TOKENS, TAIL_TOKENS, Uncompressed, compress};
 pub(crate) use export::export;
 pub(crate) use layers::{
-    Activation, CausalAttention, GatedMlp, LayerNorm, RmsNorm, Rotary, Sequences, declare_inputs, embedding, linear,
-    linear_f32, per_token, scaled_linear, unsqueeze,
+    Activation, CausalAttention, GatedMlp, LayerNorm, RmsNorm, Rotary, Sequences, declare_inputs, linear, linear_f32,
+    per_token, scaled_linear, unsqueeze,
 };
 pub(crate) use proto::DataType;

@@ -8,7 +8,7 @@ use crate::checkpoint::{Config, Tensor, Tensors};
 use crate::error::Result;
 use crate::graph::{
     Activation, CausalAttention, GatedMlp, GraphBuilder, RmsNorm, Rotary, Sequences, Uncompressed, Value, compress,
-    declare_inputs, embedding, linear, per_token, scaled_linear, unsqueeze,
+    declare_inputs, linear, per_token, scaled_linear, unsqueeze,
 };
 
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
@@ -147,9 +147,10 @@ impl Decoder {
         let rotary = Rotary::new(g, &sequences, self.variation.head_dim, self.rope_theta);
         let final_norm = self.norm(tensors, "model.norm")?;
 
-        let x = embedding(g, self.embeddings(tensors)?, &ids);
+        let x = g.rows(self.embeddings(tensors)?, &ids);
         let x = per_token(g, &x, self.hidden);
         let scale = g.float(self.variation.embedding_scale as f32);
+        let scale = g.to_activation(&scale);
         let mut stream = Stream { x: g.op("Mul", &[&x, &scale], &[]), delta: None };
 
         let depth = exits.iter().max().copied().unwrap_or(self.layers);

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use super::from_config;
 use crate::checkpoint::Config;
+use crate::engine::Devices;
 use crate::error::Result;
-use crate::options::OPTION_NAMES;
+use crate::options::{OPTION_NAMES, Precision};
 
 /// A family of rerankers, named as in SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +44,16 @@ impl Family {
             Self::Gemma => "BAAI/bge-reranker-v2-gemma",
             Self::MiniCpm => "BAAI/bge-reranker-v2-minicpm-layerwise",
             Self::Gemma2 => "BAAI/bge-reranker-v2.5-gemma2-lightweight",
+        }
+    }
+
+    /// In what it computes where the caller does not say. On GPUs that is half precision: fp16 for the cross-encoders,
+    /// whose normalised activations stay small; bf16 for the decoders, whose residual streams may exceed fp16's range.
+    pub(crate) fn default_precision(self, devices: &Devices) -> Precision {
+        match self {
+            _ if devices.is_cpu() => Precision::Fp32,
+            Self::M3 => Precision::Fp16,
+            Self::Gemma | Self::MiniCpm | Self::Gemma2 => Precision::Bf16,
         }
     }
 

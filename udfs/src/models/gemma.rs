@@ -86,7 +86,7 @@ impl Architecture for Gemma {
     }
 
     fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::new(options.precision);
+        let mut g = GraphBuilder::new(options.precision, options.on_gpu);
         let layers = self.decoder.layers;
         let outputs = self.decoder.run(&mut g, tensors, &[layers], None, None)?;
 

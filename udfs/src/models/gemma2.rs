@@ -126,7 +126,7 @@ impl Architecture for Gemma2 {
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::new(options.precision);
+        let mut g = GraphBuilder::new(options.precision, options.on_gpu);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
         let softcap = self.attention_softcap.filter(|_| options.attention_softcap).map(|cap| cap as f32);
         let outputs = self.decoder.run(&mut g, tensors, &layers, options.compression.as_ref(), softcap)?;

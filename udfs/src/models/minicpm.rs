@@ -82,7 +82,7 @@ impl Architecture for MiniCpm {
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::new(options.precision);
+        let mut g = GraphBuilder::new(options.precision, options.on_gpu);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
         let outputs = self.decoder.run(&mut g, tensors, &layers, None, None)?;
         let hidden = self.decoder.hidden;

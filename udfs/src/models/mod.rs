@@ -53,8 +53,10 @@ pub(crate) trait Architecture: Debug + Send + Sync {
 /// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct GraphOptions {
-    /// In what the layers multiply.
+    /// In what the layers compute.
     pub(crate) precision: Precision,
+    /// Whether the graph is for a GPU.
+    pub(crate) on_gpu: bool,
     /// The scores that come out, in the order of the output's columns; empty for families with one exit.
     pub(crate) exits: Vec<Exit>,
     /// Token compression, if any takes place.

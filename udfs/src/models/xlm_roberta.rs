@@ -7,8 +7,8 @@ use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{
-    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, embedding, linear,
-    linear_f32, per_token, unsqueeze,
+    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, linear, linear_f32,
+    per_token, unsqueeze,
 };
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
@@ -69,9 +69,9 @@ impl XlmRoberta {
         let types = tensors.get(&name("token_type_embeddings.weight"), &[self.token_types, self.hidden])?;
         let norm = LayerNorm::named(tensors, &name("LayerNorm"), self.hidden, self.layer_norm_eps)?;
 
-        let words = embedding(g, words, ids);
+        let words = g.rows(words, ids);
         let position_ids = self.position_ids(g, ids);
-        let positions = embedding(g, positions, &position_ids);
+        let positions = g.rows(positions, &position_ids);
         // Every token is of type 0, so that embedding is a bias.
         let x = norm.of_sum(g, &words, &positions, &types.row(0));
         Ok(per_token(g, &x, self.hidden))
@@ -127,10 +127,11 @@ impl XlmRoberta {
             let queries = projection(g, x, "query")?;
             (x.clone(), sequences.per_batch(g, &queries))
         };
-        let lengths = sequences.lengths_i32(g);
+        let queries_per_row = if only_first_token { g.int(1) } else { sequences.padded(g) };
+        let padding = sequences.key_padding(g, &queries_per_row);
         let attended = g.ms_op(
             "MultiHeadAttention",
-            &[&queries, &keys, &values, &Value::none(), &lengths],
+            &[&queries, &keys, &values, &Value::none(), &padding],
             &[("num_heads", Attr::Int(self.heads as i64))],
         );
         let attended = per_token(g, &attended, hidden);
@@ -200,7 +201,7 @@ impl Architecture for XlmRoberta {
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = GraphBuilder::new(options.precision);
+        let mut g = GraphBuilder::new(options.precision, options.on_gpu);
         let (ids, sequences) = declare_inputs(&mut g);
         let mut x = self.embeddings(&mut g, &ids, tensors)?;
         for layer in 0..self.layers {

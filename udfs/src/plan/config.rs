@@ -20,9 +20,9 @@ use crate::reranker::DEFAULT_WINDOW_ROWS;
 /// |---|---|---|
 /// | `rerank.model` | model of calls that name none: a name or a location | `m3` |
 /// | `rerank.models.<name>` | location that `<name>` stands for; names are case-insensitive | none |
-/// | `rerank.device` | `cpu`, `cuda` or `cuda:N` | `cpu` |
+/// | `rerank.device` | `cpu`, `cuda`, `cuda:N`, or several GPUs as `cuda:N,M` | `cpu` |
 /// | `rerank.threads` | threads of the CPU device | all cores |
-/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | 4,096 on the CPU, 65,536 on a GPU |
+/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | 512 a thread on the CPU, 65,536 on a GPU |
 /// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder |
 /// | `rerank.window_rows` | most rows sorted by length together | 8,192 |
 /// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` |
@@ -72,7 +72,7 @@ pub struct RerankConfig {
 /// The settings that are not scoring options, without those of `models.`.
 const KEYS: &[(&str, &str)] = &[
     ("model", "Model of calls that name none: a name or a location"),
-    ("device", "Where models run: cpu, cuda or cuda:N"),
+    ("device", "Where models run: cpu, cuda, cuda:N, or several GPUs as cuda:N,M"),
     ("threads", "Threads of the CPU device; all cores if unset"),
     ("batch_tokens", "Most tokens in a device batch, padding included"),
     ("cache", "Folder in which weights of another precision are kept"),
@@ -151,8 +151,8 @@ impl RerankConfig {
         match key {
             "model" => self.model = value.map_or(defaults.model, str::to_owned),
             "device" => {
-                self.engine.device = match value {
-                    None => defaults.engine.device,
+                self.engine.devices = match value {
+                    None => defaults.engine.devices,
                     Some(value) => value.parse().map_err(|error| format!("rerank.device: {error}"))?,
                 }
             }
@@ -217,7 +217,7 @@ impl RerankConfig {
     fn value(&self, key: &str) -> Option<String> {
         match key {
             "model" => Some(self.model.clone()),
-            "device" => Some(self.engine.device.to_string()),
+            "device" => Some(self.engine.devices.to_string()),
             "threads" => self.engine.threads.map(|threads| threads.to_string()),
             "batch_tokens" => self.engine.batch_tokens.map(|tokens| tokens.to_string()),
             "cache" => self.engine.cache.as_ref().map(|folder| folder.display().to_string()),
@@ -273,7 +273,7 @@ mod tests {
         ] {
             set(&mut config, key, value).unwrap();
         }
-        assert_eq!(config.engine.device, Device::Cuda(1));
+        assert_eq!(config.engine.devices, Device::Cuda(1).into());
         let mut copy = RerankConfig::default();
         let (last, others): (Vec<_>, Vec<_>) = config.entries().into_iter().partition(|e| e.key.ends_with("locations"));
         for entry in others.into_iter().chain(last) {
@@ -311,7 +311,7 @@ mod tests {
             ("nonsense", "1", "there is no setting rerank.nonsense; the settings are model, device"),
             ("threads", "many", "rerank.threads: expected a whole number of at least 1, got 'many'"),
             ("window_rows", "0", "rerank.window_rows: expected a whole number of at least 1, got '0'"),
-            ("device", "gpu", "expected cpu, cuda or cuda:N"),
+            ("device", "gpu", "expected cpu, cuda, cuda:N or"),
             ("allow_locations", "1", "expected true or false, got '1'"),
             ("max_length", "long", "option max_length: expected a whole number"),
             ("cutoff_layers", "[8, 16]", "a session default is one layer, got [8, 16]"),

@@ -108,7 +108,7 @@ impl RerankExec {
             expression.func,
             columns.join(", "),
             reranker.options().to_json(),
-            reranker.engine_options().device
+            reranker.engine_options().devices
         )
     }
 }
