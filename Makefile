@@ -14,6 +14,9 @@ DEMO_OUTPUT := target/demo.parquet
 REFERENCE := tests/fixtures/reference
 PEERS := $(REFERENCE)/venv
 
+# Neither tests nor examples report their use to the makers of ONNX Runtime.
+export ORT_DISABLE_TELEMETRY ?= 1
+
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 .PHONY: help demo test chaos lint features onnxruntime bench-peers

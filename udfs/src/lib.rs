@@ -73,6 +73,10 @@
 //! `.onnxruntime/` of the working tree, from the active Python's package, or from the system. A process that uses it
 //! already hands its environment over with [`set_environment`], or takes this crate's from [`environment()`].
 //!
+//! Newer builds report their use to Microsoft. This crate turns the events off as soon as there is an environment; a host
+//! that wants no trace of it, the database in the user's cache folder included, sets `ORT_DISABLE_TELEMETRY=1` before its
+//! first thread starts. The crate cannot: another thread might be reading the environment.
+//!
 //! # Threads and memory
 //!
 //! A loaded model runs on worker threads of its own; texts are encoded on rayon's pool. Memory is that of the
