@@ -19,7 +19,7 @@ WIDTH = 132
 
 def main():
     (output,) = sys.argv[1:]
-    # Once before, so that what is recorded begins with everything built.
+    # Once before: what is recorded begins with everything built and the model unpacked.
     subprocess.run(COMMAND, check=True, capture_output=True)
     printed = subprocess.run(COMMAND, check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT).stdout
     console = Console(record=True, width=WIDTH, file=io.StringIO())
