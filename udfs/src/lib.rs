@@ -48,10 +48,10 @@
 //!
 //! ```no_run
 //! # #[cfg(feature = "datafusion")]
-//! # async fn example() -> datafusion::error::Result<()> {
+//! # async fn example(pairs: arrow::array::RecordBatch) -> datafusion::error::Result<()> {
 //! let ctx = datafusion::prelude::SessionContext::new();
 //! datafusion_rerank::register_all(&ctx)?;
-//! ctx.register_parquet("pairs", "pairs.parquet", Default::default()).await?;
+//! ctx.register_batch("pairs", pairs)?;
 //! let best = "SELECT query, passage FROM pairs WHERE lang = 'en' ORDER BY rerank(query, passage, 'm3') DESC LIMIT 10";
 //! ctx.sql(best).await?.show().await?;
 //! # Ok(())
