@@ -14,6 +14,9 @@ DEMO_OUTPUT := target/demo.parquet
 REFERENCE := tests/fixtures/reference
 PEERS := $(REFERENCE)/venv
 
+# Neither tests nor examples report their use to the makers of ONNX Runtime.
+export ORT_DISABLE_TELEMETRY ?= 1
+
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
 .PHONY: help demo test chaos lint features onnxruntime bench-peers
@@ -23,12 +26,12 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1	/'
 
 demo: onnxruntime ## score the bundled table with the bundled model and show ranked rows
-	$(CARGO) build --quiet --package rerank
+	@$(CARGO) build --quiet --package rerank
 	target/debug/rerank run $(DEMO_TABLE) $(DEMO_OUTPUT) --model tiny --overwrite
 	@echo
 	@echo "The best pairs of the scored table:"
-	target/debug/rerank sql -c "SELECT lang, left(query, 40) AS query, left(passage, 40) AS passage, relevant, score \
-	    FROM '$(DEMO_OUTPUT)' ORDER BY score DESC LIMIT 8"
+	target/debug/rerank sql -c "SELECT lang, left(query, 24) AS query, left(passage, 24) AS passage, relevant, score \
+	    FROM '$(DEMO_OUTPUT)' ORDER BY score DESC LIMIT 6"
 	@echo
 	target/debug/rerank score "what is a panda?" "hi" "The giant panda is a bear species endemic to China."
 
@@ -45,11 +48,13 @@ lint: ## formatting, lints and documentation, without running anything
 	$(CARGO) clippy --quiet --package datafusion-rerank --no-default-features -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --workspace --no-deps --document-private-items
 
-features: ## check each feature by itself
+features: ## check each feature by itself, none and all of them
 	$(CARGO) check --quiet --package datafusion-rerank --no-default-features
+	$(CARGO) check --quiet --package datafusion-rerank --no-default-features --features datafusion
 	$(CARGO) check --quiet --package rerank --no-default-features
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub
 	$(CARGO) check --quiet --package rerank --no-default-features --features shell
+	$(CARGO) check --quiet --package rerank --no-default-features --features hub,shell
 
 bench-peers: onnxruntime $(PEERS)/.peers ## time the engine against FlagEmbedding and sentence-transformers (BENCH_ARGS='--help')
 	$(PEERS)/bin/python benches/peers/compare.py $(BENCH_ARGS)

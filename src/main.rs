@@ -49,7 +49,11 @@ use crate::printer::Printer;
 use crate::settings::Settings;
 use crate::stop::Stopped;
 
+/// Tells ONNX Runtime to report nothing, if it is set to `1` before the library is opened.
+const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
+
 fn main() -> ExitCode {
+    forbid_telemetry();
     // What is wrong with the command line is said, with clap's own status, before any file is read.
     let matches = Cli::command().get_matches();
     let printer = Printer::new(matches.get_flag("quiet"), matches.get_count("verbose"));
@@ -64,6 +68,16 @@ fn main() -> ExitCode {
             printer.error(&error);
             stop::exit_now(error.downcast_ref().map_or(1, Stopped::exit_code))
         }
+    }
+}
+
+/// Newer ONNX Runtimes report their use to their makers, and keep what they will report in a database in the user's cache
+/// folder, which is made and flushed to disk at every start. That events are turned off once there is an environment, as
+/// the library does, comes too late for it.
+fn forbid_telemetry() {
+    if std::env::var_os(NO_TELEMETRY).is_none() {
+        // SAFETY: this is the only thread, so that nobody reads the environment meanwhile.
+        unsafe { std::env::set_var(NO_TELEMETRY, "1") };
     }
 }
 

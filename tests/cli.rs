@@ -743,6 +743,15 @@ fn the_bundled_model_scores_where_none_is_named() {
 }
 
 #[test]
+fn nothing_is_left_in_the_home_of_whoever_scores() {
+    let home = tempfile::tempdir().unwrap();
+    let mut command = rerank();
+    command.env("HOME", home.path()).env_remove("XDG_CACHE_HOME").env_remove("ORT_DISABLE_TELEMETRY");
+    command.args(["score", "what is a panda?", "hi"]).assert().success();
+    assert_eq!(files(home.path()), Vec::<String>::new());
+}
+
+#[test]
 fn an_export_scores_the_same() {
     let (_folder, at) = folder();
     let table = many_pairs(50);

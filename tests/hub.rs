@@ -198,6 +198,45 @@ fn what_is_there_is_not_fetched_again() {
     assert_eq!(downloads(&machine.hub.take_requests()), [sha256(&content("model.safetensors"))]);
 }
 
+#[cfg(unix)]
+#[test]
+fn what_python_fetched_is_not_fetched_again() {
+    let (machine, commit) = Machine::new();
+    // As huggingface_hub 2.4 leaves it, with a file that this program has no use for and without the weights.
+    let (blobs, snapshot) = (machine.cached().join("blobs"), machine.snapshot(&commit));
+    for folder in [&blobs, &snapshot, &machine.cached().join("refs"), &machine.cached().join("trees")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    let put = |name: &str| {
+        let content = content(name);
+        let blob = if is_large(name) { sha256(&content) } else { git_id(&content, false) };
+        std::fs::write(blobs.join(&blob), content).unwrap();
+        std::os::unix::fs::symlink(Path::new("../../blobs").join(blob), snapshot.join(name)).unwrap();
+    };
+    for name in ["config.json", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"] {
+        put(name);
+    }
+    std::fs::write(machine.cached().join("refs/main"), &commit).unwrap();
+    std::fs::write(machine.cached().join("trees").join(format!("{commit}.json")), "[]").unwrap();
+    std::fs::write(machine.at("huggingface/hub/CACHEDIR.TAG"), "Signature: 8a477f597d28d172789f06886806bc55").unwrap();
+    let (_, notes) = run(&mut machine.pull("m3"));
+    assert!(notes[0].starts_with("fetching 1 file of "), "{notes:?}");
+    assert_eq!(downloads(&machine.hub.take_requests()), [sha256(&content("model.safetensors"))]);
+
+    // The same with the weights.
+    for folder in [&blobs, &snapshot] {
+        std::fs::remove_dir_all(folder).unwrap();
+        std::fs::create_dir(folder).unwrap();
+    }
+    NEEDED.into_iter().for_each(put);
+    let (printed, notes) = run(&mut machine.pull("m3"));
+    assert_eq!(printed, format!("{}\n", snapshot.display()));
+    assert!(notes[0].starts_with("nothing to fetch of "), "{notes:?}");
+    let requests = machine.hub.take_requests();
+    assert!(requests.iter().all(|request| request.starts_with("GET /api/models/")), "{requests:#?}");
+    assert_is_tiny(&snapshot);
+}
+
 #[test]
 fn revisions_share_what_they_have_in_common() {
     let (machine, main) = Machine::new();

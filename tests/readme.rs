@@ -1,77 +1,273 @@
-//! Every command of the README, run as it stands.
+//! The README, followed word by word: its commands run as they stand, and what it shows of their output is compared.
 
+use std::fmt::Write as _;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use tempfile::tempdir;
+use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray};
+use arrow::record_batch::RecordBatch;
+use tempfile::TempDir;
 
-/// A block of the README that a shell can run.
-struct Block {
+use crate::cli::write;
+use crate::support::fixture;
+use crate::support::hub::{HubServer, Repository};
+use crate::support::s3::{BUCKET, S3Server};
+
+/// Stands for anything: alone in a line for any lines, elsewhere for any part of one.
+const GAP: &str = "...";
+
+/// How far a number of the output may be from the one shown: processors add up in different orders.
+const TOLERANCE: f64 = 0.01;
+
+/// The picture at the top of the README, and what it is of.
+const PICTURE: &str = "examples/demo.svg";
+const DEMONSTRATION: &str = "make demo";
+
+/// A fenced block.
+struct Block<'a> {
     line: usize,
-    commands: String,
+    language: &'a str,
     /// What it needs that a test does not have.
-    needs: Option<String>,
+    needs: Option<&'a str>,
+    text: String,
 }
 
-/// The blocks marked `sh`. One marked `sh needs=..` is not run.
-fn blocks(readme: &str) -> Vec<Block> {
-    let mut blocks: Vec<Block> = Vec::new();
+fn blocks(readme: &str) -> Vec<Block<'_>> {
+    let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut inside = false;
     for (index, line) in readme.lines().enumerate() {
         match line.strip_prefix("```") {
             Some(_) if inside => inside = false,
-            Some(language) if language == "sh" || language.starts_with("sh ") => {
+            Some(info) => {
                 inside = true;
-                let needs = language.split_once("needs=").map(|(_, what)| what.to_owned());
-                blocks.push(Block { line: index + 1, commands: String::new(), needs });
+                let language = info.split(' ').next().unwrap_or_default();
+                let needs = info.split_once("needs=").map(|(_, what)| what);
+                blocks.push(Block { line: index + 1, language, needs, text: String::new() });
             }
-            _ if inside => {
-                let block = blocks.last_mut().unwrap();
-                block.commands.push_str(line);
-                block.commands.push('\n');
-            }
-            _ => {}
+            None if inside => writeln!(blocks.last_mut().unwrap().text, "{line}").unwrap(),
+            None => {}
         }
     }
     blocks
 }
 
-/// A folder like a fresh clone after `cargo build`, as far as the commands look.
-fn clone(folder: &Path) {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for name in ["tests", "models", "examples", ".onnxruntime"] {
-        std::os::unix::fs::symlink(root.join(name), folder.join(name)).unwrap();
+// What was shown and what came out.
+
+/// Whether `actual` is what `expected` shows: the same in the same order, but for gaps.
+fn matches<T>(expected: &[T], actual: &[T], is_gap: &impl Fn(&T) -> bool, same: &impl Fn(&T, &T) -> bool) -> bool {
+    match expected.split_first() {
+        None => actual.is_empty(),
+        Some((first, rest)) if is_gap(first) => {
+            (0..=actual.len()).any(|skipped| matches(rest, &actual[skipped..], is_gap, same))
+        }
+        Some((first, rest)) => {
+            actual.split_first().is_some_and(|(found, left)| same(first, found) && matches(rest, left, is_gap, same))
+        }
     }
-    fs::create_dir_all(folder.join("target/release")).unwrap();
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rerank"), folder.join("target/release/rerank")).unwrap();
+}
+
+fn same_text(expected: &str, actual: &str) -> bool {
+    let lines = |text: &str| -> Vec<String> { text.trim_end().lines().map(str::to_owned).collect() };
+    matches(&lines(expected), &lines(actual), &|line| line == GAP, &|a, b| same_line(a, b))
+}
+
+/// Columns are as wide as their longest value, so that spaces and rules may differ with the last digits of a score.
+fn same_line(expected: &str, actual: &str) -> bool {
+    let words = |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
+    matches(&words(expected), &words(actual), &|word| word == GAP, &|a, b| same_word(a, b))
+}
+
+fn same_word(expected: &str, actual: &str) -> bool {
+    let number = |word: &str| word.contains('.').then(|| word.parse::<f64>().ok())?;
+    let rule = |word: &str| {
+        let is_rule = word.len() > 1 && word.chars().all(|c| matches!(c, '+' | '-'));
+        is_rule.then(|| word.matches('+').count())
+    };
+    if let (Some(a), Some(b)) = (number(expected), number(actual)) {
+        return (a - b).abs() <= TOLERANCE;
+    }
+    if let (Some(a), Some(b)) = (rule(expected), rule(actual)) {
+        return a == b;
+    }
+    let characters = |word: &str| -> Vec<char> { word.replace(GAP, "\0").chars().collect() };
+    matches(&characters(expected), &characters(actual), &|c| *c == '\0', &|a, b| a == b)
+}
+
+// Where it is followed.
+
+/// A fresh clone after `cargo build`, as far as the commands look, on a machine whose hub and buckets are the test's own.
+struct Machine {
+    folder: TempDir,
+    hub: HubServer,
+    s3: S3Server,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let machine = Self { folder: tempfile::tempdir().unwrap(), hub: HubServer::start(), s3: S3Server::start() };
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        for name in ["Makefile", ".ci", ".onnxruntime", "examples", "models", "tests"] {
+            std::os::unix::fs::symlink(root.join(name), machine.at(name)).unwrap();
+        }
+        for profile in ["debug", "release"] {
+            let folder = machine.at("target").join(profile);
+            fs::create_dir_all(&folder).unwrap();
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rerank"), folder.join("rerank")).unwrap();
+        }
+        // Small models in the place of the published ones.
+        machine.hub.put("BAAI/bge-reranker-v2-m3", "main", &Repository::of(&root.join("models/tiny")));
+        machine.hub.put("BAAI/bge-reranker-v2-gemma", "main", &Repository::of(&fixture("tiny-gemma-reranker")));
+        // What the reader is supposed to have.
+        let pairs = pairs();
+        for name in ["pairs.parquet", "pairs/1.parquet", "pairs/2.parquet"] {
+            write(&machine.at(name), &pairs);
+        }
+        for name in ["1.parquet", "2.parquet"] {
+            let key = format!("pairs/{name}");
+            machine.s3.put(&key, fs::read(machine.at(&key)).unwrap());
+        }
+        let languages: [(&str, ArrayRef); 2] = [
+            ("lang", Arc::new(StringArray::from(vec!["en", "zh"]))),
+            ("name", Arc::new(StringArray::from(vec!["English", "Chinese"]))),
+        ];
+        write(&machine.at("languages.parquet"), &RecordBatch::try_from_iter(languages).unwrap());
+        assert_eq!(BUCKET, "bucket", "the README calls it so");
+        machine
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    /// What commands print, in the order in which they print it.
+    #[track_caller]
+    fn run(&self, commands: &str, place: &str) -> String {
+        let mut path = std::ffi::OsString::from(self.at("target/release"));
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        let mut command = Command::new("bash");
+        command.args(["-euo", "pipefail", "-c", &format!("exec 2>&1\n{commands}")]).current_dir(self.folder.path());
+        let of_the_caller = [
+            "HF_HUB_CACHE",
+            "HF_HUB_OFFLINE",
+            "HF_TOKEN",
+            "HF_TOKEN_PATH",
+            "MAKEFLAGS",
+            "MAKELEVEL",
+            "MFLAGS",
+            "RERANK_CONFIG",
+            "RERANK_MODEL",
+            "RUST_LOG",
+        ];
+        for variable in of_the_caller {
+            command.env_remove(variable);
+        }
+        // Built already.
+        command.env("CARGO", "true").env("PATH", path).env("NO_PROXY", "127.0.0.1");
+        command.env("RERANK_CACHE", self.at("cache")).env("XDG_CONFIG_HOME", self.at("config"));
+        command.env("HF_HOME", self.at("huggingface")).env("HF_ENDPOINT", self.hub.endpoint());
+        let output = command.envs(self.s3.environment()).output().unwrap();
+        let printed = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success(), "{place}:\n{commands}\n{printed}");
+        printed
+    }
+}
+
+/// A table of the columns that the README's queries name.
+fn pairs() -> RecordBatch {
+    let columns: [(&str, ArrayRef); 5] = [
+        ("id", Arc::new(Int64Array::from_iter_values(0..3))),
+        ("lang", Arc::new(StringArray::from(vec!["en", "en", "zh"]))),
+        ("query", Arc::new(StringArray::from(vec!["what is a panda?"; 3]))),
+        ("passage", Arc::new(StringArray::from(vec!["The giant panda is a bear.", "hi", "a panda"]))),
+        ("relevant", Arc::new(BooleanArray::from(vec![true, false, false]))),
+    ];
+    RecordBatch::try_from_iter(columns).unwrap()
+}
+
+fn root(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
 #[test]
 #[cfg(unix)]
-fn every_block_runs() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let folder = tempdir().unwrap();
-    clone(folder.path());
-    let path = format!("{}:{}", folder.path().join("target/release").display(), std::env::var("PATH").unwrap());
-    let blocks = blocks(&readme);
-    let (run, left): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.needs.is_none());
-    assert!(run.len() >= 4, "{} blocks", run.len());
-    for block in left {
-        println!("line {}: not run, needs {}", block.line, block.needs.as_deref().unwrap());
+fn every_block_runs_and_prints_what_is_shown() {
+    let readme = root("README.md");
+    let machine = Machine::new();
+    // Of the block before, if it was one of commands that ran.
+    let mut printed: Option<String> = None;
+    let (mut ran, mut compared, mut pictured) = (0, 0, false);
+    for Block { line, language, needs, text } in blocks(&readme) {
+        let place = format!("README.md, line {line}");
+        match (language, needs, printed.take()) {
+            ("sh", None, _) => {
+                let output = machine.run(&text, &place);
+                if text.trim() == DEMONSTRATION {
+                    assert_pictured(&output);
+                    pictured = true;
+                }
+                printed = Some(output);
+                ran += 1;
+            }
+            ("sh", Some(needs), _) => println!("{place}: not run, needs {needs}"),
+            ("text", None, Some(printed)) => {
+                assert!(same_text(&text, &printed), "{place} shows\n{text}\nbut what is printed is\n{printed}");
+                compared += 1;
+            }
+            // Settings are kept in the file that the program looks for.
+            ("toml", None, _) => fs::write(machine.at("rerank.toml"), text).unwrap(),
+            _ => {}
+        }
     }
-    for Block { line, commands, .. } in run {
-        let output = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", commands])
-            .current_dir(folder.path())
-            .env("PATH", &path)
-            .env("RERANK_CACHE", folder.path().join("cache"))
-            .env("XDG_CONFIG_HOME", folder.path().join("config"))
-            .env_remove("RERANK_MODEL")
-            .env_remove("RERANK_CONFIG")
-            .output()
-            .unwrap();
-        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "README.md, line {line}:\n{commands}\n{out}\n{err}");
+    assert!(ran >= 8 && compared >= 5, "{ran} blocks ran, {compared} were compared");
+    assert!(pictured, "no block runs {DEMONSTRATION} alone");
+}
+
+/// Asserts that the picture has the lines that the demonstration printed, but for those that tell how fast it was.
+#[track_caller]
+fn assert_pictured(printed: &str) {
+    let shown = lines_of(&root(PICTURE));
+    let is_measured = |line: &str| line.contains(" pairs/s, ") || line.contains("; model loaded in ");
+    for line in printed.lines().filter(|line| !line.is_empty() && !is_measured(line)) {
+        assert!(shown.iter().any(|shown| same_line(shown, line)), "{PICTURE} lacks\n{line}\nit shows\n{shown:#?}");
     }
+}
+
+/// The lines of text in a picture: its text elements, put together by their heights.
+fn lines_of(picture: &str) -> Vec<String> {
+    let mut lines: Vec<(String, String)> = Vec::new();
+    for element in picture.split("<text ").skip(1) {
+        let height = element.split_once(" y=\"").unwrap().1.split('"').next().unwrap();
+        let (_, content) = element.split("</text>").next().unwrap().split_once('>').unwrap();
+        let mut content = content.to_owned();
+        for (entity, character) in
+            [("&#160;", " "), ("&#x27;", "'"), ("&quot;", "\""), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")]
+        {
+            content = content.replace(entity, character);
+        }
+        match lines.last_mut().filter(|(last, _)| last == height) {
+            Some((_, line)) => line.push_str(&content),
+            None => lines.push((height.to_owned(), content)),
+        }
+    }
+    lines.into_iter().map(|(_, line)| line).collect()
+}
+
+#[test]
+fn output_is_the_same_up_to_rounding_and_gaps() {
+    let printed = "a note\n+---+--------+\n| a | 3.0144 |\n+---+--------+\n1,200 rows in 3.1 s\n/tmp/x/y\n";
+    for shown in [
+        printed,
+        "a note\n+---+-----------+\n| a | 3.0144057 |\n+---+-----------+\n1,200 rows ... s\n.../y",
+        "...\n| a | 3.02 |\n...",
+        "a note\n...\n1,200 rows in ...\n...\n",
+    ] {
+        assert!(same_text(shown, printed), "{shown}");
+    }
+    for shown in ["a note", "...\n| a | 3.03 |\n...", "...\n| b | 3.0144 |\n...", "a ...\n/tmp/x/y", "...\n.../z", ""] {
+        assert!(!same_text(shown, printed), "{shown}");
+    }
+    assert!(!same_line("+---+", "+---+---+") && !same_line("1", "2"));
 }

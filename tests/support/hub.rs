@@ -240,7 +240,12 @@ impl Hub {
             ["api", "resolve-cache", "models", organisation, name, commit, file] => {
                 match self.find(&format!("{organisation}/{name}"), commit, true) {
                     Err(refusal) => *refusal,
-                    Ok((_, repository)) => full(Response::builder(), repository.files[file].clone(), is_head),
+                    Ok((commit, repository)) => {
+                        let content = repository.files[file].clone();
+                        // What Python reads: it follows the redirect that leads here.
+                        let answer = Response::builder().header("X-Repo-Commit", commit);
+                        full(answer.header("ETag", format!("\"{}\"", git_id(&content, false))), content, is_head)
+                    }
                 }
             }
             ["cdn", hash] => self.large_file(hash, range.as_deref(), is_head).await,
