@@ -19,7 +19,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test chaos lint features onnxruntime bench-peers
+.PHONY: help demo test chaos lint features onnxruntime bench-peers bench-gpu-dry-run
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +58,10 @@ features: ## check each feature by itself, none and all of them
 
 bench-peers: onnxruntime $(PEERS)/.peers ## time the engine against FlagEmbedding and sentence-transformers (BENCH_ARGS='--help')
 	$(PEERS)/bin/python benches/peers/compare.py $(BENCH_ARGS)
+
+bench-gpu-dry-run: onnxruntime $(PEERS)/.peers ## run the GPU measurement on the CPU with tiny models, to see that it works
+	$(CARGO) build --quiet --package rerank
+	$(PEERS)/bin/python benches/gpu/measure.py --dry-run-cpu --binary target/debug/rerank
 
 $(PEERS)/.peers: $(REFERENCE)/setup.sh benches/peers/requirements.txt
 	bash $(REFERENCE)/setup.sh $(PEERS)

@@ -33,7 +33,7 @@ fn cached(cache: &Path) -> Vec<(String, std::time::SystemTime)> {
 }
 
 /// Correlation of the ranks of two score lists.
-fn spearman(one: &[f32], other: &[f32]) -> f64 {
+pub(crate) fn spearman(one: &[f32], other: &[f32]) -> f64 {
     let [one, other] = [one, other].map(|scores| {
         let mut order: Vec<usize> = (0..scores.len()).collect();
         order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));

@@ -8,8 +8,9 @@ use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use arrow::array::{AsArray, RecordBatch};
-use datafusion_rerank::{EngineOptions, Reranker};
+use datafusion_rerank::{EngineOptions, Precision, Reranker, ScoreOptions};
 
+use crate::precision::spearman;
 use crate::support::fixture;
 use crate::support::tables::decode;
 
@@ -122,6 +123,27 @@ fn the_bundled_model_ranks() {
         // The lists themselves: if words did not find the passages, the model's figure would mean something else.
         assert!(baseline.mean() > 0.9, "{language}: BM25 reaches {:.3}", baseline.mean());
     }
+}
+
+#[test]
+fn int8_ranks_alike() {
+    let table = decode(std::fs::read(fixture("ranking.parquet")).unwrap().into()).unwrap();
+    // Half of them English, half Chinese.
+    let table = table.slice(table.num_rows() / 2 - LISTS * CANDIDATES / 2, LISTS * CANDIDATES);
+    let column = |name: &str| table.column_by_name(name).unwrap();
+    let cache = tempfile::tempdir().unwrap();
+    let mut engine = EngineOptions::default();
+    engine.cache = Some(cache.path().to_owned());
+    let scores = |precision| {
+        let mut options = ScoreOptions::default();
+        options.precision = Some(precision);
+        let reranker = Reranker::open(tiny(), &engine).unwrap().with_options(&options).unwrap();
+        reranker.score(column("query"), column("passage")).unwrap().values().to_vec()
+    };
+    let [exact, quantized] = [Precision::Fp32, Precision::Int8].map(scores);
+    let correlation = spearman(&exact, &quantized);
+    println!("rank correlation of int8 with fp32 over {} pairs: {correlation:.4}", exact.len());
+    assert!(exact != quantized && correlation >= 0.99, "{correlation}");
 }
 
 #[test]

@@ -57,11 +57,8 @@ def matrix_peaks(device, size):
     import torch
 
     peaks = {}
-    for name, dtype, tf32 in [("fp32", torch.float32, False), ("tf32", torch.float32, True),
-                              ("fp16", torch.float16, False), ("bf16", torch.bfloat16, False)]:  # fmt: skip
-        if tf32 and device == "cpu":
-            continue
-        torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for name, dtype in [("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)]:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
         seconds = []
         for _ in range(13):
@@ -71,7 +68,6 @@ def matrix_peaks(device, size):
             synchronize(device)
             seconds.append(time.perf_counter() - start)
         peaks[name] = 2 * size**3 / statistics.median(seconds[3:]) / 1e12
-    torch.backends.cuda.matmul.allow_tf32 = False
     return peaks
 
 
@@ -252,8 +248,7 @@ def measure(family, program, peaks, args, folder):
             rows.append({"family": family, "precision": precision, "refused": str(refused)})
             continue
         achieved = cut["tokens_per_second"] * gflop / 1e3
-        # ONNX Runtime multiplies fp32 matrices in TF32 on cards that have it.
-        peak = peaks.get("tf32", peaks["fp32"]) if precision == "fp32" else peaks.get(precision)
+        peak = peaks.get(precision)
         rows.append({
             "family": family,
             "precision": precision,
@@ -266,7 +261,7 @@ def measure(family, program, peaks, args, folder):
             "full_tflops": achieved,
             "utilisation_percent": 100 * achieved / peak if peak else None,
             "difference_from_own_fp32": difference(scores[precision], scores.get("fp32")),
-            "rank_correlation_with_own_fp32": rank_correlation(scores[precision], scores["fp32"]),
+            "rank_correlation_with_own_fp32": "fp32" in scores and rank_correlation(scores[precision], scores["fp32"]),
         })  # fmt: skip
     reference = Transformers(family, model, args.torch_device)
     compared = min(args.compared, len(pairs))
@@ -281,6 +276,13 @@ def measure(family, program, peaks, args, folder):
 
 def difference(own, other):
     return None if other is None else max(abs(a - b) for a, b in zip(own, other, strict=True))
+
+
+def own_difference(row):
+    """Empty for families that have no fp32 on the device."""
+    if row["difference_from_own_fp32"] is None:
+        return ""
+    return f"{row['difference_from_own_fp32']:.0e} ({row['rank_correlation_with_own_fp32']:.4f})"
 
 
 def table(families):
@@ -299,7 +301,7 @@ def table(families):
                 f"| {row['family']} | {row['precision']} | {row['pairs_per_second']:.1f} | {row['tokens_per_second']:.0f} "
                 f"| {row['device_busy_percent']:.1f} % | {row['padding_percent']:.1f} % | {row['full_tflops']:.3g} "
                 f"| {'' if share is None else f'{share:.0f} %'} "
-                f"| {row['difference_from_own_fp32']:.0e} ({row['rank_correlation_with_own_fp32']:.4f}) "
+                f"| {own_difference(row)} "
                 f"| {row['difference_from_transformers']:.0e} |"
             )
     return "\n".join(lines)
