@@ -66,6 +66,12 @@ impl Printer {
         }
     }
 
+    /// One that prints data and errors only.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn silent(self) -> Self {
+        Self { verbosity: Verbosity::Quiet, ..self }
+    }
+
     /// Whether only data and errors are wanted.
     #[cfg(feature = "shell")]
     pub(crate) fn is_quiet(self) -> bool {
