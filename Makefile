@@ -48,6 +48,8 @@ lint: ## formatting, lints and documentation, without running anything
 features: ## check each feature by itself
 	$(CARGO) check --quiet --package datafusion-rerank --no-default-features
 	$(CARGO) check --quiet --package rerank --no-default-features
+	$(CARGO) check --quiet --package datafusion-rerank --features cluster
+	$(CARGO) check --quiet --package rerank --no-default-features --features cluster
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub
 	$(CARGO) check --quiet --package rerank --no-default-features --features shell
 

@@ -26,6 +26,9 @@ const JOB_DATA_SECONDS: u64 = 24 * 60 * 60;
 /// How often that is looked for, in seconds.
 const CLEAN_UP_SECONDS: u64 = 30 * 60;
 
+/// Where Linux has the name of the machine.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
+
 /// Any number waits for the scheduler without end.
 const WAIT_FOR_SCHEDULER: u16 = 1;
 
@@ -38,8 +41,7 @@ pub(crate) fn run(args: ExecutorArgs, printer: Printer) -> Result<()> {
 }
 
 async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
-    let host = args.host.clone().unwrap_or_else(|| args.bind.to_string());
-    let name = format!("{host}:{}", args.port);
+    let name = name(&args);
     let (registry, settings) = job::executor_settings(&args).with_context(|| format!("executor {name}"))?;
     let temporary = tempfile::Builder::new().prefix("rerank-executor-").tempdir();
     let temporary = temporary.context("there is no temporary folder")?;
@@ -66,6 +68,13 @@ async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
         tracing::warn!(executor = name, scheduler = %args.scheduler, "the scheduler was lost; waiting for it");
         TERMINATING.store(false, Ordering::Release);
     }
+}
+
+/// What errors call the executor.
+fn name(args: &ExecutorArgs) -> String {
+    let machine = || std::fs::read_to_string(HOST_NAME).ok().filter(|_| args.bind.is_unspecified());
+    let host = args.host.clone().or_else(machine).unwrap_or_else(|| args.bind.to_string());
+    format!("{}:{}", host.trim(), args.port)
 }
 
 fn process(
