@@ -192,6 +192,14 @@ impl Ledger {
         &self.output
     }
 
+    /// Deletes what executors left that were killed.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn tidy(&mut self) -> Result<()> {
+        // This process is at work no more.
+        self.lock = None;
+        self.sweep()
+    }
+
     /// Counts units that other processes have committed.
     #[cfg(feature = "cluster")]
     pub(crate) fn add_commits(&mut self, units: usize) {

@@ -1,4 +1,4 @@
-//! Every command of the README, run as it stands.
+//! Every command of the README and of the page on clusters, run as it stands.
 
 use std::fs;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::process::Command;
 
 use tempfile::tempdir;
 
-/// A block of the README that a shell can run.
+/// A block of a page that a shell can run.
 struct Block {
     line: usize,
     commands: String,
@@ -50,19 +50,44 @@ fn clone(folder: &Path) {
 #[test]
 #[cfg(unix)]
 fn every_block_runs() {
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    run_blocks("README.md", 4, |commands| commands);
+}
+
+/// With other ports than those of the page, which may not be free.
+#[test]
+#[cfg(all(unix, feature = "cluster"))]
+fn every_block_of_the_page_on_clusters_runs() {
+    let ports = (2..6).map(|tens| format!("2{:02}{tens}", std::process::id() % 100)).find(|ports| {
+        (0..10).all(|port| {
+            let port: u16 = format!("{ports}{port}").parse().unwrap();
+            std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+        })
+    });
+    let ports = ports.unwrap();
+    run_blocks("examples/cluster.md", 1, |commands| {
+        // Without the option the default port is meant.
+        let commands = commands.replace("cluster scheduler &", "cluster scheduler --port 50050 &");
+        let executor = "cluster executor --port";
+        let commands =
+            commands.replace(executor, &format!("{} --scheduler df://127.0.0.1:50050 --port", &executor[..16]));
+        format!("trap 'kill $(jobs -p)' EXIT\n{}", commands.replace("5005", &ports))
+    });
+}
+
+fn run_blocks(page: &str, at_least: usize, prepare: impl Fn(String) -> String) {
+    let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
     let folder = tempdir().unwrap();
     clone(folder.path());
     let path = format!("{}:{}", folder.path().join("target/release").display(), std::env::var("PATH").unwrap());
-    let blocks = blocks(&readme);
+    let blocks = blocks(&text);
     let (run, left): (Vec<_>, Vec<_>) = blocks.iter().partition(|block| block.needs.is_none());
-    assert!(run.len() >= 4, "{} blocks", run.len());
+    assert!(run.len() >= at_least, "{} blocks", run.len());
     for block in left {
         println!("line {}: not run, needs {}", block.line, block.needs.as_deref().unwrap());
     }
     for Block { line, commands, .. } in run {
         let output = Command::new("bash")
-            .args(["-euo", "pipefail", "-c", commands])
+            .args(["-euo", "pipefail", "-c", &prepare(commands.clone())])
             .current_dir(folder.path())
             .env("PATH", &path)
             .env("RERANK_CACHE", folder.path().join("cache"))
@@ -72,6 +97,6 @@ fn every_block_runs() {
             .output()
             .unwrap();
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-        assert!(output.status.success(), "README.md, line {line}:\n{commands}\n{out}\n{err}");
+        assert!(output.status.success(), "{page}, line {line}:\n{commands}\n{out}\n{err}");
     }
 }

@@ -4,6 +4,7 @@
 use std::collections::HashSet;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -23,6 +24,7 @@ use datafusion_rerank::{ClusterAddress, RerankCodec, RerankFunctions, ScoreStats
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
+use tonic::Code;
 use tonic::transport::Channel;
 
 use super::job_codec::JobCodec;
@@ -39,6 +41,9 @@ use crate::upload::write_small;
 
 /// Units handed to the scheduler at once: a plan of them stays well below the size of a message.
 const UNITS_AT_ONCE: usize = 4096;
+
+/// How long a scheduler that does not answer is waited for before a job.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the scheduler is asked.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
@@ -82,11 +87,22 @@ impl Cluster {
         let limit = config.grpc_client_max_message_size();
         let endpoint = create_grpc_client_endpoint(address.endpoint(), Some(&GrpcClientConfig::from(&config)));
         let endpoint = endpoint.with_context(|| format!("the scheduler {address} cannot be reached"))?;
-        let channel =
-            endpoint.connect().await.with_context(|| format!("the scheduler {address} cannot be reached"))?;
-        let scheduler = SchedulerGrpcClient::new(channel)
-            .max_encoding_message_size(limit)
-            .max_decoding_message_size(limit);
+        let deadline = Instant::now() + CONNECT_PATIENCE;
+        let channel = loop {
+            match endpoint.connect().await {
+                Ok(channel) => break channel,
+                // It may have been started just now.
+                Err(error) if Instant::now() < deadline => {
+                    tracing::debug!(%error, "the scheduler cannot be reached yet");
+                    sleep(STATUS_INTERVAL).await;
+                }
+                Err(error) => {
+                    return Err(error).with_context(|| format!("the scheduler {address} cannot be reached"));
+                }
+            }
+        };
+        let scheduler =
+            SchedulerGrpcClient::new(channel).max_encoding_message_size(limit).max_decoding_message_size(limit);
         Ok(Self { address: address.clone(), scheduler })
     }
 
@@ -106,7 +122,8 @@ impl Cluster {
         let mut fruitless = 0;
         while !watch.left.is_empty() {
             let before = watch.left.len();
-            let units: Vec<UnitMessage> = watch.left.iter().take(UNITS_AT_ONCE).map(|task| message(plan, task)).collect();
+            let units: Vec<UnitMessage> =
+                watch.left.iter().take(UNITS_AT_ONCE).map(|task| message(plan, task)).collect();
             let end = self.run_units(job, &units, ledger, &mut watch, stop.as_mut()).await?;
             watch.look(ledger).await?;
             if let Some(failure) = ledger.failure(watch.entries()).await? {
@@ -130,8 +147,10 @@ impl Cluster {
                 End::Done => {}
             }
         }
+        let load = watch.load;
         remove_record(ledger).await?;
-        Ok(watch.load)
+        ledger.tidy()?;
+        Ok(load)
     }
 
     async fn run_units(
@@ -178,20 +197,20 @@ impl Cluster {
     /// Hands a plan over; gives the id of the scheduler's job.
     async fn submit(&mut self, plan: ScoreUnitsExec) -> Result<String> {
         let codec = JobCodec::new(RerankCodec::new(&RerankFunctions::default()));
-        let plan = PhysicalPlanNode::try_from_physical_plan(std::sync::Arc::new(plan), &codec)?;
+        let plan = PhysicalPlanNode::try_from_physical_plan(Arc::new(plan), &codec)?;
         let mut bytes = Vec::new();
         plan.try_encode(&mut bytes)?;
         let config = cluster_config().set_usize(BALLISTA_SCHEDULER_MAX_PARTITIONS_PER_TASK, 1);
         let settings = config.options().entries().into_iter();
         let settings = settings.map(|entry| KeyValuePair { key: entry.key, value: entry.value }).collect();
         let mut request = tonic::Request::new(ExecuteQueryParams {
-            session_id: config_session(),
+            session_id: format!("rerank-run-{}", std::process::id()),
             settings,
             operation_id: String::new(),
             query: Some(Query::PhysicalPlan(bytes)),
         });
         insert_version_header(request.metadata_mut());
-        let answer = self.scheduler.execute_query(request).await.map_err(|status| self.unreachable(&status))?;
+        let answer = self.scheduler.execute_query(request).await.map_err(|status| self.failed(&status))?;
         match answer.into_inner().result {
             Some(execute_query_result::Result::Success(accepted)) => Ok(accepted.job_id),
             Some(execute_query_result::Result::Failure(failure)) => {
@@ -203,7 +222,7 @@ impl Cluster {
 
     async fn status(&mut self, job: &str) -> Result<Option<Status>> {
         let asked = self.scheduler.get_job_status(GetJobStatusParams { job_id: job.to_owned() }).await;
-        let answer = asked.map_err(|status| self.unreachable(&status))?;
+        let answer = asked.map_err(|status| self.failed(&status))?;
         Ok(answer.into_inner().status.and_then(|status| status.status))
     }
 
@@ -214,18 +233,15 @@ impl Cluster {
         }
     }
 
-    fn unreachable(&self, status: &tonic::Status) -> anyhow::Error {
-        let cause = status.message();
-        anyhow!(
-            "the scheduler {} does not answer: {cause}; when it does, run the same command again to go on",
-            self.address
-        )
+    fn failed(&self, status: &tonic::Status) -> anyhow::Error {
+        let (address, cause) = (&self.address, status.message());
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => anyhow!(
+                "the scheduler {address} does not answer: {cause}; when it does, run the same command again to go on"
+            ),
+            _ => anyhow!("the scheduler {address} refuses: {}", failure_cause(cause)),
+        }
     }
-}
-
-/// Sessions of a scheduler are told apart by their ids.
-fn config_session() -> String {
-    format!("rerank-run-{}", std::process::id())
 }
 
 fn message(plan: &Plan, task: &Task) -> UnitMessage {

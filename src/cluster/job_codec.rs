@@ -69,3 +69,60 @@ impl PhysicalExtensionCodec for JobCodec {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use datafusion::physical_plan::ExecutionPlanProperties;
+    use datafusion::prelude::SessionContext;
+    use datafusion_proto::physical_plan::AsExecutionPlan;
+    use datafusion_proto::protobuf::PhysicalPlanNode;
+    use datafusion_rerank::RerankFunctions;
+    use serde_json::json;
+
+    use super::super::messages::UnitMessage;
+    use super::*;
+    use crate::input::InputFile;
+    use crate::location::Location;
+    use crate::manifest::{InputIdentity, Manifest, ModelIdentity, Settings};
+    use crate::units::{Group, cut};
+
+    #[tokio::test]
+    async fn a_jobs_plan_arrives_with_a_partition_for_each_unit() {
+        let settings = Settings {
+            options: json!({"max_length": 64, "prompt": "?"}),
+            sql: None,
+            query: "q".into(),
+            passage: "p".into(),
+            score: "s".into(),
+            on_error: "null".into(),
+            unit_rows: 10,
+            compression: "zstd".into(),
+            row_group_rows: 7,
+        };
+        let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
+        let units = cut(0, &[Group { rows: 10, bytes: 9 }; 5], 10);
+        let model = ModelIdentity { location: "/m".into(), family: "m3".into(), fingerprint: "f".into() };
+        let manifest = Manifest::new("in", vec![model], settings, vec![input], &units).unwrap();
+        let location = Location::parse("/data/a.parquet").unwrap();
+        let file = InputFile { location, size_bytes: 5, name: "a.parquet".into(), version: "v".into() };
+        let messages: Vec<UnitMessage> =
+            units.iter().zip(&manifest.units).map(|(unit, entry)| UnitMessage::new(entry, unit, &file)).collect();
+        let output = Location::parse("s3://bucket/out").unwrap();
+        let session = BTreeMap::from([("rerank.window_rows".to_owned(), "7".to_owned())]);
+        let job = JobMessage::new(&output, json!({"name": "m3"}), &manifest, session);
+
+        let codec = JobCodec::new(RerankCodec::new(&RerankFunctions::default()));
+        let plan = Arc::new(ScoreUnitsExec::of_units(job.clone(), &messages).unwrap());
+        let message = PhysicalPlanNode::try_from_physical_plan(plan, &codec).unwrap();
+        let context = SessionContext::new().task_ctx();
+        let copy = message.try_into_physical_plan(&context, &codec).unwrap();
+        assert_eq!(copy.downcast_ref::<ScoreUnitsExec>().unwrap().job(), &job);
+        assert_eq!(copy.output_partitioning().partition_count(), units.len());
+        assert_eq!(PhysicalPlanNode::try_from_physical_plan(Arc::clone(&copy), &codec).unwrap(), message);
+        // It is passed on, not run.
+        let error = copy.execute(0, context).err().unwrap().to_string();
+        assert!(error.contains("a job runs on executors only"), "{error}");
+    }
+}

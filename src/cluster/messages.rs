@@ -58,12 +58,7 @@ pub(crate) struct JobMessage {
 }
 
 impl JobMessage {
-    pub(crate) fn new(
-        output: &Location,
-        model: Value,
-        manifest: &Manifest,
-        session: BTreeMap<String, String>,
-    ) -> Self {
+    pub(crate) fn new(output: &Location, model: Value, manifest: &Manifest, session: BTreeMap<String, String>) -> Self {
         let fingerprints = manifest.models.iter().map(|model| model.fingerprint.clone()).collect();
         let settings = manifest.settings.clone();
         Self { version: VERSION, output: Place::of(output), model, fingerprints, settings, session }

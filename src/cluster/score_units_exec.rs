@@ -142,7 +142,8 @@ impl ExecutionPlan for ScoreUnitsExec {
 /// Does a unit in a task of its own, so that it can clean up after it was cancelled; gives its id.
 async fn run(work: &UnitWork, job: &Arc<JobMessage>, message: &str) -> Result<String> {
     let executor = work.models.executor().to_owned();
-    let failed = |error: &anyhow::Error| DataFusionError::Execution(format!("executor {executor}: {}", one_line(error)));
+    let failed =
+        |error: &anyhow::Error| DataFusionError::Execution(format!("executor {executor}: {}", one_line(error)));
     let unit = UnitMessage::parse(message).map_err(|error| failed(&error))?;
     let id = unit.entry().id.clone();
     // Dropped with this future.

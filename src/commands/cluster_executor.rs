@@ -1,6 +1,6 @@
 //! `rerank cluster executor`: Ballista's executor, with our functions, operators and models.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,6 +13,7 @@ use datafusion::prelude::SessionConfig;
 use datafusion_rerank::{
     ExecutorModels, ModelRegistry, RerankCodec, RerankConfig, RerankFunctions, cluster_config, function_registry,
 };
+use tempfile::TempDir;
 
 use crate::args::ExecutorArgs;
 use crate::cluster::{JobCodec, Stores, UnitWork};
@@ -43,10 +44,7 @@ pub(crate) fn run(args: ExecutorArgs, printer: Printer) -> Result<()> {
 async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
     let name = name(&args);
     let (registry, settings) = job::executor_settings(&args).with_context(|| format!("executor {name}"))?;
-    let temporary = tempfile::Builder::new().prefix("rerank-executor-").tempdir();
-    let temporary = temporary.context("there is no temporary folder")?;
-    let work_dir = args.work_dir.as_deref().unwrap_or(temporary.path()).to_owned();
-    std::fs::create_dir_all(&work_dir).with_context(|| format!("cannot make {}", work_dir.display()))?;
+    let work_dir = WorkDir::new(args.work_dir.as_deref())?;
 
     let stopped = Arc::new(AtomicBool::new(false));
     tokio::spawn({
@@ -57,8 +55,11 @@ async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
         }
     });
     loop {
-        printer.note(&format!("executor {name}: {} slots, {}, scheduler {}", args.slots, args.engine.device, args.scheduler));
-        let process = process(&args, &name, &work_dir, registry.clone(), settings.clone(), printer)?;
+        printer.note(&format!(
+            "executor {name}: {} slots, {}, scheduler {}",
+            args.slots, args.engine.device, args.scheduler
+        ));
+        let process = process(&args, &name, work_dir.path(), registry.clone(), settings.clone(), printer)?;
         let served = start_executor_process(Arc::new(process)).await;
         if stopped.load(Ordering::Relaxed) {
             return Ok(());
@@ -67,6 +68,31 @@ async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
         // Ballista's process ends when its scheduler is silent for long, or took it for lost. Models stay open.
         tracing::warn!(executor = name, scheduler = %args.scheduler, "the scheduler was lost; waiting for it");
         TERMINATING.store(false, Ordering::Release);
+    }
+}
+
+/// The folder of an executor.
+enum WorkDir {
+    Given(PathBuf),
+    /// Removed in the end.
+    Temporary(TempDir),
+}
+
+impl WorkDir {
+    fn new(given: Option<&Path>) -> Result<Self> {
+        let Some(folder) = given else {
+            let temporary = tempfile::Builder::new().prefix("rerank-executor-").tempdir();
+            return Ok(Self::Temporary(temporary.context("there is no temporary folder")?));
+        };
+        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+        Ok(Self::Given(folder.to_owned()))
+    }
+
+    fn path(&self) -> &Path {
+        match self {
+            Self::Given(folder) => folder,
+            Self::Temporary(folder) => folder.path(),
+        }
     }
 }
 

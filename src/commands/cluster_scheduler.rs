@@ -55,7 +55,10 @@ async fn serve(args: &SchedulerArgs, printer: Printer) -> Result<()> {
     };
     let address = SocketAddr::new(args.bind, args.port);
     let cluster = BallistaCluster::new_from_config(&config).await.map_err(|error| anyhow!("{error}"))?;
-    printer.note(&format!("the scheduler listens on {address}; executors and clients reach it at df://{host}:{}", args.port));
+    printer.note(&format!(
+        "the scheduler listens on {address}; executors and clients reach it at df://{host}:{}",
+        args.port
+    ));
     tokio::select! {
         served = start_server(cluster, address, Arc::new(config)) => {
             served.map_err(|error| anyhow!("the scheduler cannot listen on {address}: {error}"))

@@ -71,8 +71,7 @@ impl RerankCodec {
         let schema = input.schema();
         let context = PhysicalPlanDecodeContext::new(context, self);
         let call = |message: CallMessage| {
-            let function =
-                PhysicalExprNode::decode(message.function.as_slice()).map_err(|error| unreadable(&error))?;
+            let function = PhysicalExprNode::decode(message.function.as_slice()).map_err(|error| unreadable(&error))?;
             let function = converter.proto_to_physical_expr(&function, &schema, &context)?;
             let model = serde_json::from_str(&message.model).map_err(|error| unreadable(&error))?;
             let model = PlannedModel::from_json(&model).map_err(|error| planning(&error))?;
@@ -81,10 +80,14 @@ impl RerankCodec {
                 None => model,
             };
             let Some(call) = function.downcast_ref::<ScalarFunctionExpr>() else {
-                return Err(DataFusionError::Plan(format!("{function} of a rerank operator is no call; {MIXED_VERSIONS}")));
+                return Err(DataFusionError::Plan(format!(
+                    "{function} of a rerank operator is no call; {MIXED_VERSIONS}"
+                )));
             };
             let (Some(known), [query, passage, ..]) = (self.functions.find(call.fun()), call.args()) else {
-                return Err(DataFusionError::Plan(format!("{function} is no call of a rerank function; {MIXED_VERSIONS}")));
+                return Err(DataFusionError::Plan(format!(
+                    "{function} is no call of a rerank function; {MIXED_VERSIONS}"
+                )));
             };
             Ok(RerankCall {
                 query: Arc::clone(query),
@@ -213,7 +216,11 @@ mod tests {
         PhysicalPlanNode::try_from_physical_plan(plan, codec).unwrap()
     }
 
-    fn decode(codec: &RerankCodec, functions: &RerankFunctions, plan: &PhysicalPlanNode) -> Result<Arc<dyn ExecutionPlan>> {
+    fn decode(
+        codec: &RerankCodec,
+        functions: &RerankFunctions,
+        plan: &PhysicalPlanNode,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let state = scheduler_session(super::super::cluster_config(), functions).unwrap();
         plan.try_into_physical_plan(&state.task_ctx(), codec)
     }
@@ -263,7 +270,8 @@ mod tests {
                 let mut settings = RerankConfig { model: family.name().to_owned(), ..Default::default() };
                 let one = if *option == "cutoff_layers" { json!(5) } else { values[*option].clone() };
                 settings.options.set(option, &one).unwrap();
-                let queries = [(by_call, RerankConfig::default()), ("SELECT rerank(q, p) AS s FROM t".to_owned(), settings)];
+                let queries =
+                    [(by_call, RerankConfig::default()), ("SELECT rerank(q, p) AS s FROM t".to_owned(), settings)];
                 for (sql, settings) in queries {
                     let plan = plan(&functions, settings, &sql).await;
                     let expected = client(&call(&plan));
@@ -328,7 +336,10 @@ mod tests {
         let input = [Arc::clone(operator.children()[0])];
         let context = SessionStateBuilder::new_with_default_features().build().task_ctx();
         let error = codec.try_decode(&newer, &input, &context, &converter).unwrap_err().to_string();
-        assert!(error.contains("a rerank operator of version 2, this program knows version 1; run one version"), "{error}");
+        assert!(
+            error.contains("a rerank operator of version 2, this program knows version 1; run one version"),
+            "{error}"
+        );
         let damaged = [MAGIC, b"\xff\xff"].concat();
         let error = codec.try_decode(&damaged, &input, &context, &converter).unwrap_err().to_string();
         assert!(error.contains("a rerank operator cannot be read"), "{error}");
@@ -340,14 +351,22 @@ mod tests {
         other.register("m3", checkpoint("tiny-gemma-reranker"));
         let error = ExecutorModels::new("gpu7:50051", other, EngineOptions::default(), 1).open(&planned).unwrap_err();
         let error = error.to_string();
-        assert!(error.starts_with("model 'm3': on executor gpu7:50051: ") && error.contains("is another checkpoint"), "{error}");
+        assert!(
+            error.starts_with("model 'm3': on executor gpu7:50051: ") && error.contains("is another checkpoint"),
+            "{error}"
+        );
         let mut nowhere = planned.to_json();
         nowhere["name"] = json!("mine");
         nowhere["location"] = json!("/no/such/folder");
         let nowhere = PlannedModel::from_json(&nowhere).unwrap();
-        let error = ExecutorModels::new("gpu7:50051", models(), EngineOptions::default(), 1).open(&nowhere).unwrap_err();
+        let error =
+            ExecutorModels::new("gpu7:50051", models(), EngineOptions::default(), 1).open(&nowhere).unwrap_err();
         let error = error.to_string();
-        assert!(error.contains("on executor gpu7:50051: ") && error.ends_with("nor is there the directory /no/such/folder of where the query was planned"), "{error}");
+        assert!(
+            error.contains("on executor gpu7:50051: ")
+                && error.ends_with("nor is there the directory /no/such/folder of where the query was planned"),
+            "{error}"
+        );
         // The client's place is taken where the name is unknown.
         let mut elsewhere = planned.to_json();
         elsewhere["name"] = json!("mine");

@@ -1,7 +1,7 @@
 //! The models of an executor.
 
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::planned_model::PlannedModel;
@@ -54,30 +54,38 @@ impl ExecutorModels {
     fn open_here(&self, planned: &PlannedModel) -> Result<Reranker> {
         let mut engine = self.engine.clone();
         engine.batch_tokens = planned.batch_tokens().or(engine.batch_tokens);
-        let name = match self.registry.resolve(planned.name()) {
-            Ok(_) => planned.name(),
-            Err(_) if Path::new(planned.location()).is_dir() => planned.location(),
-            Err(Error::Model { model, message }) => {
-                let location = planned.location();
-                let message = format!("{message}; nor is there the directory {location} of where the query was planned");
-                return Err(Error::Model { model, message });
+        let mut other = None;
+        let mut unknown = None;
+        for name in [planned.name(), planned.location()] {
+            if let Err(error) = self.registry.resolve(name) {
+                unknown.get_or_insert(error);
+                continue;
             }
-            Err(other) => return Err(other),
-        };
-        let reranker = self.registry.open_within(name, &engine, self.max_models)?;
-        let fingerprint = self.fingerprint(&reranker)?;
-        if fingerprint != planned.fingerprint() {
-            return Err(Error::model(
-                planned.name(),
-                format!(
-                    "{} is another checkpoint than where the query was planned (fingerprint {fingerprint}, expected {}); put the same one there, or start the executor with --model {}=DIR",
-                    reranker.location().display(),
-                    planned.fingerprint(),
-                    planned.name()
-                ),
-            ));
+            let reranker = self.registry.open_within(name, &engine, self.max_models)?;
+            let fingerprint = self.fingerprint(&reranker)?;
+            if fingerprint == planned.fingerprint() {
+                return Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()));
+            }
+            other.get_or_insert((reranker.location().clone(), fingerprint));
         }
-        Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()))
+        let (name, expected) = (planned.name(), planned.fingerprint());
+        Err(match (other, unknown) {
+            (Some((location, fingerprint)), _) => Error::model(
+                name,
+                format!(
+                    "{} is another checkpoint than where the query was planned (fingerprint {fingerprint}, expected {expected}); put the same one there, or start the executor with --model {name}=DIR",
+                    location.display()
+                ),
+            ),
+            (None, Some(Error::Model { model, message })) => {
+                let location = planned.location();
+                let message =
+                    format!("{message}; nor is there the directory {location} of where the query was planned");
+                Error::Model { model, message }
+            }
+            (None, Some(error)) => error,
+            (None, None) => Error::Stopped,
+        })
     }
 
     fn fingerprint(&self, reranker: &Reranker) -> Result<String> {

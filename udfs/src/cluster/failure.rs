@@ -3,10 +3,14 @@
 /// What comes before the error of a task.
 const TASK_FAILED: &str = "Task failed due to runtime execution error: ";
 
+/// What comes before the answer of a scheduler that refuses a plan.
+const ANSWER: &str = "Status { code: ";
+
 /// The error at the bottom of a scheduler's message: that of the task, without the layers that it came through, which
 /// print it in the way of debuggers. Other messages are only shortened to a line.
 pub fn failure_cause(message: &str) -> String {
-    let cause = message.split_once(TASK_FAILED).map_or(message, |(_, cause)| cause).trim();
+    let below = [TASK_FAILED, ANSWER].iter().find_map(|layer| message.split_once(layer));
+    let cause = below.map_or(message, |(_, cause)| cause).trim();
     match quoted(cause) {
         Some(text) if cause.len() < message.trim().len() => first_line(&text).to_owned(),
         _ => first_line(cause).to_owned(),
@@ -48,6 +52,7 @@ mod tests {
                 r#"model 'x': it's "gone""#,
             ),
             ("Task failed due to runtime execution error: Cancelled", "Cancelled"),
+            (r#"Execution error: Status { code: InvalidArgument, message: "no \"f\"", metadata: {} }"#, "no \"f\""),
             ("Job 7 failed: \"x\"\nmore", "Job 7 failed: \"x\""),
             ("Task failed due to runtime execution error: General(\"unended", "General(\"unended"),
         ] {

@@ -310,12 +310,7 @@ struct Scoring {
 }
 
 impl Scoring {
-    async fn open(
-        calls: Vec<RerankCall>,
-        firsts: Vec<usize>,
-        schema: SchemaRef,
-        metrics: Metrics,
-    ) -> Result<Self> {
+    async fn open(calls: Vec<RerankCall>, firsts: Vec<usize>, schema: SchemaRef, metrics: Metrics) -> Result<Self> {
         let mut rerankers = Vec::with_capacity(calls.len());
         for (place, call) in calls.iter().enumerate() {
             rerankers.push(if firsts[place] == place { Some(call.model.open().await?) } else { None });
