@@ -68,8 +68,8 @@ impl Printer {
 
     /// One that prints data and errors only.
     #[cfg(feature = "cluster")]
-    pub(crate) fn silent(self) -> Self {
-        Self { verbosity: Verbosity::Quiet, ..self }
+    pub(crate) fn silent() -> Self {
+        Self { verbosity: Verbosity::Quiet }
     }
 
     /// Whether only data and errors are wanted.

@@ -18,6 +18,8 @@ use crate::job::{numbered, write_groups};
 use crate::operator::TABLES;
 use crate::s3::with_zeros;
 use crate::script::{rows, scripts};
+use crate::support::s3::{BUCKET, Environment, S3Server};
+use crate::support::tables::encode_groups;
 use crate::support::{CHECKPOINTS, fixture, models, session};
 
 /// Units of a job, and rows of a unit.
@@ -28,7 +30,7 @@ const UNIT_ROWS: usize = 40;
 const ROW_BYTES: usize = 2_000;
 
 /// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Seconds after which the scheduler takes an executor for lost.
 const EXECUTOR_TIMEOUT: &str = "4";
@@ -89,6 +91,8 @@ struct Cluster {
     executors: Vec<Executor>,
     folder: TempDir,
     models: Vec<String>,
+    /// Variables of the executors.
+    environment: Environment,
 }
 
 impl Cluster {
@@ -102,7 +106,8 @@ impl Cluster {
         let port = free_ports();
         let folder = tempfile::tempdir().unwrap();
         let scheduler = scheduler(port, folder.path());
-        let mut cluster = Self { port, scheduler, executors: Vec::new(), folder, models };
+        let environment = Vec::new();
+        let mut cluster = Self { port, scheduler, executors: Vec::new(), folder, models, environment };
         for _ in 0..executors {
             cluster.add_executor();
         }
@@ -120,6 +125,7 @@ impl Cluster {
             .args(["cluster", "executor", "--heartbeat", "1", "--threads", "1"])
             .args(["--scheduler", &self.address(), "--port", &port.to_string()])
             .current_dir(self.folder.path())
+            .envs(self.environment.clone())
             .arg("--work-dir")
             .arg(self.folder.path().join(format!("work-{port}")))
             .stderr(log(self.folder.path(), &format!("executor-{port}")));
@@ -300,6 +306,41 @@ fn three_executors_give_what_one_process_does() {
         assert!(done.status.success(), "{}", stderr(&done));
     }
     assert!(job.content("local") == job.content("cluster") && !job.content("local").is_empty());
+}
+
+#[test]
+fn a_bucket_serves_all_machines() {
+    let server = S3Server::start();
+    let mut cluster = Cluster::start(0);
+    cluster.environment = server.environment();
+    cluster.add_executor();
+    cluster.add_executor();
+    server.put("in.parquet", encode_groups(&numbered(0, 10 * UNIT_ROWS), UNIT_ROWS));
+    let run = |output: &str, cluster: &[&str]| {
+        let mut command = rerank();
+        command
+            .arg("run")
+            .args([format!("s3://{BUCKET}/in.parquet"), format!("s3://{BUCKET}/{output}")])
+            .args(["--model", &checkpoint(CHECKPOINTS[0]), "--unit-rows", &UNIT_ROWS.to_string()])
+            .args(cluster)
+            .envs(server.environment());
+        let done = command.output().unwrap();
+        assert!(done.status.success(), "{}", stderr(&done));
+        let keys = server.list(output).into_iter().filter(|key| key.ends_with(".parquet"));
+        keys.map(|key| (key[output.len()..].to_owned(), server.get(&key).unwrap())).collect::<Vec<_>>()
+    };
+    let one = run("one", &["--threads", "1"]);
+    assert_eq!(one.len(), 10);
+    assert!(one == run("many", &["--cluster", &cluster.address()]));
+    assert_eq!(server.list("many").len(), server.list("one").len());
+    // A query reads the bucket by the executors' own credentials.
+    let query = rerank()
+        .args(["sql", "--cluster", &cluster.address(), "--model", &checkpoint(CHECKPOINTS[0]), "--format", "csv"])
+        .args(["-c", &format!("SELECT count(rerank(query, passage)) AS n FROM 's3://{BUCKET}/in.parquet'")])
+        .envs(server.environment())
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8_lossy(&query.stdout), format!("n\n{}\n", 10 * UNIT_ROWS), "{}", stderr(&query));
 }
 
 #[test]

@@ -59,7 +59,7 @@ async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
             "executor {name}: {} slots, {}, scheduler {}",
             args.slots, args.engine.device, args.scheduler
         ));
-        let process = process(&args, &name, work_dir.path(), registry.clone(), settings.clone(), printer)?;
+        let process = process(&args, &name, work_dir.path(), registry.clone(), settings.clone())?;
         let served = start_executor_process(Arc::new(process)).await;
         if stopped.load(Ordering::Relaxed) {
             return Ok(());
@@ -109,12 +109,11 @@ fn process(
     work_dir: &Path,
     registry: ModelRegistry,
     settings: RerankConfig,
-    printer: Printer,
 ) -> Result<ExecutorProcessConfig> {
     let functions = RerankFunctions::new(registry.clone());
     let models = ExecutorModels::new(name, registry.clone(), settings.engine.clone(), settings.max_models);
     let rerank = RerankCodec::for_executor(&functions, models.clone());
-    let work = UnitWork { models, registry, settings: settings.clone(), printer: printer.silent() };
+    let work = UnitWork { models, registry, settings: settings.clone(), printer: Printer::silent() };
     let work_dir = work_dir.to_str().with_context(|| format!("{} is not text", work_dir.display()))?.to_owned();
     let folder = work_dir.clone();
     let runtime = move |_: &SessionConfig| {

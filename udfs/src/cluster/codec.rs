@@ -293,9 +293,7 @@ mod tests {
         settings.engine.batch_tokens = Some(99);
         settings.engine.threads = Some(3);
         let plan = plan(&functions, settings, "SELECT rerank(q, p) FROM t").await;
-        let mut engine = EngineOptions::default();
-        engine.threads = Some(1);
-        engine.batch_tokens = Some(5);
+        let engine = EngineOptions { threads: Some(1), batch_tokens: Some(5), ..Default::default() };
         let arrived = executors_model(&functions, plan, engine).await.unwrap();
         assert_eq!(arrived.window_rows(), 77);
         assert_eq!(arrived.engine_options().batch_tokens, Some(99));
