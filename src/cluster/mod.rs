@@ -6,9 +6,9 @@
 //! progress, report   <──────────────────── records below OUTPUT <──────┘
 //! ```
 //!
-//! The plan is a [`ScoreUnitsExec`] over a table in memory with a unit a row, each in a partition of its own. All that a
-//! unit's output depends on travels in it. Nothing but the records below OUTPUT tells what is done: a task that is tried
-//! again, or tried twice at once, writes the same file and the same record.
+//! The plan is a [`ScoreUnitsExec`](score_units_exec::ScoreUnitsExec) over a table in memory with a unit a row, each in a
+//! partition of its own. All that a unit's output depends on travels in it. Nothing but the records below OUTPUT tells
+//! what is done: a task that is tried again, or tried twice at once, writes the same file and the same record.
 
 mod client;
 mod job_codec;

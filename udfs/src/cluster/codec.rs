@@ -345,9 +345,12 @@ mod tests {
         // The executor has another checkpoint by this name, or none at all.
         let CallModel::Open { reranker, .. } = call(&planned).model else { panic!("open") };
         let planned = PlannedModel::of("m3", &reranker).unwrap();
+        let mut moved = planned.to_json();
+        moved["location"] = json!("/no/such/folder");
+        let moved = PlannedModel::from_json(&moved).unwrap();
         let other = models();
         other.register("m3", checkpoint("tiny-gemma-reranker"));
-        let error = ExecutorModels::new("gpu7:50051", other, EngineOptions::default(), 1).open(&planned).unwrap_err();
+        let error = ExecutorModels::new("gpu7:50051", other, EngineOptions::default(), 1).open(&moved).unwrap_err();
         let error = error.to_string();
         assert!(
             error.starts_with("model 'm3': on executor gpu7:50051: ") && error.contains("is another checkpoint"),
