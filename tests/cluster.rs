@@ -124,7 +124,6 @@ impl Cluster {
         command
             .args(["cluster", "executor", "--heartbeat", "1", "--threads", "1"])
             .args(["--scheduler", &self.address(), "--port", &port.to_string()])
-            .current_dir(self.folder.path())
             .envs(self.environment.clone())
             .arg("--work-dir")
             .arg(self.folder.path().join(format!("work-{port}")))
@@ -437,9 +436,12 @@ fn a_model_that_an_executor_lacks_names_the_executor() {
     let job = Job::new();
     let executor = format!("executor 127.0.0.1:{}", cluster.executors[0].port);
     // A folder that only the client has: the executor's working directory is another.
-    let here = fixture(CHECKPOINTS[0]);
-    for (name, reason) in [("m3", "another checkpoint"), ("mine", "nor is there the directory /proc/self/cwd")] {
-        let model = format!("{name}=/proc/self/cwd");
+    let here = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(fixture(CHECKPOINTS[0]), here.path().join("only-here")).unwrap();
+    for (name, reason) in
+        [("m3", "another checkpoint"), ("mine", "nor is there the directory /proc/self/cwd/only-here")]
+    {
+        let model = format!("{name}=/proc/self/cwd/only-here");
         let mut run = rerank();
         run.arg("run").args([job.at("in.parquet"), job.at(name)]).args(["--unit-rows", "1000"]);
         let mut query = rerank();

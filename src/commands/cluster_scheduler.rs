@@ -8,10 +8,11 @@ use ballista_core::config::TaskSchedulingPolicy;
 use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::start_server;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion_rerank::{RerankCodec, RerankFunctions, cluster_config, scheduler_session};
 
 use crate::args::SchedulerArgs;
-use crate::cluster::JobCodec;
+use crate::cluster::{JobCodec, Stores};
 use crate::printer::Printer;
 use crate::stop;
 
@@ -39,6 +40,8 @@ async fn serve(args: &SchedulerArgs, printer: Printer) -> Result<()> {
         None => args.bind.to_string(),
     };
     let functions = RerankFunctions::default();
+    // Reading a plan looks up its stores, without asking them for anything.
+    let runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(Stores::default())).build_arc()?;
     let codec = JobCodec::new(RerankCodec::new(&functions));
     let config = SchedulerConfig {
         bind_host: args.bind.to_string(),
@@ -49,7 +52,9 @@ async fn serve(args: &SchedulerArgs, printer: Printer) -> Result<()> {
         expire_dead_executor_interval_seconds: (args.executor_timeout / CHECKS).max(1),
         no_executors_grace_period_seconds: args.executor_timeout.max(GRACE_SECONDS),
         override_config_producer: Some(Arc::new(cluster_config)),
-        override_session_builder: Some(Arc::new(move |config| scheduler_session(config, &functions))),
+        override_session_builder: Some(Arc::new(move |config| {
+            Ok(scheduler_session(config, Arc::clone(&runtime), &functions))
+        })),
         override_physical_codec: Some(Arc::new(codec)),
         ..SchedulerConfig::default()
     };

@@ -221,7 +221,7 @@ mod tests {
         functions: &RerankFunctions,
         plan: &PhysicalPlanNode,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let state = scheduler_session(super::super::cluster_config(), functions).unwrap();
+        let state = scheduler_session(super::super::cluster_config(), Arc::default(), functions);
         plan.try_into_physical_plan(&state.task_ctx(), codec)
     }
 
@@ -342,6 +342,7 @@ mod tests {
         let error = codec.try_decode(&damaged, &input, &context, &converter).unwrap_err().to_string();
         assert!(error.contains("a rerank operator cannot be read"), "{error}");
 
+        let executor = |models| ExecutorModels::new("gpu7:50051", models, EngineOptions::default(), 1);
         // The executor has another checkpoint by this name, or none at all.
         let CallModel::Open { reranker, .. } = call(&planned).model else { panic!("open") };
         let planned = PlannedModel::of("m3", &reranker).unwrap();
@@ -350,21 +351,18 @@ mod tests {
         let moved = PlannedModel::from_json(&moved).unwrap();
         let other = models();
         other.register("m3", checkpoint("tiny-gemma-reranker"));
-        let error = ExecutorModels::new("gpu7:50051", other, EngineOptions::default(), 1).open(&moved).unwrap_err();
-        let error = error.to_string();
+        let error = moved.opened_by(executor(other)).open().await.unwrap_err().to_string();
         assert!(
-            error.starts_with("model 'm3': on executor gpu7:50051: ") && error.contains("is another checkpoint"),
+            error.contains("executor gpu7:50051: model 'm3': ") && error.contains("is another checkpoint"),
             "{error}"
         );
         let mut nowhere = planned.to_json();
         nowhere["name"] = json!("mine");
         nowhere["location"] = json!("/no/such/folder");
         let nowhere = PlannedModel::from_json(&nowhere).unwrap();
-        let error =
-            ExecutorModels::new("gpu7:50051", models(), EngineOptions::default(), 1).open(&nowhere).unwrap_err();
-        let error = error.to_string();
+        let error = nowhere.opened_by(executor(models())).open().await.unwrap_err().to_string();
         assert!(
-            error.contains("on executor gpu7:50051: ")
+            error.contains("executor gpu7:50051: model 'mine': ")
                 && error.ends_with("nor is there the directory /no/such/folder of where the query was planned"),
             "{error}"
         );
@@ -372,7 +370,7 @@ mod tests {
         let mut elsewhere = planned.to_json();
         elsewhere["name"] = json!("mine");
         let elsewhere = PlannedModel::from_json(&elsewhere).unwrap();
-        assert!(ExecutorModels::new("x", models(), EngineOptions::default(), 1).open(&elsewhere).is_ok());
+        assert!(executor(models()).open(&elsewhere).is_ok());
         let mut unknown = planned.to_json();
         unknown["more"] = json!(1);
         let error = PlannedModel::from_json(&unknown).unwrap_err().to_string();

@@ -40,18 +40,9 @@ impl ExecutorModels {
     /// Opens a model of a plan, with the plan's options, windows and batches.
     ///
     /// # Errors
-    /// [`Error::Model`] naming the executor, if it has no such model or another one, and the errors of
-    /// [`Reranker::open`] and [`Reranker::with_options`].
+    /// [`Error::Model`] if this process has no such model or another one, and the errors of [`Reranker::open`] and
+    /// [`Reranker::with_options`].
     pub fn open(&self, planned: &PlannedModel) -> Result<Reranker> {
-        self.open_here(planned).map_err(|error| match error {
-            Error::Model { model, message } => {
-                Error::Model { model, message: format!("on executor {}: {message}", self.executor) }
-            }
-            other => other,
-        })
-    }
-
-    fn open_here(&self, planned: &PlannedModel) -> Result<Reranker> {
         let mut engine = self.engine.clone();
         engine.batch_tokens = planned.batch_tokens().or(engine.batch_tokens);
         let mut other = None;

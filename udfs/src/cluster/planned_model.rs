@@ -77,8 +77,10 @@ impl PlannedModel {
     pub(crate) async fn open(&self) -> DataFusionResult<Reranker> {
         let planned = self.clone();
         let opening = move || match &planned.models {
-            // Named for people: the error crosses processes as text.
-            Some(models) => models.open(&planned).map_err(|error| DataFusionError::Execution(error.to_string())),
+            // The error crosses processes as text.
+            Some(models) => models
+                .open(&planned)
+                .map_err(|error| DataFusionError::Execution(format!("executor {}: {error}", models.executor()))),
             None => Err(DataFusionError::Internal("a plan of another process runs on an executor".to_owned())),
         };
         tokio::task::spawn_blocking(opening).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?

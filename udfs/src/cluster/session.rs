@@ -6,6 +6,7 @@ use ballista_core::extension::SessionConfigExt;
 use ballista_core::optimizer::with_ballista_optimizer_rules;
 use ballista_core::registry::BallistaFunctionRegistry;
 use datafusion::error::Result;
+use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::prelude::{SessionConfig, SessionContext};
 
@@ -61,12 +62,14 @@ pub fn cluster_config() -> SessionConfig {
     SessionConfig::new_with_ballista().with_option_extension(RerankConfig::default())
 }
 
-/// The session of a scheduler, which reads plans but opens no models.
-///
-/// # Errors
-/// None today; schedulers take a function that may fail.
-pub fn scheduler_session(config: SessionConfig, functions: &RerankFunctions) -> Result<SessionState> {
-    Ok(SessionStateBuilder::new_with_default_features().with_config(config).with_rerank(functions).build())
+/// The session of a scheduler, which reads plans but opens no models. `runtime` must find the object stores that plans
+/// name; nothing is read from them.
+pub fn scheduler_session(config: SessionConfig, runtime: Arc<RuntimeEnv>, functions: &RerankFunctions) -> SessionState {
+    SessionStateBuilder::new_with_default_features()
+        .with_config(config)
+        .with_runtime_env(runtime)
+        .with_rerank(functions)
+        .build()
 }
 
 /// The functions of an executor: DataFusion's and these.
