@@ -52,6 +52,8 @@ features: ## check each feature by itself, none and all of them
 	$(CARGO) check --quiet --package datafusion-rerank --no-default-features
 	$(CARGO) check --quiet --package datafusion-rerank --no-default-features --features datafusion
 	$(CARGO) check --quiet --package rerank --no-default-features
+	$(CARGO) check --quiet --package datafusion-rerank --features cluster
+	$(CARGO) check --quiet --package rerank --no-default-features --features cluster
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub
 	$(CARGO) check --quiet --package rerank --no-default-features --features shell
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub,shell

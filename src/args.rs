@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+#[cfg(feature = "cluster")]
+use datafusion_rerank::ClusterAddress;
 use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Device, Devices};
 
 #[cfg(feature = "hub")]
@@ -106,6 +108,30 @@ Examples
   rerank sql -f report.sql --format csv > report.csv
   rerank sql --model m3 --model mine=/models/mine -c \"SELECT rerank('a', 'b'), rerank('a', 'b', 'mine')\"";
 
+/// What `rerank cluster scheduler --help` says after the options.
+#[cfg(feature = "cluster")]
+const SCHEDULER_MANUAL: &str = "\
+Examples
+  rerank cluster scheduler
+  rerank cluster scheduler --bind 0.0.0.0 --host scheduler.internal
+  rerank run s3://bucket/pairs/ s3://bucket/scored/ --model m3 --cluster df://scheduler.internal:50050";
+
+/// What `rerank cluster executor --help` says after the options.
+#[cfg(feature = "cluster")]
+const EXECUTOR_MANUAL: &str = "\
+Environment
+  AWS_*, GOOGLE_*, AZURE_*   object stores, as for rerank run
+  ORT_DYLIB_PATH             the ONNX Runtime library
+
+Signals
+  On SIGTERM or Ctrl-C no more tasks are taken, and the process ends when its last task is done. A
+  process that is killed loses what was not committed; others do it again.
+
+Examples
+  rerank cluster executor --scheduler df://scheduler.internal:50050 --bind 0.0.0.0 --host gpu7.internal \\
+      --device cuda:0 --model gemma=/models/bge-reranker-v2-gemma
+  rerank cluster executor --port 50053 --model m3";
+
 /// What `rerank completions --help` says after the options.
 const COMPLETIONS_EXAMPLES: &str = "\
 Examples
@@ -169,6 +195,10 @@ pub(crate) enum Command {
     #[cfg(feature = "shell")]
     #[command(after_long_help = SQL_EXAMPLES)]
     Sql(Box<SqlArgs>),
+    /// Run the processes of a cluster, which scores jobs and queries of `--cluster`.
+    #[cfg(feature = "cluster")]
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Fetch checkpoints, look at them and convert them.
     #[command(subcommand)]
     Model(ModelCommand),
@@ -179,6 +209,19 @@ pub(crate) enum Command {
     Completions(CompletionsArgs),
     /// Write a manual page for each command.
     Manual(ManualArgs),
+}
+
+/// A process of a cluster.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Run the scheduler, which cuts plans into tasks, hands them to executors and notices when one is lost. It needs
+    /// neither models nor data.
+    #[command(after_long_help = SCHEDULER_MANUAL)]
+    Scheduler(SchedulerArgs),
+    /// Run an executor, which opens models, reads, scores and writes.
+    #[command(after_long_help = EXECUTOR_MANUAL)]
+    Executor(Box<ExecutorArgs>),
 }
 
 /// What to do with a checkpoint.
@@ -282,6 +325,17 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Job", value_name = "FILE")]
     pub(crate) report: Option<String>,
 
+    /// Have a cluster do the job: the address of its scheduler (`rerank cluster --help`). INPUT, OUTPUT and the files
+    /// that `--sql` names must be reached by all executors under the same names: in a bucket, or on a file system that
+    /// all machines share. Devices and threads are the executors' own; `--device cuda` says that they have GPUs, which
+    /// decides what precision is usual.
+    #[cfg(feature = "cluster")]
+    #[arg(
+        long, help_heading = "Job", value_name = "df://HOST:PORT", env = "RERANK_CLUSTER",
+        conflicts_with_all = ["threads", "dry_run"]
+    )]
+    pub(crate) cluster: Option<ClusterAddress>,
+
     /// Write nothing: count the units that are to do, sample the lengths of their rows, measure the model for a few
     /// seconds and tell how long the run would take.
     #[arg(long, help_heading = "Job", conflicts_with = "report")]
@@ -368,6 +422,91 @@ pub(crate) struct SqlArgs {
 
     #[command(flatten)]
     pub(crate) window: WindowArgs,
+
+    /// Have a cluster run the queries: the address of its scheduler (`rerank cluster --help`). Files must be reached by
+    /// all executors under the same names. Devices and threads are the executors' own; `--device cuda` says that they have
+    /// GPUs, which decides what precision is usual.
+    #[cfg(feature = "cluster")]
+    #[arg(
+        long,
+        help_heading = "Device",
+        value_name = "df://HOST:PORT",
+        env = "RERANK_CLUSTER",
+        conflicts_with = "threads"
+    )]
+    pub(crate) cluster: Option<ClusterAddress>,
+}
+
+/// `rerank cluster scheduler`.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Args)]
+pub(crate) struct SchedulerArgs {
+    /// Address to listen on. There is no authentication: whoever reaches it can have plans run.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) bind: std::net::IpAddr,
+
+    /// Port to listen on.
+    #[arg(long, default_value_t = 50050)]
+    pub(crate) port: u16,
+
+    /// Name or address by which executors reach this machine; must be given unless `--bind` is an address that they
+    /// can reach.
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+
+    /// Seconds without a sign of life after which an executor is taken for lost and its tasks are given to others. At
+    /// least twice the executors' `--heartbeat`.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) executor_timeout: u64,
+}
+
+/// `rerank cluster executor`.
+#[cfg(feature = "cluster")]
+#[derive(Debug, Args)]
+pub(crate) struct ExecutorArgs {
+    /// The scheduler; it is waited for, and found again after it was started anew.
+    #[arg(long, value_name = "df://HOST:PORT", env = "RERANK_CLUSTER", default_value = "df://127.0.0.1:50050")]
+    pub(crate) scheduler: ClusterAddress,
+
+    /// Address to listen on. There is no authentication.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) bind: std::net::IpAddr,
+
+    /// Port of the rows that others fetch; the next port takes the scheduler's orders.
+    #[arg(long, default_value_t = 50051, value_parser = clap::value_parser!(u16).range(1..65535))]
+    pub(crate) port: u16,
+
+    /// Name or address by which the scheduler, other executors and clients reach this machine; also the executor's name
+    /// in errors, with the port [default: the address that the scheduler sees].
+    #[arg(long, value_name = "HOST")]
+    pub(crate) host: Option<String>,
+
+    /// Tasks at once: units of a job, partitions of a query. Two keep a device busy, as one is read and written while
+    /// the other is scored.
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
+    pub(crate) slots: usize,
+
+    /// Seconds between signs of life.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) heartbeat: u64,
+
+    /// Folder for rows on their way to others, and for what does not fit into memory [default: a new one in the
+    /// system's temporary folder].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work_dir: Option<PathBuf>,
+
+    /// A model that plans name, as NAME=DIR; may be repeated. It is found here whatever its place is on other machines,
+    /// and must be the same checkpoint there. What is not given is looked for in the Hugging Face cache, and then
+    /// where the client has it.
+    #[arg(long, help_heading = "Model", value_name = "MODEL", env = "RERANK_MODEL")]
+    pub(crate) model: Vec<String>,
+
+    /// Models kept open, the least recently used going first.
+    #[arg(long, help_heading = "Model", value_name = "MODELS", default_value_t = 4, value_parser = at_least_one)]
+    pub(crate) max_models: usize,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
 }
 
 /// `rerank completions`.

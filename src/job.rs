@@ -1,12 +1,18 @@
 //! Arguments resolved into what will be done: models opened, names and options checked.
 
+#[cfg(feature = "cluster")]
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
+#[cfg(feature = "cluster")]
+use datafusion::common::config::ExtensionOptions;
 use datafusion_rerank::{Cutoffs, Device, EngineOptions, ModelRegistry, RerankConfig, Reranker, ScoreOptions};
 use serde_json::json;
 
+#[cfg(feature = "cluster")]
+use crate::args::ExecutorArgs;
 #[cfg(feature = "shell")]
 use crate::args::SqlArgs;
 use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs, RunArgs};
@@ -83,6 +89,40 @@ fn name_and_directory(model: &str) -> Option<(&str, &str)> {
 pub(crate) fn query_settings(args: &RunArgs) -> Result<(ModelRegistry, RerankConfig)> {
     let models: Vec<&str> = args.model.model.as_deref().into_iter().collect();
     sql_settings(&models, &args.options, &args.engine, args.window.window_rows)
+}
+
+/// [`query_settings`] as an executor takes them, which has its own devices, threads and cache.
+#[cfg(feature = "cluster")]
+pub(crate) fn session_settings(args: &RunArgs) -> Result<BTreeMap<String, String>> {
+    let (_, settings) = query_settings(args)?;
+    let own = |key: &str| ["rerank.device", "rerank.threads", "rerank.cache"].contains(&key);
+    let entries = settings.entries().into_iter().filter(|entry| !own(&entry.key));
+    Ok(entries.filter_map(|entry| Some((entry.key, entry.value?))).collect())
+}
+
+/// What a model is called that the arguments name.
+#[cfg(feature = "cluster")]
+pub(crate) fn model_name(args: &ModelArgs) -> &str {
+    let model = args.model.as_deref().unwrap_or_default();
+    name_and_directory(model).map_or(model, |(name, _)| name)
+}
+
+/// What an executor scores with: names, and how models run. The models that are named are opened, so that what is wrong
+/// with them is known before there is work.
+#[cfg(feature = "cluster")]
+pub(crate) fn executor_settings(args: &ExecutorArgs) -> Result<(ModelRegistry, RerankConfig)> {
+    let registry = ModelRegistry::default();
+    let mut settings = RerankConfig::default();
+    settings.engine = engine_options(&args.engine);
+    settings.max_models = args.max_models;
+    register(&registry, bundled::NAME, &settings.engine)?;
+    for model in &args.model {
+        let name = register(&registry, model, &settings.engine)?;
+        registry
+            .open_within(&name, &settings.engine, settings.max_models)
+            .with_context(|| format!("cannot open model {model}"))?;
+    }
+    Ok((registry, settings))
 }
 
 /// As [`query_settings`], for the shell: the bundled model is known, and is that of calls that name none unless another

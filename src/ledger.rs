@@ -15,6 +15,7 @@
 //! do the same work twice, and whoever is later replaces a file by its equal.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -48,6 +49,8 @@ pub(crate) struct Ledger {
     commits: usize,
     /// Held on local disks from [`Self::begin`] on.
     lock: Option<Lock>,
+    /// Tells files that are being written from those of others.
+    writer: String,
 }
 
 /// What may be done to files that exist.
@@ -74,7 +77,9 @@ type Listing = HashMap<Path, u64>;
 impl Ledger {
     /// The records of the job with this output directory, if there is one.
     pub(crate) fn new(output: Location) -> Self {
-        Self { output, failed: HashSet::new(), commits: 0, lock: None }
+        // Processes on different machines, or in different containers, may have the same id.
+        let writer = format!("{}-{:08x}", std::process::id(), RandomState::new().hash_one(0) as u32);
+        Self { output, failed: HashSet::new(), commits: 0, lock: None, writer }
     }
 
     /// Where a unit's data file appears.
@@ -87,7 +92,7 @@ impl Ledger {
     pub(crate) fn staging_file(&self, unit: &str) -> Option<Location> {
         self.output.local_path()?;
         // Two processes at once must not write the same file.
-        Some(self.record(&format!("tmp/{unit}-{}.unfinished", std::process::id())))
+        Some(self.record(&format!("tmp/{unit}-{}.unfinished", self.writer)))
     }
 
     /// Begins the job, or goes on with it: what is done need not be done again.
@@ -117,6 +122,94 @@ impl Ledger {
         self.failed = progress.failed.keys().cloned().collect();
         self.commits = progress.committed.len();
         Ok(progress)
+    }
+
+    /// Takes part in a job that another process has begun: whoever goes on with it sees that this process is at work,
+    /// and leaves its unfinished files alone.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn join(&mut self, unit: &UnitEntry) -> Result<()> {
+        self.failed.insert(unit.id.clone());
+        let Some(job) = self.record("job.json").local_path() else { return Ok(()) };
+        let (lock, _) = Lock::new(&job).with_context(|| {
+            format!("{} cannot be opened; all machines must see OUTPUT at the same path", job.display())
+        })?;
+        lock.share();
+        self.lock = Some(lock);
+        Ok(())
+    }
+
+    /// The marker of a unit that is done.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn marker(&self, manifest: &Manifest, unit: &UnitEntry) -> Result<Option<Marker>> {
+        let Some(bytes) = self.unit_record("units", &unit.id).read().await? else { return Ok(None) };
+        let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) else { return Ok(None) };
+        let size_bytes = self.data_file(manifest, unit).file_size_bytes().await?;
+        Ok((size_bytes == Some(marker.size_bytes)).then_some(marker))
+    }
+
+    /// Forgets why earlier runs ended at these units.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn forget_failures<'a>(&mut self, units: impl IntoIterator<Item = &'a UnitEntry>) -> Result<()> {
+        for unit in units {
+            if self.failed.remove(&unit.id) {
+                remove(&self.unit_record("failed", &unit.id)).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Why one of these units could not be done, if that was recorded.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn failure<'a>(&self, units: impl IntoIterator<Item = &'a UnitEntry>) -> Result<Option<Failure>> {
+        let folder = self.record("failed");
+        let listed = folder.store.list(Some(&folder.path)).map_ok(|meta| meta.location);
+        let listed: HashSet<Path> = listed.try_collect().await.with_context(|| format!("cannot list {folder}"))?;
+        for unit in units {
+            let file = self.unit_record("failed", &unit.id);
+            if listed.contains(&file.path)
+                && let Some(bytes) = file.read().await?
+                && let Ok(failure) = serde_json::from_slice(&bytes)
+            {
+                return Ok(Some(failure));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The units of which there are markers, by id.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn marked(&self) -> Result<HashSet<String>> {
+        let folder = self.record("units");
+        let listed = folder.store.list(Some(&folder.path)).map_ok(|meta| meta.location);
+        let listed: Vec<Path> = listed.try_collect().await.with_context(|| format!("cannot list {folder}"))?;
+        let id = |path: &Path| path.filename()?.strip_suffix(".json").map(str::to_owned);
+        Ok(listed.iter().filter_map(id).collect())
+    }
+
+    /// OUTPUT.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn output(&self) -> &Location {
+        &self.output
+    }
+
+    /// Deletes what executors left that were killed.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn tidy(&mut self) -> Result<()> {
+        // This process is at work no more.
+        self.lock = None;
+        self.sweep()
+    }
+
+    /// Counts units that other processes have committed.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn add_commits(&mut self, units: usize) {
+        self.commits += units;
+    }
+
+    /// The file that says which job of a cluster works on this one.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn cluster_record(&self) -> Location {
+        self.record("cluster.json")
     }
 
     /// As [`Self::begin`], without changing anything.
@@ -331,7 +424,7 @@ impl Ledger {
 }
 
 /// Deletes a file; it is no error if it is gone.
-async fn remove(file: &Location) -> Result<()> {
+pub(crate) async fn remove(file: &Location) -> Result<()> {
     match file.store.delete(&file.path).await {
         Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error).with_context(|| format!("cannot delete {file}")),

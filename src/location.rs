@@ -38,6 +38,12 @@ impl Location {
         Ok(Self { store, path, root: root.into() })
     }
 
+    /// What comes before the path: `/` for local disks, else the URL of the store.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn root(&self) -> &str {
+        &self.root
+    }
+
     /// Another file of the same store.
     pub(crate) fn with_path(&self, path: Path) -> Self {
         Self { path, ..self.clone() }

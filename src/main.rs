@@ -4,6 +4,8 @@ mod args;
 mod arrow_file;
 mod arrow_output;
 mod bundled;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod commands;
 mod conversion;
 mod dry_run;

@@ -32,16 +32,40 @@ pub(crate) struct Marker {
     pub(crate) truncated: u64,
     /// Tokens run on the device, without padding.
     pub(crate) tokens: u64,
+    /// Padding that was run with them.
+    #[serde(default)]
+    pub(crate) padding_tokens: u64,
+    /// Device batches.
+    #[serde(default)]
+    pub(crate) batches: u64,
     /// Failed rows by reason.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Time from the commit before it, or from the beginning of the run, in seconds: the times of a run add up to it.
     pub(crate) seconds: f64,
+    /// Time spent on tokenizing, over all threads, in seconds.
+    #[serde(default)]
+    pub(crate) tokenize_seconds: f64,
+    /// Time in which the device ran, in seconds.
+    #[serde(default)]
+    pub(crate) device_seconds: f64,
+    /// On a cluster, which executor scored the unit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) executor: Option<Worker>,
     /// When it was committed, in RFC 3339.
     pub(crate) finished: String,
     /// Distribution of the scores.
     pub(crate) score_histogram: Histogram,
     /// Distribution of the pairs' tokens.
     pub(crate) token_histogram: Histogram,
+}
+
+/// An executor at work on a unit.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Worker {
+    /// What it is called.
+    pub(crate) name: String,
+    /// How long it loaded the model before this unit, in seconds.
+    pub(crate) load_seconds: f64,
 }
 
 /// `_rerank/failed/<id>.json`: why a run ended at this unit. Deleted when the unit is committed.

@@ -28,7 +28,7 @@ use crate::layout::Columns;
 use crate::ledger::Ledger;
 use crate::location::Location;
 use crate::manifest::{Manifest, UnitEntry, now};
-use crate::marker::Marker;
+use crate::marker::{Marker, Worker};
 use crate::output::{Format, OutputFile};
 use crate::printer::one_line;
 use crate::progress::{LINE_INTERVAL, Progress};
@@ -91,6 +91,8 @@ pub(crate) struct Task {
 pub(crate) struct Journal<'a> {
     pub(crate) ledger: &'a mut Ledger,
     pub(crate) manifest: &'a Manifest,
+    /// Who is at work, on a cluster.
+    pub(crate) worker: Option<Worker>,
 }
 
 /// Rows of one unit with what was added to them.
@@ -230,7 +232,11 @@ async fn write(
         unfinished.file.abort().await;
     }
     if let (Some(journal), Some(task)) = (writer.journal, task) {
-        journal.ledger.fail(journal.manifest, &plan.tasks[task].entry, one_line(&error)).await;
+        let reason = match &journal.worker {
+            Some(worker) => format!("executor {}: {}", worker.name, one_line(&error)),
+            None => one_line(&error),
+        };
+        journal.ledger.fail(journal.manifest, &plan.tasks[task].entry, reason).await;
     }
     Err(error)
 }
@@ -319,7 +325,7 @@ impl Writer<'_> {
     async fn commit(&mut self, task: usize, tally: &Tally, written: Written) -> Result<()> {
         let seconds = self.since.elapsed().as_secs_f64();
         self.since = Instant::now();
-        let Some(Journal { ledger, manifest }) = &mut self.journal else { return Ok(()) };
+        let Some(Journal { ledger, manifest, worker }) = &mut self.journal else { return Ok(()) };
         let entry = &self.plan.tasks[task].entry;
         let stats = &tally.stats;
         let marker = Marker {
@@ -334,8 +340,13 @@ impl Writer<'_> {
             duplicates: stats.duplicates,
             truncated: stats.truncated,
             tokens: stats.tokens,
+            padding_tokens: stats.padding_tokens,
+            batches: stats.batches,
             errors: tally.errors.clone(),
             seconds,
+            tokenize_seconds: stats.tokenize_time.as_secs_f64(),
+            device_seconds: stats.device_time.as_secs_f64(),
+            executor: worker.clone(),
             finished: now(),
             score_histogram: tally.scores.clone(),
             token_histogram: tally.tokens.clone(),

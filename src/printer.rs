@@ -43,9 +43,9 @@ impl Printer {
     /// Sends the log to standard error: warnings, or more with `--verbose` or `RUST_LOG`.
     pub(crate) fn start_log(self) {
         let default = match self.verbosity {
-            // What fails at the hub is told by the program's own error.
-            Verbosity::Quiet => "error,hf_hub=off",
-            Verbosity::Normal => "warn,hf_hub=off",
+            // What fails at the hub or on a cluster is told by the program's own error.
+            Verbosity::Quiet => "error,hf_hub=off,ballista_core::execution_plans=off",
+            Verbosity::Normal => "warn,hf_hub=off,ballista_core::execution_plans=off",
             Verbosity::Verbose(1) => "warn,rerank=info,datafusion_rerank=info",
             Verbosity::Verbose(_) => "info,rerank=debug,datafusion_rerank=debug",
         };
@@ -64,6 +64,12 @@ impl Printer {
             Verbosity::Normal if std::io::stderr().is_terminal() => ProgressStyle::Bar(ProgressDrawTarget::stderr()),
             Verbosity::Normal | Verbosity::Verbose(_) => ProgressStyle::Lines,
         }
+    }
+
+    /// One that prints data and errors only.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn silent() -> Self {
+        Self { verbosity: Verbosity::Quiet }
     }
 
     /// Whether only data and errors are wanted.

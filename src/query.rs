@@ -104,6 +104,12 @@ impl Query {
         Ok(displayable(plan.as_ref()).indent(false).to_string().lines().map(str::to_owned).collect())
     }
 
+    /// The models that the calls name.
+    #[cfg(feature = "cluster")]
+    pub(crate) async fn models(&self) -> Result<Vec<datafusion_rerank::Reranker>> {
+        Ok(datafusion_rerank::plan_models(&self.physical_plan().await?))
+    }
+
     async fn physical_plan(&self) -> Result<Arc<dyn ExecutionPlan>> {
         self.session
             .state()

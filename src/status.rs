@@ -148,15 +148,31 @@ impl Status {
 /// Rows per second of the last of the markers, which are sorted by time. The time between runs does not count.
 fn recent_rate(markers: &[&Marker]) -> Option<f64> {
     let recent = &markers[markers.len().saturating_sub(RECENT_UNITS)..];
-    let seconds: f64 = recent.iter().map(|marker| marker.seconds).sum();
+    let seconds = if recent.iter().any(|marker| marker.executor.is_some()) {
+        concurrent_seconds(recent)?
+    } else {
+        recent.iter().map(|marker| marker.seconds).sum()
+    };
     let rows: u64 = recent.iter().map(|marker| marker.rows).sum();
     (seconds > 0.0).then(|| rows as f64 / seconds)
+}
+
+/// The time in which executors did units at once, in seconds: from the beginning of the first to the end of the last.
+fn concurrent_seconds(markers: &[&Marker]) -> Option<f64> {
+    let mut span: Option<(f64, f64)> = None;
+    for marker in markers {
+        let finished = parse_rfc3339(&marker.finished).ok()?.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs_f64();
+        let started = finished - marker.seconds;
+        span = Some(span.map_or((started, finished), |(from, to)| (started.min(from), finished.max(to))));
+    }
+    span.map(|(from, to)| to - from)
 }
 
 #[cfg(test)]
 mod tests {
     use crate::histogram::Histogram;
     use crate::manifest::{InputIdentity, ModelIdentity, Settings};
+    use crate::marker::Worker;
     use crate::units::{Group, cut};
 
     use super::*;
@@ -200,8 +216,13 @@ mod tests {
             duplicates: 0,
             truncated: 1,
             tokens: 1000,
+            padding_tokens: 10,
+            batches: 2,
             errors: BTreeMap::from([("odd".to_owned(), 2)]),
             seconds: seconds(number),
+            tokenize_seconds: 0.1,
+            device_seconds: 1.0,
+            executor: None,
             finished: format!("2026-01-01T00:{number:02}:00Z"),
             score_histogram: Histogram::new(1.0),
             token_histogram: Histogram::new(1.0),
@@ -252,6 +273,18 @@ mod tests {
         let status = Status::new(&manifest, &progress(&manifest, 25, |number| if number < 5 { 1000.0 } else { 5.0 }));
         assert_eq!(status.rows_per_second, Some(20.0));
         assert_eq!(status.seconds, 5100.0);
+    }
+
+    #[test]
+    fn units_done_at_once_take_the_time_of_them_all() {
+        let manifest = manifest();
+        let mut progress = progress(&manifest, 20, |_| 120.0);
+        for marker in progress.committed.values_mut() {
+            marker.executor = Some(Worker { name: "gpu1:50051".into(), load_seconds: 0.0 });
+        }
+        // One a minute, of which each took two.
+        let seconds = 19.0 * 60.0 + 120.0;
+        assert_eq!(Status::new(&manifest, &progress).rows_per_second, Some(2000.0 / seconds));
     }
 
     #[test]

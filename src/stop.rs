@@ -23,6 +23,12 @@ impl Stopped {
         Self { signal, advice: "files that were not complete have been removed".to_owned() }
     }
 
+    /// The error of work that was cancelled by whoever had asked for it.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn cancelled() -> Self {
+        Self::new(Signal::Terminate)
+    }
+
     /// Says what is left and how to go on.
     pub(crate) fn with_advice(self, advice: String) -> Self {
         Self { advice, ..self }

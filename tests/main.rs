@@ -9,6 +9,9 @@ mod chaos;
 mod checkpoint;
 /// The command line program, as a process.
 mod cli;
+/// Jobs and queries on a cluster.
+#[cfg(feature = "cluster")]
+mod cluster;
 /// What every family must do alike, whatever the layout, the batch or the order of its input.
 mod conformance;
 /// Every family against the scores of the reference library.

@@ -16,7 +16,7 @@ const DECIMALS: usize = 2;
 
 /// `docs`: three queries with passages in three languages, a pair that is there twice (rows 2 and 10), a NULL query, a
 /// NULL passage and a NULL language. `langs`: names of languages.
-const TABLES: &[&str] = &[
+pub(crate) const TABLES: &[&str] = &[
     "CREATE TABLE docs (id INT, query VARCHAR, passage VARCHAR, lang VARCHAR, views INT) AS VALUES
      (1, 'what is panda?', 'hi', 'en', 10),
      (2, 'what is panda?', 'The giant panda is a bear species endemic to China.', 'en', 80),

@@ -1,4 +1,5 @@
-//! The README, followed word by word: its commands run as they stand, and what it shows of their output is compared.
+//! The README and the page on clusters, followed word by word: their commands run as they stand, and what the README
+//! shows of their output is compared.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -223,6 +224,33 @@ fn every_block_runs_and_prints_what_is_shown() {
     }
     assert!(ran >= 8 && compared >= 5, "{ran} blocks ran, {compared} were compared");
     assert!(pictured, "no block runs {DEMONSTRATION} alone");
+}
+
+/// With other ports than those of the page, which may not be free.
+#[test]
+#[cfg(all(unix, feature = "cluster"))]
+fn every_block_of_the_page_on_clusters_runs() {
+    let ports = (2..6).map(|tens| format!("2{:02}{tens}", std::process::id() % 100)).find(|ports| {
+        (0..10).all(|port| {
+            let port: u16 = format!("{ports}{port}").parse().unwrap();
+            std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
+        })
+    });
+    let (page, ports, machine) = (root("examples/cluster.md"), ports.unwrap(), Machine::new());
+    let mut ran = 0;
+    for Block { line, text, .. } in
+        blocks(&page).into_iter().filter(|block| block.language == "sh" && block.needs.is_none())
+    {
+        // Without the option the default port is meant.
+        let commands = text.replace("cluster scheduler &", "cluster scheduler --port 50050 &");
+        let executor = "cluster executor --port";
+        let commands =
+            commands.replace(executor, &format!("{} --scheduler df://127.0.0.1:50050 --port", &executor[..16]));
+        let commands = format!("trap 'kill $(jobs -p)' EXIT\n{}", commands.replace("5005", &ports));
+        machine.run(&commands, &format!("examples/cluster.md, line {line}"));
+        ran += 1;
+    }
+    assert!(ran > 0);
 }
 
 /// Asserts that the picture has the lines that the demonstration printed, but for those that tell how fast it was.

@@ -67,7 +67,8 @@ pub(crate) async fn run_all<D: Database>(folder: &str, database: impl AsyncFn() 
     assert!(failures.is_empty(), "{}", failures.join("\n\n"));
 }
 
-fn scripts(folder: &str) -> Vec<PathBuf> {
+/// The scripts of a folder of `tests/slt`.
+pub(crate) fn scripts(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slt").join(folder);
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|name| name == "slt")).collect();

@@ -1,5 +1,9 @@
 //! One file per subcommand.
 
+#[cfg(feature = "cluster")]
+mod cluster_executor;
+#[cfg(feature = "cluster")]
+mod cluster_scheduler;
 mod completions;
 mod config;
 mod manual;
@@ -17,6 +21,8 @@ mod status;
 
 use anyhow::Result;
 
+#[cfg(feature = "cluster")]
+use crate::args::ClusterCommand;
 use crate::args::{Command, ModelCommand};
 use crate::printer::Printer;
 use crate::settings::Settings;
@@ -34,6 +40,10 @@ pub(crate) fn run(
         Command::Score(args) => score::run(&args, printer),
         #[cfg(feature = "shell")]
         Command::Sql(args) => sql::run(*args, printer),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(ClusterCommand::Scheduler(args)) => cluster_scheduler::run(&args, printer),
+        #[cfg(feature = "cluster")]
+        Command::Cluster(ClusterCommand::Executor(args)) => cluster_executor::run(*args, printer),
         Command::Model(ModelCommand::Export(args)) => model_export::run(&args, printer),
         Command::Model(ModelCommand::Inspect(args)) => model_inspect::run(&args, printer),
         Command::Config => config::run(&cli, settings, printer),

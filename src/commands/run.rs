@@ -1,14 +1,20 @@
 //! `rerank run`: scores the rows of Parquet and Arrow files.
 
+#[cfg(feature = "cluster")]
+use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+#[cfg(feature = "cluster")]
+use datafusion_rerank::PlannedModel;
 use datafusion_rerank::{ModelRegistry, Reranker};
 
 use crate::args::{OnError, RunArgs};
+#[cfg(feature = "cluster")]
+use crate::cluster::{Cluster, JobMessage, cancel_orphan};
 use crate::conversion::convert_weights;
 use crate::dry_run::{Estimate, query_lines};
 use crate::html;
@@ -55,6 +61,8 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     let format = Format { kind, compression: args.compression, row_group_rows: args.row_group_rows };
     let (scoring, groups) = plan_scoring(&args, &inputs.files, format, &reranker).await?;
     let (manifest, units) = plan_units(&args, &target, &inputs.files, &groups, &reranker)?;
+    #[cfg(feature = "cluster")]
+    let cluster = cluster(&args, &target).await?;
     let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
     let Work { mut ledger, tasks, committed } = match target {
         Target::File(file, _) => Work::file(&file, &manifest, units),
@@ -80,7 +88,16 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     if let (None, Some(task)) = (&ledger, plan.tasks.first()) {
         sweep_beside(&task.output);
     }
-    let (totals, load) = work(plan, &reranker, ledger.as_mut(), &manifest, printer, stop).await?;
+    #[cfg(feature = "cluster")]
+    let done = match (cluster, ledger.as_mut()) {
+        (Some(cluster), Some(ledger)) => {
+            work_on_cluster(&args, cluster, &plan, &reranker, ledger, &manifest, printer, stop).await
+        }
+        (_, ledger) => work(plan, &reranker, ledger, &manifest, printer, stop).await,
+    };
+    #[cfg(not(feature = "cluster"))]
+    let done = work(plan, &reranker, ledger.as_mut(), &manifest, printer, stop).await;
+    let (totals, load) = done?;
 
     let report = Report { files: manifest.units.len() - committed.len(), totals, load, before };
     for line in report.lines() {
@@ -262,16 +279,61 @@ async fn work(
         pipeline::run(plan, reranker.clone(), None, &mut progress, stop).await?;
         return Ok((progress.totals(), load));
     };
-    let journal = Journal { ledger: &mut *ledger, manifest };
+    let journal = Journal { ledger: &mut *ledger, manifest, worker: None };
     let outcome = pipeline::run(plan, reranker.clone(), Some(journal), &mut progress, stop).await;
-    match outcome.map_err(anyhow::Error::downcast::<Stopped>) {
-        Ok(()) => Ok((progress.totals(), load)),
-        Err(Ok(stopped)) => {
+    outcome.map_err(|error| with_advice(error, ledger, manifest))?;
+    Ok((progress.totals(), load))
+}
+
+/// The error of a job that was stopped says how to go on.
+fn with_advice(error: anyhow::Error, ledger: &Ledger, manifest: &Manifest) -> anyhow::Error {
+    match error.downcast::<Stopped>() {
+        Ok(stopped) => {
             let (done, all) = (ledger.commits(), manifest.units.len());
             let advice = format!("{done} of {all} units are committed; run the same command again to go on");
-            Err(stopped.with_advice(advice).into())
+            stopped.with_advice(advice).into()
         }
-        Err(Err(error)) => Err(error),
+        Err(error) => error,
+    }
+}
+
+/// The cluster that is to do the job, if one is. What a client that was killed had asked it for is cancelled.
+#[cfg(feature = "cluster")]
+async fn cluster(args: &RunArgs, target: &Target) -> Result<Option<Cluster>> {
+    let Some(address) = &args.cluster else { return Ok(None) };
+    let Target::Directory(output) = target else {
+        bail!("--cluster is for jobs, whose OUTPUT is a directory: its units are what executors share");
+    };
+    let mut cluster = Cluster::connect(address).await?;
+    cancel_orphan(&mut cluster, &Ledger::new(output.clone())).await?;
+    Ok(Some(cluster))
+}
+
+/// Has a cluster score what is left to score.
+#[cfg(feature = "cluster")]
+#[expect(clippy::too_many_arguments, reason = "as those of a job without a cluster, and the cluster")]
+async fn work_on_cluster(
+    args: &RunArgs,
+    mut cluster: Cluster,
+    plan: &Plan,
+    reranker: &Reranker,
+    ledger: &mut Ledger,
+    manifest: &Manifest,
+    printer: Printer,
+    stop: Pin<&mut impl Future<Output = Stopped>>,
+) -> Result<(Totals, Duration)> {
+    let model = PlannedModel::of(job::model_name(&args.model), reranker)?;
+    let session = if args.sql.is_some() { job::session_settings(args)? } else { BTreeMap::new() };
+    let message = JobMessage::new(ledger.output(), model.to_json(), manifest, session);
+    let extent = Extent::of(plan.tasks.iter().map(|task| &task.unit));
+    let mut progress = Progress::start(printer, extent);
+    match cluster.run(&message, plan, ledger, manifest, &mut progress, stop).await {
+        Ok(load) => Ok((progress.totals(), load)),
+        Err(error) if error.is::<Stopped>() => Err(with_advice(error, ledger, manifest)),
+        Err(error) => {
+            let (done, all) = (ledger.commits(), manifest.units.len());
+            Err(error.context(format!("{done} of {all} units are committed")))
+        }
     }
 }
 

@@ -14,7 +14,9 @@ use datafusion_cli::exec;
 use datafusion_cli::functions::ParquetMetadataFunc;
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
 use datafusion_cli::print_options::PrintOptions;
-use datafusion_rerank::{ModelRegistry, RerankConfig, RerankFunctions, WithRerank};
+#[cfg(feature = "cluster")]
+use datafusion_rerank::RerankClusterExt;
+use datafusion_rerank::{RerankConfig, RerankFunctions, WithRerank};
 
 use crate::args::SqlArgs;
 use crate::job;
@@ -38,7 +40,14 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
     let (models, settings) = job::shell_settings(&args)?;
     let model = settings.model.clone();
     let stores = Arc::new(InstrumentedObjectStoreRegistry::new());
-    let ctx = session(models, settings, Arc::clone(&stores)).await?;
+    let functions = RerankFunctions::new(models);
+    let ctx = session(&functions, settings, Arc::clone(&stores))?;
+    #[cfg(feature = "cluster")]
+    let ctx = match &args.cluster {
+        Some(address) => ctx.on_cluster(address, &functions)?,
+        None => ctx,
+    };
+    let ctx = with_tables(ctx).await?;
     let mut print = PrintOptions {
         format: args.format,
         // What is read by a program is rows alone.
@@ -71,9 +80,9 @@ fn read(file: &Path) -> Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))
 }
 
-/// A session like that of DataFusion's own shell: files and URLs are tables, and so is what describes a Parquet file.
-async fn session(
-    models: ModelRegistry,
+/// A session like that of DataFusion's own shell.
+fn session(
+    functions: &RerankFunctions,
     settings: RerankConfig,
     stores: Arc<InstrumentedObjectStoreRegistry>,
 ) -> Result<SessionContext> {
@@ -86,9 +95,14 @@ async fn session(
     let state = SessionStateBuilder::new_with_default_features()
         .with_config(config)
         .with_runtime_env(runtime)
-        .with_rerank(&RerankFunctions::new(models))
+        .with_rerank(functions)
         .build();
-    let ctx = SessionContext::new_with_state(state).enable_url_table();
+    Ok(SessionContext::new_with_state(state))
+}
+
+/// Files and URLs are tables, and so is what describes a Parquet file.
+async fn with_tables(ctx: SessionContext) -> Result<SessionContext> {
+    let ctx = ctx.enable_url_table();
     ctx.refresh_catalogs().await?;
     let catalogs = Arc::clone(ctx.state().catalog_list());
     ctx.register_catalog_list(Arc::new(DynamicObjectStoreCatalog::new(catalogs, ctx.state_weak_ref())));

@@ -65,6 +65,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `cluster` | no | queries on a cluster of Apache DataFusion Ballista: the client's session, and the codec and settings of schedulers and executors |
 //! | `datafusion` | yes | SQL functions, settings, operator and rules; without it the crate needs Arrow only |
 //!
 //! # ONNX Runtime
@@ -96,6 +97,8 @@
 //! for the conformance and golden tests.
 
 mod checkpoint;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod conversion;
 mod engine;
 mod error;
@@ -115,6 +118,11 @@ mod stream;
 mod text;
 mod weights_cache;
 
+#[cfg(feature = "cluster")]
+pub use cluster::{
+    ClusterAddress, ExecutorModels, PlannedModel, RerankClusterExt, RerankCodec, cluster_config, failure_cause,
+    function_registry, plan_models, scheduler_session,
+};
 pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
 #[cfg(feature = "datafusion")]

@@ -107,7 +107,7 @@ impl RerankFunctions {
     }
 
     /// The asynchronous functions as the rules look for them.
-    fn known(&self) -> KnownFunctions {
+    pub(crate) fn known(&self) -> KnownFunctions {
         let details = [(self.details(""), details_column as MakeColumn)];
         let functions = self.scoring("").into_iter().map(|function| (function, score_column as MakeColumn));
         let known = self.udfs().into_iter().zip(functions.chain(details));

@@ -27,6 +27,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::async_func::AsyncFuncExec;
 use datafusion::scalar::ScalarValue;
 
+use super::call_model::CallModel;
 use super::known_functions::KnownFunctions;
 use super::rerank_exec::{RerankCall, RerankExec};
 use crate::functions::{blocking, planning};
@@ -84,8 +85,7 @@ impl InsertRerankExec {
             expression: Arc::new(expression.clone()),
             query: Arc::clone(query),
             passage: Arc::clone(passage),
-            model: call.model.unwrap_or_else(|| config.model.clone()),
-            reranker,
+            model: CallModel::Open { name: call.model.unwrap_or_else(|| config.model.clone()), reranker },
             make_column: known.make_column,
         }))
     }

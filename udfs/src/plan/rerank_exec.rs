@@ -30,6 +30,7 @@ use futures::future::try_join_all;
 use futures::stream::{self, Fuse};
 use futures::{StreamExt, TryStreamExt};
 
+use super::call_model::CallModel;
 use crate::engine::ScoreStats;
 use crate::functions::{MakeColumn, check_planned, column};
 use crate::reranker::Reranker;
@@ -44,10 +45,8 @@ pub(crate) struct RerankCall {
     pub(crate) expression: Arc<AsyncFuncExpr>,
     pub(crate) query: Arc<dyn PhysicalExpr>,
     pub(crate) passage: Arc<dyn PhysicalExpr>,
-    /// The model's name as the call or the session gives it.
-    pub(crate) model: String,
     /// The model with the options in force when the query was planned.
-    pub(crate) reranker: Reranker,
+    pub(crate) model: CallModel,
     pub(crate) make_column: MakeColumn,
 }
 
@@ -98,18 +97,17 @@ impl RerankExec {
 }
 
 impl RerankExec {
+    #[cfg(feature = "cluster")]
+    pub(crate) fn calls(&self) -> &[RerankCall] {
+        &self.calls
+    }
+
     /// `[call AS column, column], model=.., options=.., device=..`
     fn describe(&self, place: usize) -> String {
-        let RerankCall { expression, model, reranker, .. } = &self.calls[place];
+        let RerankCall { expression, model, .. } = &self.calls[place];
         let columns = self.calls.iter().zip(&self.firsts).filter(|(_, first)| **first == place);
         let columns: Vec<&str> = columns.map(|(call, _)| call.expression.name()).collect();
-        format!(
-            "[{} AS {}], model={model}, options={}, device={}",
-            expression.func,
-            columns.join(", "),
-            reranker.options().to_json(),
-            reranker.engine_options().devices
-        )
+        format!("[{} AS {}], {model}", expression.func, columns.join(", "))
     }
 }
 
@@ -217,23 +215,23 @@ impl ExecutionPlan for RerankExec {
         let windows = Gather {
             input: self.input.execute(partition, Arc::clone(&context))?.fuse(),
             rest: None,
-            window_rows: self.calls.iter().map(|call| call.reranker.window_rows()).min().unwrap_or(1),
+            window_rows: self.calls.iter().map(|call| call.model.window_rows()).min().unwrap_or(1),
             batch_rows: context.session_config().batch_size(),
             memory: MemoryConsumer::new(format!("RerankExec[{partition}]")).register(context.memory_pool()),
         };
-        let scoring = Arc::new(Scoring {
-            calls: self.calls.clone(),
-            firsts: self.firsts.clone(),
-            schema: self.schema(),
-            metrics: Metrics::new(&self.metrics, partition),
-        });
+        let metrics = Metrics::new(&self.metrics, partition);
+        let scoring = Scoring::open(self.calls.clone(), self.firsts.clone(), self.schema(), metrics);
         let output = BaselineMetrics::new(&self.metrics, partition);
-        let batches = stream::try_unfold(windows, Gather::next_window)
-            .map(move |window| {
+        let windows = async move {
+            let scoring = Arc::new(scoring.await?);
+            let scored = stream::try_unfold(windows, Gather::next_window).map(move |window| {
                 let scoring = Arc::clone(&scoring);
                 async move { scoring.score(window?).await }
-            })
-            .buffered(WINDOWS_IN_FLIGHT)
+            });
+            Ok::<_, DataFusionError>(scored.buffered(WINDOWS_IN_FLIGHT))
+        };
+        let batches = stream::once(windows)
+            .try_flatten()
             .map_ok(|Window { pieces, memory }| {
                 // The memory is given back with the last batch.
                 stream::iter(pieces).map(move |piece| {
@@ -304,21 +302,28 @@ fn bytes(batch: &RecordBatch) -> Result<usize> {
 /// What all windows of a partition share.
 struct Scoring {
     calls: Vec<RerankCall>,
+    /// The model of each call that is its first.
+    rerankers: Vec<Option<Reranker>>,
     firsts: Vec<usize>,
     schema: SchemaRef,
     metrics: Metrics,
 }
 
 impl Scoring {
+    async fn open(calls: Vec<RerankCall>, firsts: Vec<usize>, schema: SchemaRef, metrics: Metrics) -> Result<Self> {
+        let mut rerankers = Vec::with_capacity(calls.len());
+        for (place, call) in calls.iter().enumerate() {
+            rerankers.push(if firsts[place] == place { Some(call.model.open().await?) } else { None });
+        }
+        Ok(Self { calls, rerankers, firsts, schema, metrics })
+    }
+
     /// The window with its score columns.
     async fn score(&self, Window { pieces, memory }: Window) -> Result<Window> {
-        let calls = self.calls.iter().zip(&self.firsts).enumerate();
-        let distinct =
-            calls.map(
-                async |(place, (call, first))| {
-                    if place == *first { self.score_call(call, &pieces).await.map(Some) } else { Ok(None) }
-                },
-            );
+        let distinct = self.calls.iter().zip(&self.rerankers).map(async |(call, reranker)| match reranker {
+            Some(reranker) => self.score_call(call, reranker, &pieces).await.map(Some),
+            None => Ok(None),
+        });
         let distinct = try_join_all(distinct).await?;
         let columns: Vec<&ArrayRef> = self.firsts.iter().filter_map(|first| distinct[*first].as_ref()).collect();
         let mut first = 0;
@@ -332,12 +337,12 @@ impl Scoring {
         Ok(Window { pieces: scored.collect::<Result<_>>()?, memory })
     }
 
-    async fn score_call(&self, call: &RerankCall, pieces: &[RecordBatch]) -> Result<ArrayRef> {
+    async fn score_call(&self, call: &RerankCall, reranker: &Reranker, pieces: &[RecordBatch]) -> Result<ArrayRef> {
         let texts = |expression: &Arc<dyn PhysicalExpr>, piece| column(&expression.evaluate(piece)?, piece.num_rows());
         let pairs = pieces.iter().map(|piece| Ok((texts(&call.query, piece)?, texts(&call.passage, piece)?)));
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
-        let scores = call.reranker.score_pieces_async(pairs).await?;
+        let scores = reranker.score_pieces_async(pairs).await?;
         self.metrics.add(&scores.stats());
         self.metrics.wait_time.add_elapsed(start);
         let column = (call.make_column)(&scores)?;

@@ -1,0 +1,130 @@
+//! A unit of a job, scored, written and committed by an executor.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow, bail};
+use clap::ValueEnum;
+use datafusion::common::config::ExtensionOptions;
+use datafusion_rerank::{ExecutorModels, ModelRegistry, PlannedModel, RerankConfig, Reranker};
+
+use super::messages::{JobMessage, UnitMessage};
+use crate::args::{Compression, OnError};
+use crate::input::InputFile;
+use crate::layout::Columns;
+use crate::ledger::Ledger;
+use crate::marker::Worker;
+use crate::output::{Format, OutputKind};
+use crate::pipeline::{self, Journal, Plan, Scoring, Task};
+use crate::printer::{Printer, one_line};
+use crate::progress::{Extent, Progress};
+use crate::query::Query;
+use crate::source::Source;
+use crate::stop::Stopped;
+
+/// What an executor scores units with.
+#[derive(Debug, Clone)]
+pub(crate) struct UnitWork {
+    pub(crate) models: ExecutorModels,
+    pub(crate) registry: ModelRegistry,
+    /// Device, threads and cache of models that queries name.
+    pub(crate) settings: RerankConfig,
+    pub(crate) printer: Printer,
+}
+
+impl UnitWork {
+    /// Does a unit, unless it is done already. The reason of a failure is recorded, and names the executor.
+    pub(crate) async fn run(
+        &self,
+        job: &JobMessage,
+        unit: &UnitMessage,
+        stop: impl Future<Output = Stopped>,
+    ) -> Result<()> {
+        let manifest = unit.manifest(job)?;
+        let mut ledger = Ledger::new(job.output.location()?);
+        ledger.join(unit.entry())?;
+        if ledger.marker(&manifest, unit.entry()).await?.is_some() {
+            return Ok(());
+        }
+        let (reranker, plan, worker) = match self.open(job, unit).await {
+            Ok((reranker, plan, load_seconds)) => {
+                let (output, staging) =
+                    (ledger.data_file(&manifest, unit.entry()), ledger.staging_file(&unit.entry().id));
+                let task = Task { unit: unit.unit(), entry: unit.entry().clone(), output, staging };
+                let worker = Worker { name: self.models.executor().to_owned(), load_seconds };
+                (reranker, Plan { tasks: vec![task], ..plan }, worker)
+            }
+            Err(error) => {
+                let reason = format!("executor {}: {}", self.models.executor(), one_line(&error));
+                ledger.fail(&manifest, unit.entry(), reason).await;
+                return Err(error);
+            }
+        };
+        let journal = Journal { ledger: &mut ledger, manifest: &manifest, worker: Some(worker) };
+        let mut progress = Progress::start(self.printer, Extent::of([&unit.unit()]));
+        pipeline::run(Arc::new(plan), reranker, Some(journal), &mut progress, pin!(stop)).await
+    }
+
+    /// The model, loaded, what to do without its task, and how many seconds loading took.
+    async fn open(&self, job: &JobMessage, unit: &UnitMessage) -> Result<(Reranker, Plan, f64)> {
+        let planned = PlannedModel::from_json(&job.model)?;
+        let models = self.models.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            let reranker = models.open(&planned)?;
+            let start = Instant::now();
+            reranker.load()?;
+            Ok::<_, anyhow::Error>((reranker, start.elapsed().as_secs_f64()))
+        });
+        let (reranker, load_seconds) = opening.await.context("the model could not be opened")??;
+        let settings = &job.settings;
+        let compression = value::<Compression>("--compression", &settings.compression)?;
+        let on_error = value::<OnError>("--on-error", &settings.on_error)?;
+        let row_group_rows = usize::try_from(settings.row_group_rows)?;
+        let format = Format { kind: OutputKind::Parquet, compression, row_group_rows };
+        let input = unit.input()?;
+        let scoring = match &settings.sql {
+            Some(sql) => Scoring::Query(self.query(job, sql, &input).await?),
+            None => Scoring::Columns(Columns {
+                query: settings.query.clone(),
+                passage: settings.passage.clone(),
+                score: settings.score.clone(),
+                score_type: reranker.score_type(),
+                errors: on_error == OnError::Null,
+            }),
+        };
+        let plan = Plan { inputs: vec![input], tasks: Vec::new(), scoring, format, on_error };
+        Ok((reranker, plan, load_seconds))
+    }
+
+    async fn query(&self, job: &JobMessage, sql: &str, input: &InputFile) -> Result<Arc<Query>> {
+        let runtime = tokio::runtime::Handle::current();
+        let file = input.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            Source::open(&file, &runtime).map(|source| Arc::clone(source.schema()))
+        });
+        let schema = reading.await.context("a file could not be examined")??;
+        let mut settings = self.settings.clone();
+        for (key, value) in &job.session {
+            let key = key.strip_prefix("rerank.").unwrap_or(key);
+            settings.set(key, value).map_err(|error| anyhow!("{}", error.strip_backtrace()))?;
+        }
+        let query = Query::plan(sql, &schema, &self.registry, settings).await?;
+        for model in query.models().await? {
+            let fingerprint = model.fingerprint()?;
+            if !job.fingerprints.contains(&fingerprint) {
+                bail!(
+                    "the checkpoint {} is another than where the job began (fingerprint {fingerprint}); put the same one on all machines",
+                    model.location().display()
+                );
+            }
+        }
+        Ok(Arc::new(query))
+    }
+}
+
+/// A flag's value from what is typed for it.
+fn value<T: ValueEnum>(flag: &str, text: &str) -> Result<T> {
+    T::from_str(text, false).map_err(|_| anyhow!("{flag}: there is no '{text}'"))
+}

@@ -1,0 +1,92 @@
+//! The models of an executor.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::planned_model::PlannedModel;
+use crate::engine::EngineOptions;
+use crate::error::{Error, Result};
+use crate::registry::ModelRegistry;
+use crate::reranker::Reranker;
+
+/// How a process opens the models that plans of other processes name. Clones share what is open.
+///
+/// A model is looked for by its name first, as this process knows it (a registered name, a family's published checkpoint
+/// in the Hugging Face cache, a hub id, a directory), then in the directory that it had where the query was planned. It
+/// must be the same checkpoint as there.
+#[derive(Debug, Clone)]
+pub struct ExecutorModels {
+    executor: Arc<str>,
+    registry: ModelRegistry,
+    engine: EngineOptions,
+    max_models: usize,
+    /// Of each location, read once.
+    fingerprints: Arc<Mutex<HashMap<PathBuf, String>>>,
+}
+
+impl ExecutorModels {
+    /// Models of the executor that errors call `executor`, run as `engine` says on its device. `max_models` (at least 1)
+    /// are kept open.
+    pub fn new(executor: &str, registry: ModelRegistry, engine: EngineOptions, max_models: usize) -> Self {
+        Self { executor: executor.into(), registry, engine, max_models, fingerprints: Arc::default() }
+    }
+
+    /// The executor's name.
+    pub fn executor(&self) -> &str {
+        &self.executor
+    }
+
+    /// Opens a model of a plan, with the plan's options, windows and batches.
+    ///
+    /// # Errors
+    /// [`Error::Model`] if this process has no such model or another one, and the errors of [`Reranker::open`] and
+    /// [`Reranker::with_options`].
+    pub fn open(&self, planned: &PlannedModel) -> Result<Reranker> {
+        let mut engine = self.engine.clone();
+        engine.batch_tokens = planned.batch_tokens().or(engine.batch_tokens);
+        let mut other = None;
+        let mut unknown = None;
+        for name in [planned.name(), planned.location()] {
+            if let Err(error) = self.registry.resolve(name) {
+                unknown.get_or_insert(error);
+                continue;
+            }
+            let reranker = self.registry.open_within(name, &engine, self.max_models)?;
+            let fingerprint = self.fingerprint(&reranker)?;
+            if fingerprint == planned.fingerprint() {
+                return Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()));
+            }
+            other.get_or_insert((reranker.location().clone(), fingerprint));
+        }
+        let (name, expected) = (planned.name(), planned.fingerprint());
+        Err(match (other, unknown) {
+            (Some((location, fingerprint)), _) => Error::model(
+                name,
+                format!(
+                    "{} is another checkpoint than where the query was planned (fingerprint {fingerprint}, expected {expected}); put the same one there, or start the executor with --model {name}=DIR",
+                    location.display()
+                ),
+            ),
+            (None, Some(Error::Model { model, message })) => {
+                let location = planned.location();
+                let message =
+                    format!("{message}; nor is there the directory {location} of where the query was planned");
+                Error::Model { model, message }
+            }
+            (None, Some(error)) => error,
+            (None, None) => Error::Stopped,
+        })
+    }
+
+    fn fingerprint(&self, reranker: &Reranker) -> Result<String> {
+        let known = |fingerprints: &HashMap<PathBuf, String>| fingerprints.get(reranker.location()).cloned();
+        if let Some(fingerprint) = known(&self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(fingerprint);
+        }
+        let fingerprint = reranker.fingerprint()?;
+        let mut fingerprints = self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
+        fingerprints.insert(reranker.location().clone(), fingerprint.clone());
+        Ok(fingerprint)
+    }
+}

@@ -1,0 +1,129 @@
+//! A model of a plan that runs elsewhere.
+
+use std::path::absolute;
+
+use datafusion::error::{DataFusionError, Result as DataFusionResult};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::codec::MIXED_VERSIONS;
+use super::executor_models::ExecutorModels;
+use crate::error::{Error, Result};
+use crate::options::ScoreOptions;
+use crate::reranker::Reranker;
+
+/// A model and all that a score depends on, to be opened by another process: see [`ExecutorModels::open`].
+#[derive(Debug, Clone)]
+pub struct PlannedModel {
+    name: String,
+    location: String,
+    fingerprint: String,
+    options: ScoreOptions,
+    window_rows: usize,
+    batch_tokens: Option<usize>,
+    /// Where it is opened if the plan runs here.
+    models: Option<ExecutorModels>,
+}
+
+impl PlannedModel {
+    /// What another process needs to open the same model with the same options. `name` is what it is called.
+    ///
+    /// # Errors
+    /// Those of [`Reranker::fingerprint`].
+    pub fn of(name: &str, reranker: &Reranker) -> Result<Self> {
+        let location = reranker.location();
+        Ok(Self {
+            name: name.to_owned(),
+            location: absolute(location).unwrap_or_else(|_| location.clone()).display().to_string(),
+            fingerprint: reranker.fingerprint()?,
+            // Where no option says, another device might compute in another precision.
+            options: ScoreOptions { precision: Some(reranker.precision()), ..reranker.options().clone() },
+            window_rows: reranker.window_rows(),
+            batch_tokens: reranker.engine_options().batch_tokens,
+            models: None,
+        })
+    }
+
+    /// The name as the query or the session gives it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The directory that it stood for where the query was planned.
+    pub fn location(&self) -> &str {
+        &self.location
+    }
+
+    /// What tells the checkpoint from others: [`Reranker::fingerprint`].
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &ScoreOptions {
+        &self.options
+    }
+
+    /// Rows sorted by length together.
+    pub fn window_rows(&self) -> usize {
+        self.window_rows
+    }
+
+    /// Most tokens in a device batch; `None` is the default of the executor's device.
+    pub fn batch_tokens(&self) -> Option<usize> {
+        self.batch_tokens
+    }
+
+    /// Opens it where the plan runs; reading a tokenizer takes seconds.
+    pub(crate) async fn open(&self) -> DataFusionResult<Reranker> {
+        let planned = self.clone();
+        let opening = move || match &planned.models {
+            // The error crosses processes as text.
+            Some(models) => models
+                .open(&planned)
+                .map_err(|error| DataFusionError::Execution(format!("executor {}: {error}", models.executor()))),
+            None => Err(DataFusionError::Internal("a plan of another process runs on an executor".to_owned())),
+        };
+        tokio::task::spawn_blocking(opening).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
+    }
+
+    /// The same wherever the plan runs.
+    pub(super) fn opened_by(self, models: ExecutorModels) -> Self {
+        Self { models: Some(models), ..self }
+    }
+
+    /// All of it as a JSON object, which [`Self::from_json`] reads back.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "location": self.location,
+            "fingerprint": self.fingerprint,
+            "options": self.options.to_json(),
+            "window_rows": self.window_rows,
+            "batch_tokens": self.batch_tokens,
+        })
+    }
+
+    /// # Errors
+    /// [`Error::Input`] for what [`Self::to_json`] does not write, [`Error::Option`] for options that do not exist.
+    pub fn from_json(value: &Value) -> Result<Self> {
+        let fields = Fields::deserialize(value)
+            .map_err(|error| Error::input(format!("a model of a plan cannot be read: {error}; {MIXED_VERSIONS}")))?;
+        let Fields { name, location, fingerprint, options, window_rows, batch_tokens } = fields;
+        let options = ScoreOptions::from_json(&options)?;
+        let window_rows = window_rows.max(1);
+        Ok(Self { name, location, fingerprint, options, window_rows, batch_tokens, models: None })
+    }
+}
+
+/// [`PlannedModel::to_json`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    name: String,
+    location: String,
+    fingerprint: String,
+    options: Value,
+    window_rows: usize,
+    batch_tokens: Option<usize>,
+}
