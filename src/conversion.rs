@@ -5,6 +5,13 @@ use indicatif::{ProgressBar, ProgressStyle as BarStyle};
 
 use crate::printer::{Printer, ProgressStyle};
 
+/// Converts the weights of a model that is about to run to the precision that it computes in, where that is needed and was
+/// not done before.
+pub(crate) fn prepare(reranker: &Reranker, printer: Printer) -> datafusion_rerank::Result<()> {
+    reranker.check_devices()?;
+    convert_weights(reranker, printer)
+}
+
 /// Converts the weights of a model to the precision that it computes in, where that is needed and was not done before.
 pub(crate) fn convert_weights(reranker: &Reranker, printer: Printer) -> datafusion_rerank::Result<()> {
     let mut bar = None;

@@ -82,7 +82,7 @@ impl Listing {
                 NOTHING.to_owned(),
                 weights.family.map_or_else(|| NOTHING.to_owned(), |family| family.to_string()),
                 NOTHING.to_owned(),
-                sizes([weights]),
+                sizes(std::slice::from_ref(weights)),
             ]);
         }
         rows
@@ -113,9 +113,9 @@ impl Listing {
 }
 
 /// The size of all of them, by precision: `int8 557.21 MiB, fp16 1.06 GiB`.
-fn sizes<'a>(weights: impl IntoIterator<Item = &'a CachedWeights> + Clone) -> String {
+fn sizes(weights: &[CachedWeights]) -> String {
     let of = |precision: &Precision| {
-        let sizes = weights.clone().into_iter().filter(|weights| weights.precision == *precision);
+        let sizes = weights.iter().filter(|weights| weights.precision == *precision);
         let size_bytes = sizes.map(|weights| weights.size_bytes).sum::<u64>();
         (size_bytes > 0).then(|| format!("{precision} {}", HumanBytes(size_bytes)))
     };

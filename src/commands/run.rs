@@ -15,7 +15,7 @@ use datafusion_rerank::{ModelRegistry, Reranker};
 use crate::args::{OnError, RunArgs};
 #[cfg(feature = "cluster")]
 use crate::cluster::{Cluster, JobMessage, cancel_orphan};
-use crate::conversion::convert_weights;
+use crate::conversion;
 use crate::dry_run::{Estimate, query_lines};
 use crate::html;
 use crate::input::{InputFile, Inputs};
@@ -353,7 +353,7 @@ fn sweep_beside(file: &Location) {
 async fn load(reranker: Reranker, printer: Printer, stop: Pin<&mut impl Future<Output = Stopped>>) -> Result<Duration> {
     let start = Instant::now();
     let loading = tokio::task::spawn_blocking(move || {
-        convert_weights(&reranker, printer)?;
+        conversion::prepare(&reranker, printer)?;
         reranker.load()
     });
     tokio::select! {

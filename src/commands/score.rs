@@ -6,7 +6,7 @@ use arrow::datatypes::Float32Type;
 use serde_json::json;
 
 use crate::args::ScoreArgs;
-use crate::conversion::convert_weights;
+use crate::conversion;
 use crate::job;
 use crate::json_lines::{self, number};
 use crate::printer::Printer;
@@ -17,7 +17,7 @@ pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
     if args.model.model.is_none() {
         printer.note("scored by tiny, the bundled demonstration; name a model with --model");
     }
-    convert_weights(&reranker, printer)?;
+    conversion::prepare(&reranker, printer)?;
     if let Some(file) = &args.jsonl {
         return json_lines::score(&reranker, file, printer);
     }

@@ -82,13 +82,12 @@ fn layout(matrices: &[Tensor], precision: Precision, file: &Arc<PathBuf>) -> (Ve
     let mut parts = Vec::new();
     let mut end = 0_u64;
     for matrix in matrices {
-        let of_matrix = match precision.half() {
-            Some(half) => vec![(half_name(matrix, precision), half, matrix.shape.clone())],
-            None => {
-                let names = QuantizedNames::of(matrix);
-                let [out, width] = shape(matrix);
-                vec![(names.scales, DType::F32, vec![out]), (names.values, DType::I8, vec![width, out])]
-            }
+        let of_matrix = if let Some(half) = precision.half() {
+            vec![(half_name(matrix, precision), half, matrix.shape.clone())]
+        } else {
+            let names = QuantizedNames::of(matrix);
+            let [out, width] = shape(matrix);
+            vec![(names.scales, DType::F32, vec![out]), (names.values, DType::I8, vec![width, out])]
         };
         for (name, dtype, shape) in of_matrix {
             let offset_bytes = end.next_multiple_of(ALIGNMENT_BYTES);

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::conversion::{OnProgress, convert};
-use crate::engine::{Engine, EngineOptions, EngineSpec, Program, ScoreStats};
+use crate::engine::{Engine, EngineOptions, EngineSpec, Program, ScoreStats, check_device};
 use crate::error::{Error, Result};
 use crate::graph::{self, OnnxGraph};
 use crate::models::{Architecture, Family, GraphOptions, recognise};
@@ -101,6 +101,14 @@ impl Model {
         }
     }
 
+    /// Whether the devices can be used at all.
+    ///
+    /// # Errors
+    /// Those of [`check_device`].
+    pub(crate) fn check_devices(&self) -> Result<()> {
+        self.options.devices.iter().try_for_each(check_device)
+    }
+
     /// What the engine of a graph has run so far; nothing if it is not loaded.
     pub(crate) fn device_stats(&self, graph_options: &GraphOptions) -> ScoreStats {
         let engines = self.engines.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,6 +124,7 @@ impl Model {
         if let Some(engine) = engines.get(graph_options) {
             return Ok(Arc::clone(engine));
         }
+        self.check_devices()?;
         let program = match &self.checkpoint.weights {
             Weights::Tensors(_) => Program::Graph(self.graph(graph_options, &mut |_, _| ())?),
             Weights::Onnx(file) => Program::File(file.clone()),

@@ -155,6 +155,15 @@ impl Reranker {
         self.graph_options.precision
     }
 
+    /// Whether ONNX Runtime can use the devices at all, before anything large is read. That a GPU is there, and has memory
+    /// enough, is only known when the weights are loaded.
+    ///
+    /// # Errors
+    /// [`Error::Library`] or [`Error::Device`].
+    pub fn check_devices(&self) -> Result<()> {
+        self.model.check_devices()
+    }
+
     /// Converts the weights to [`Self::precision`] now instead of while loading, if that is needed and the cache does not
     /// have them. `on_progress` is told how many bytes of the checkpoint are done, and of how many; it is not called if
     /// there is nothing to do.

@@ -25,7 +25,7 @@ mod worker;
 pub use device::{Device, Devices};
 pub(crate) use encoding::run_on_encoding_thread;
 pub use library::{environment, set_environment};
-pub(crate) use session::Program;
+pub(crate) use session::{Program, check_device};
 pub use stats::ScoreStats;
 pub(crate) use texts::texts;
 pub(crate) use window::{Cancel, Encoded, RowScore, WindowScores};

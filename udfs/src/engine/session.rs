@@ -168,6 +168,24 @@ fn says_out_of_memory(message: &str) -> bool {
     ["out of memory", "failed to allocate", "alloc_failed", "bad_alloc"].iter().any(|words| message.contains(words))
 }
 
+/// Whether the loaded ONNX Runtime can use a device at all. Whether there is one is seen when a session is opened.
+///
+/// # Errors
+/// [`Error::Library`] or [`Error::Device`].
+pub(crate) fn check_device(device: Device) -> Result<()> {
+    match device {
+        Device::Cpu => Ok(()),
+        Device::Cuda(_) => {
+            library::environment()?;
+            if ort::ep::CUDA::is_available().unwrap_or(false) {
+                return Ok(());
+            }
+            let source = ort::Error::new("the loaded ONNX Runtime was built without CUDA");
+            Err(Error::Device { device: device.to_string(), message: device_remedy(device, &source) })
+        }
+    }
+}
+
 enum BuildError {
     Device(ort::Error),
     Session(ort::Error),
@@ -209,9 +227,6 @@ fn session_builder(
                         | AttentionBackend::TRT_FLASH_ATTENTION
                         | AttentionBackend::MATH,
                 );
-            if !ort::ep::CUDA::is_available().unwrap_or(false) {
-                return Err(BuildError::Device(ort::Error::new("the loaded ONNX Runtime was built without CUDA")));
-            }
             builder
                 .with_execution_providers([provider.build().error_on_failure()])
                 .map_err(|e| BuildError::Device(ort::Error::new(e.message())))

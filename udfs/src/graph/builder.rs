@@ -210,12 +210,12 @@ impl GraphBuilder {
     }
 
     /// An f32 value in the type of activations.
-    pub(crate) fn to_activation(&mut self, value: &Value) -> Value {
+    pub(crate) fn cast_to_activation(&mut self, value: &Value) -> Value {
         self.cast_from(value, DataType::Float, self.activation_type())
     }
 
     /// A value of the type of activations as f32.
-    pub(crate) fn to_f32(&mut self, value: &Value) -> Value {
+    pub(crate) fn cast_to_f32(&mut self, value: &Value) -> Value {
         self.cast_from(value, self.activation_type(), DataType::Float)
     }
 

@@ -91,11 +91,11 @@ pub(crate) fn compress(
 
     // In f32: of 16 bits a third of something would have too few.
     let batch = sequences.per_batch(g, x);
-    let batch = g.to_f32(&batch);
+    let batch = g.cast_to_f32(&batch);
     let compressed = g.op("MatMul", &[&average, &batch], &[]);
     let shape = g.op("Shape", &[&compressed], &[("end", Attr::Int(2))]);
     let rest = g.ints(&[-1]);
     let shape = g.op("Concat", &[&shape, &rest], &[("axis", Attr::Int(0))]);
-    let compressed = g.to_activation(&compressed);
+    let compressed = g.cast_to_activation(&compressed);
     (per_token(g, &compressed, hidden), Sequences { lengths, shape })
 }

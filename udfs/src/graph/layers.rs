@@ -117,7 +117,7 @@ pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Opt
 
 /// `x · weightᵀ + bias` on `[rows, in]` in f32, whatever the precision of the graph: a head decides on the last digits.
 pub(crate) fn linear_f32(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
-    let x = g.to_f32(x);
+    let x = g.cast_to_f32(x);
     let weight = g.weight_f32(weight);
     let bias = bias.map(|bias| g.weight_f32(bias));
     gemm(g, &x, &weight, bias.as_ref(), &[])
@@ -185,7 +185,7 @@ impl RmsNorm<'_> {
         let weight = g.weight_f32(self.weight);
         let one = g.float(1.0);
         let scale = g.op("Add", &[&weight, &one], &[]);
-        g.to_activation(&scale)
+        g.cast_to_activation(&scale)
     }
 
     pub(crate) fn of(&self, g: &mut GraphBuilder, x: &Value) -> Value {
@@ -263,7 +263,7 @@ impl Rotary {
         let angles = g.op("Mul", &[&positions, &frequencies], &[]);
         let [cosine, sine] = ["Cos", "Sin"].map(|function| {
             let table = g.op(function, &[&angles], &[]);
-            g.to_activation(&table)
+            g.cast_to_activation(&table)
         });
         Self { cosine, sine }
     }

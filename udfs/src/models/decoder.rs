@@ -150,7 +150,7 @@ impl Decoder {
         let x = g.rows(self.embeddings(tensors)?, &ids);
         let x = per_token(g, &x, self.hidden);
         let scale = g.float(self.variation.embedding_scale as f32);
-        let scale = g.to_activation(&scale);
+        let scale = g.cast_to_activation(&scale);
         let mut stream = Stream { x: g.op("Mul", &[&x, &scale], &[]), delta: None };
 
         let depth = exits.iter().max().copied().unwrap_or(self.layers);
