@@ -15,7 +15,7 @@ use parquet::arrow::ArrowWriter;
 use crate::support::{alternate, table};
 
 /// As the engine's default on the CPU.
-const BATCH_TOKENS: usize = 4096;
+const BATCH_TOKENS_PER_THREAD: usize = 512;
 
 /// A batch as the session takes it.
 struct Ready {
@@ -64,10 +64,11 @@ fn batches(reranker: &Reranker, queries: &StringArray, passages: &StringArray) -
         pairs.map(|(query, passage)| reranker.token_ids(query, passage)).collect::<Result<_, _>>()?;
     ids.sort_by_key(|ids| std::cmp::Reverse(ids.len()));
     let mut batches = Vec::new();
+    let batch_tokens = BATCH_TOKENS_PER_THREAD * std::thread::available_parallelism().map_or(1, usize::from);
     let mut rest = ids.as_slice();
     while let Some(longest) = rest.first() {
         let length = longest.len();
-        let (members, others) = rest.split_at((BATCH_TOKENS / length).clamp(1, rest.len()));
+        let (members, others) = rest.split_at((batch_tokens / length).clamp(1, rest.len()));
         let mut batch = Ready { shape: [members.len(), length], ids: Vec::new(), mask: Vec::new() };
         for (row, pair) in members.iter().enumerate() {
             batch.ids.extend(pair.iter().map(|&id| i64::from(id)));

@@ -23,7 +23,7 @@ mod batch;
 #[expect(dead_code, reason = "only the cut is measured, and a bench is built like a test")]
 mod units;
 
-/// A device batch on the CPU.
+/// A device batch on a CPU of eight threads.
 const BATCH_TOKENS: usize = 4096;
 
 fn main() {
