@@ -46,32 +46,37 @@ pub(crate) fn spearman(one: &[f32], other: &[f32]) -> f64 {
     1.0 - 6.0 * squares / (count * (count * count - 1.0))
 }
 
-#[test]
-fn int8_keeps_the_order_of_every_family() {
+/// Scores of each family's tiny checkpoint in fp32 and in another precision, whose weights are kept in a cache.
+fn beside_fp32(precision: Precision) -> impl Iterator<Item = (&'static str, Vec<f32>, Vec<f32>)> {
     let cache = tempfile::tempdir().unwrap();
-    for (files, checkpoint) in CHECKPOINTS.into_iter().enumerate() {
+    CHECKPOINTS.into_iter().enumerate().map(move |(files, checkpoint)| {
         let exact = scores(&open(&fixture(checkpoint), cache.path(), Precision::Fp32));
         assert_eq!(cached(cache.path()).len(), files, "nothing is kept for {checkpoint} in fp32");
-        let quantized = scores(&open(&fixture(checkpoint), cache.path(), Precision::Int8));
-        let correlation = spearman(&exact, &quantized);
-        let largest = exact.iter().zip(&quantized).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        let other = scores(&open(&fixture(checkpoint), cache.path(), precision));
+        assert_eq!(cached(cache.path()).len(), files + 1, "{checkpoint}");
+        (checkpoint, exact, other)
+    })
+}
+
+fn largest_difference(one: &[f32], other: &[f32]) -> f32 {
+    one.iter().zip(other).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+#[test]
+fn int8_keeps_the_order_of_every_family() {
+    for (checkpoint, exact, quantized) in beside_fp32(Precision::Int8) {
+        let (correlation, largest) = (spearman(&exact, &quantized), largest_difference(&exact, &quantized));
         println!("{checkpoint}: rank correlation {correlation:.4}, largest difference {largest:.3}");
         assert!(correlation > 0.9, "{checkpoint}: {correlation}");
         assert!(largest > 0.0, "{checkpoint}: nothing was quantized");
     }
-    assert_eq!(cached(cache.path()).len(), CHECKPOINTS.len());
 }
 
 #[test]
 fn fp16_is_close_in_every_family() {
-    let cache = tempfile::tempdir().unwrap();
-    for (files, checkpoint) in CHECKPOINTS.into_iter().enumerate() {
-        let exact = scores(&open(&fixture(checkpoint), cache.path(), Precision::Fp32));
-        assert_eq!(cached(cache.path()).len(), files, "nothing is kept for {checkpoint} in fp32");
-        let rounded = scores(&open(&fixture(checkpoint), cache.path(), Precision::Fp16));
-        let correlation = spearman(&exact, &rounded);
+    for (checkpoint, exact, rounded) in beside_fp32(Precision::Fp16) {
         let range = exact.iter().fold(0.0_f32, |largest, score| largest.max(score.abs()));
-        let largest = exact.iter().zip(&rounded).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max) / range;
+        let (correlation, largest) = (spearman(&exact, &rounded), largest_difference(&exact, &rounded) / range);
         println!(
             "{checkpoint}: rank correlation {correlation:.5}, largest difference {largest:.1e} of the largest score"
         );
@@ -79,7 +84,6 @@ fn fp16_is_close_in_every_family() {
         assert!(largest > 0.0, "{checkpoint}: nothing was rounded");
         assert!(largest < 0.02, "{checkpoint}: {largest}");
     }
-    assert_eq!(cached(cache.path()).len(), CHECKPOINTS.len());
 }
 
 #[test]

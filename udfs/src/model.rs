@@ -207,10 +207,11 @@ impl Model {
     /// # Errors
     /// As [`Self::graph`].
     pub(crate) fn convert_weights(&self, graph_options: &GraphOptions, on_progress: OnProgress<'_>) -> Result<()> {
-        match &self.checkpoint.weights {
-            Weights::Tensors(_) => self.graph(graph_options, on_progress).map(drop),
-            Weights::Onnx(_) => Ok(()),
+        // Whatever the checkpoint stores is widened while it loads; an export comes as it is, which is fp32 here too.
+        if graph_options.precision == Precision::Fp32 {
+            return Ok(());
         }
+        self.graph(graph_options, on_progress).map(drop)
     }
 
     /// Writes the graph, its weights and the tokenizer as a standard ONNX model directory.
