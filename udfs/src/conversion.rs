@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -175,19 +174,19 @@ fn write_quantized(matrix: &Tensor, out: &mut PartWriter<'_>) -> Result<()> {
 /// Rounds to the nearest.
 fn write_half(matrix: &Tensor, half: DType, out: &mut PartWriter<'_>) -> Result<()> {
     out.align()?;
+    let narrow = |weight| match half {
+        DType::BF16 => bf16::from_f32(weight).to_le_bytes(),
+        _ => f16::from_f32(weight).to_le_bytes(),
+    };
+    let largest = if half == DType::BF16 { f32::INFINITY } else { f16::MAX.to_f32() };
     read(matrix, |chunk| {
-        if half == DType::BF16 {
-            let mut values = vec![bf16::ZERO; chunk.len()];
-            values.convert_from_f32_slice(&chunk);
-            return out.put(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>());
-        }
-        if let Some(large) = chunk.iter().find(|weight| weight.abs() > f16::MAX.to_f32()) {
+        if let Some(large) = chunk.iter().find(|weight| weight.abs() > largest) {
             let message = format!("tensor {} holds {large}, beyond the range of fp16; use bf16", matrix.name);
             return Err(Error::checkpoint(matrix.file.as_path(), message));
         }
-        let mut values = vec![f16::ZERO; chunk.len()];
-        values.convert_from_f32_slice(&chunk);
-        out.put(&values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<_>>())
+        let mut values = vec![[0; 2]; chunk.len()];
+        values.par_iter_mut().zip(&chunk).for_each(|(value, weight)| *value = narrow(*weight));
+        out.put(values.as_flattened())
     })
 }
 
