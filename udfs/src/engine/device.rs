@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// The fastest, or within 6 % of it, for layers of 384 to 1,024 in fp32 and int8 (of 128, 256, .. 4,096): eight times as
-/// many, whose activations spill out of the second-level cache, take 9 to 32 % longer.
+/// The fastest, or within 8 % of it, for layers of 384 to 1,024 in fp32 and int8 (of 128, 256, .. 4,096): eight times as
+/// many, whose activations spill out of the second-level cache, take 8 to 32 % longer.
 const CPU_BATCH_TOKENS_PER_THREAD: usize = 512;
 
 /// 40 TFLOP of work for m3's layers: between two batches nothing is to be seen of the start of another.
