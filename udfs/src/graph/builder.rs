@@ -15,11 +15,13 @@ use crate::checkpoint::{DType, Tensor};
 use crate::error::{Error, Result};
 use crate::options::Precision;
 
-/// ONNX operator set of every graph: the first with a causal, grouped-query `Attention`.
-const OPSET: i64 = 23;
+/// ONNX operator set of graphs for GPUs: the first with a causal, grouped-query `Attention`.
+const GPU_OPSET: i64 = 23;
+/// ONNX operator set of graphs for the CPU: the first whose `Attention` is told lengths.
+const CPU_OPSET: i64 = 24;
 /// ONNX Runtime's own operators (`com.microsoft`).
 const MS_OPSET: i64 = 1;
-/// IR version that goes with opset 23.
+/// IR version that goes with opset 23, and that opset 24 may have.
 const IR_VERSION: i64 = 11;
 
 /// A tensor inside the graph under construction, known by its name.
@@ -271,6 +273,7 @@ impl GraphBuilder {
                 input: self.inputs,
                 output: self.outputs,
             },
+            opset: if self.on_gpu { GPU_OPSET } else { CPU_OPSET },
             weights: self.weights.into_values().collect(),
             precision: self.precision,
             converted: self.converted.into_values().collect(),
@@ -283,6 +286,7 @@ impl GraphBuilder {
 #[derive(Debug, Clone)]
 pub(crate) struct OnnxGraph {
     graph: Graph,
+    opset: i64,
     weights: Vec<Tensor>,
     precision: Precision,
     /// Weights that the graph wants in its precision, as the checkpoint has them.
@@ -380,7 +384,7 @@ impl OnnxGraph {
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(graph),
-            opset_import: vec![opset("", OPSET), opset("com.microsoft", MS_OPSET)],
+            opset_import: vec![opset("", self.opset), opset("com.microsoft", MS_OPSET)],
         }
         .encode_to_vec())
     }

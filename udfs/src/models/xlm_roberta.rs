@@ -7,8 +7,8 @@ use super::{Architecture, Family, GraphOptions, ModelShape};
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{
-    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, linear, linear_f32,
-    per_token, unsqueeze,
+    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, full_attention,
+    gelu_of_linear, linear, linear_f32, per_token, unsqueeze,
 };
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
@@ -128,25 +128,21 @@ impl XlmRoberta {
             (x.clone(), sequences.per_batch(g, &queries))
         };
         let queries_per_row = if only_first_token { g.int(1) } else { sequences.padded(g) };
-        let padding = sequences.key_padding(g, &queries_per_row);
-        let attended = g.ms_op(
-            "MultiHeadAttention",
-            &[&queries, &keys, &values, &Value::none(), &padding],
-            &[("num_heads", Attr::Int(self.heads as i64))],
-        );
+        let attended = full_attention(g, sequences, self.heads, [&queries, &keys, &values], &queries_per_row);
         let attended = per_token(g, &attended, hidden);
 
         let part = "attention.output.dense";
-        let attended = linear(g, &attended, weight(part, hidden, hidden)?, None);
-        let x = norm("attention.output.LayerNorm")?.of_sum(g, &attended, &residual, bias(part, hidden)?);
-
+        let x = norm("attention.output.LayerNorm")?.of_linear(
+            g,
+            &attended,
+            weight(part, hidden, hidden)?,
+            bias(part, hidden)?,
+            &residual,
+        );
         let part = "intermediate.dense";
-        let inner = linear(g, &x, weight(part, intermediate, hidden)?, None);
-        let inner_bias = g.weight(bias(part, intermediate)?);
-        let inner = g.ms_op("BiasGelu", &[&inner, &inner_bias], &[]);
+        let inner = gelu_of_linear(g, &x, weight(part, intermediate, hidden)?, bias(part, intermediate)?);
         let part = "output.dense";
-        let inner = linear(g, &inner, weight(part, hidden, intermediate)?, None);
-        Ok(norm("output.LayerNorm")?.of_sum(g, &inner, &x, bias(part, hidden)?))
+        Ok(norm("output.LayerNorm")?.of_linear(g, &inner, weight(part, hidden, intermediate)?, bias(part, hidden)?, &x))
     }
 
     /// `out_proj(tanh(dense(x)))` on the first tokens.
