@@ -70,7 +70,7 @@
 //!
 //! # ONNX Runtime
 //!
-//! Version 1.25 or newer is opened when the first model is loaded: from `ORT_DYLIB_PATH`, beside the executable, from
+//! Version 1.28 or newer is opened when the first model is loaded: from `ORT_DYLIB_PATH`, beside the executable, from
 //! `.onnxruntime/` of the working tree, from the active Python's package, or from the system. A process that uses it
 //! already hands its environment over with [`set_environment`], or takes this crate's from [`environment()`].
 //!

@@ -16,7 +16,7 @@ const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
 const LOCAL_FOLDER: &str = ".onnxruntime";
 
 const HOW_TO_GET_IT: &str = "set ORT_DYLIB_PATH to libonnxruntime.so, or `pip install onnxruntime` \
-     (`onnxruntime-gpu` for CUDA), version 1.25 or newer";
+     (`onnxruntime-gpu` for CUDA), version 1.28 or newer";
 
 /// ONNX Runtime allows one environment per process, ever.
 static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();

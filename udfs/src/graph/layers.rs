@@ -382,8 +382,9 @@ impl CausalAttention {
         let padded = g.cast(&padded, DataType::Int32);
         let none = Value::none();
         let operands = [queries, keys, values, &none, &none, &last, &padded];
-        // Neither ONNX Runtime 1.25 nor the kernel for GPUs has it without a place to write keys and values to; on the CPU
-        // it is then a flash attention, a fifth faster for heads of 256.
+        // The kernel for GPUs is not to be had without a place to write keys and values to; that for the CPU is with it a
+        // flash attention, a fifth faster for heads of 256. Before ONNX Runtime 1.28 that one leaves what comes after a
+        // row's last real token as it finds it, NaN at worst, which the next layer multiplies by zero.
         let [attended, _, _] = g.ms_op_outputs("GroupQueryAttention", &operands, &attributes, [0, 1, 2]);
         attended
     }
