@@ -675,11 +675,12 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 
-    /// Most tokens in a device batch, padding included [default: 512 a thread on the CPU, 65536 on a GPU].
+    /// Most tokens in a device batch, padding included [default: what a large job measured, or else 512 a thread on the CPU,
+    /// 65536 on a GPU].
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
 
-    /// Folder in which weights of another precision and the bundled model are kept [default: `rerank` in the user's cache folder].
+    /// Folder in which weights of another precision, what was measured of batches and the bundled model are kept [default: `rerank` in the user's cache folder].
     #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 }

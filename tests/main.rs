@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "tests say what they measured")]
 
+/// How large batches are made.
+mod batches;
 /// A job that is killed at any moment, or whose store misbehaves.
 mod chaos;
 /// Checkpoints as they come: sharded, in half precision, linked, corrupt.

@@ -1,9 +1,9 @@
-//! `rerank model prune`: removes weights in other precisions.
+//! `rerank model prune`: removes weights in other precisions, and what was measured of batches.
 
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use datafusion_rerank::{CachedWeights, ModelRegistry, WeightsCache};
+use datafusion_rerank::{BatchMeasurement, CachedWeights, ModelRegistry, WeightsCache};
 use indicatif::HumanBytes;
 
 use crate::args::PruneArgs;
@@ -14,9 +14,13 @@ use crate::report::human_count;
 /// Runs the subcommand.
 pub(crate) fn run(args: &PruneArgs, printer: Printer) -> Result<()> {
     let cache = WeightsCache::open(args.cache.as_deref())?;
-    let (weights, abandoned) = match &args.model {
-        Some(model) => (weights_of(&cache, model)?, Vec::new()),
-        None => (cache.weights()?, cache.abandoned()?),
+    let (weights, measurements, abandoned) = match &args.model {
+        Some(model) => {
+            let weights = weights_of(&cache, model)?;
+            let measurements = measurements_of(&cache, model, &weights)?;
+            (weights, measurements, Vec::new())
+        }
+        None => (cache.weights()?, cache.measurements()?, cache.abandoned()?),
     };
     let mut freed = Freed::default();
     for weights in weights {
@@ -27,12 +31,14 @@ pub(crate) fn run(args: &PruneArgs, printer: Printer) -> Result<()> {
             printer.note(&format!("{} stays: a process is about to load it", weights.file.display()));
         }
     }
-    for (file, size_bytes) in abandoned {
+    let measurements = measurements.into_iter().map(|found| (found.file, found.size_bytes, "the speed of batches"));
+    let abandoned = abandoned.into_iter().map(|(file, size_bytes)| (file, size_bytes, "never finished"));
+    for (file, size_bytes, what) in measurements.chain(abandoned) {
         if !args.dry_run {
             std::fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
         }
         freed.add(size_bytes);
-        printer.data(&line(&file, "never finished", size_bytes))?;
+        printer.data(&line(&file, what, size_bytes))?;
     }
     let (files, size) = (human_count(freed.files, "file"), HumanBytes(freed.size_bytes));
     printer.note(&match (freed.files, args.dry_run) {
@@ -77,6 +83,19 @@ fn weights_of(cache: &WeightsCache, model: &str) -> Result<Vec<CachedWeights>> {
         }
         _ => Ok(weights),
     }
+}
+
+/// What was measured of batches of a model, or of whatever revision of it `weights` are.
+fn measurements_of(cache: &WeightsCache, model: &str, weights: &[CachedWeights]) -> Result<Vec<BatchMeasurement>> {
+    let mut measurements = match ModelRegistry::default().resolve(model) {
+        Ok(location) => cache.measurements_of(&location)?,
+        Err(_) => Vec::new(),
+    };
+    let is_of = |found: &BatchMeasurement| weights.iter().any(|weights| weights.fingerprint == found.fingerprint);
+    let earlier: Vec<_> =
+        cache.measurements()?.into_iter().filter(|found| is_of(found) && !measurements.contains(found)).collect();
+    measurements.extend(earlier);
+    Ok(measurements)
 }
 
 /// Where weights come from, for people.

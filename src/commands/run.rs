@@ -272,8 +272,11 @@ async fn work(
 ) -> Result<(Totals, Duration)> {
     let extent = Extent::of(plan.tasks.iter().map(|task| &task.unit));
     tracing::info!(units = plan.tasks.len(), rows = extent.rows, model = %reranker.location().display(), "begin");
-    let load =
-        if plan.tasks.is_empty() { Duration::ZERO } else { load(reranker.clone(), printer, stop.as_mut()).await? };
+    let load = if plan.tasks.is_empty() {
+        Duration::ZERO
+    } else {
+        load(reranker.clone(), extent.rows, printer, stop.as_mut()).await?
+    };
     let mut progress = Progress::start(printer, extent);
     let Some(ledger) = ledger else {
         pipeline::run(plan, reranker.clone(), None, &mut progress, stop).await?;
@@ -349,16 +352,28 @@ fn sweep_beside(file: &Location) {
     }
 }
 
-/// Loads the weights, converted first where that is needed, and tells how long it took.
-async fn load(reranker: Reranker, printer: Printer, stop: Pin<&mut impl Future<Output = Stopped>>) -> Result<Duration> {
+/// Loads the weights, converted first where that is needed, finds out how batches are to be cut if `rows` are many, and
+/// tells how long it took.
+async fn load(
+    reranker: Reranker,
+    rows: u64,
+    printer: Printer,
+    stop: Pin<&mut impl Future<Output = Stopped>>,
+) -> Result<Duration> {
     let start = Instant::now();
-    let loading = tokio::task::spawn_blocking(move || {
-        conversion::prepare(&reranker, printer)?;
-        reranker.load()
-    });
+    let loading = tokio::task::spawn_blocking(move || prepare(&reranker, rows, printer));
     tokio::select! {
         stopped = stop => return Err(stopped.into()),
         loaded = loading => loaded.context("the model could not be loaded")??,
     }
     Ok(start.elapsed())
+}
+
+fn prepare(reranker: &Reranker, rows: u64, printer: Printer) -> datafusion_rerank::Result<()> {
+    conversion::prepare(reranker, printer)?;
+    reranker.load()?;
+    if let Some(tokens) = reranker.tune_batches(rows)? {
+        printer.note(&format!("batches of {tokens} tokens are the fastest here; that is remembered"));
+    }
+    Ok(())
 }

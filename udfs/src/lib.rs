@@ -96,6 +96,7 @@
 //! [`Family`] variant, a line in the function that recognises `config.json`, and a tiny checkpoint with reference scores
 //! for the conformance and golden tests.
 
+mod batch_record;
 mod checkpoint;
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -116,8 +117,10 @@ mod reranker;
 mod scores;
 mod stream;
 mod text;
+mod tuning;
 mod weights_cache;
 
+pub use batch_record::BatchMeasurement;
 #[cfg(feature = "cluster")]
 pub use cluster::{
     ClusterAddress, ExecutorModels, PlannedModel, RerankClusterExt, RerankCodec, cluster_config, failure_cause,

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::batch_record::{self, BatchKey};
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::conversion::{OnProgress, convert};
-use crate::engine::{Engine, EngineOptions, EngineSpec, Program, ScoreStats, check_device};
+use crate::engine::{Engine, EngineOptions, EngineSpec, Measured, Program, ScoreStats, best, check_device};
 use crate::error::{Error, Result};
 use crate::graph::{self, OnnxGraph};
 use crate::models::{Architecture, Family, GraphOptions, recognise};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
-use crate::weights_cache::Origin;
+use crate::weights_cache::{Origin, WeightsCache};
 
 /// Headers, tokenizer and configuration of a checkpoint. Weights are loaded when a graph of it is first run.
 pub(crate) struct Model {
@@ -134,10 +135,55 @@ impl Model {
             model: self.checkpoint.path.display().to_string(),
             pad_id: self.architecture.pad_id(),
             columns: graph_options.columns(),
+            batch_tokens: self.batch_tokens(graph_options.precision),
             options: self.options.clone(),
         })?);
         engines.insert(graph_options.clone(), Arc::clone(&engine));
         Ok(engine)
+    }
+
+    /// Most tokens in a batch: what the caller says, or else what was measured here before, or else the usual number.
+    pub(crate) fn batch_tokens(&self, precision: Precision) -> usize {
+        let options = &self.options;
+        options
+            .batch_tokens
+            .or_else(|| self.measured_batch_tokens(precision))
+            .unwrap_or_else(|| options.usual_batch_tokens())
+    }
+
+    fn measured_batch_tokens(&self, precision: Precision) -> Option<usize> {
+        let cache = WeightsCache::open(self.options.cache.as_deref()).ok()?;
+        // The fingerprint costs more than the question whether there is anything to compare it with.
+        if cache.measurements().ok()?.is_empty() {
+            return None;
+        }
+        batch_record::read(&cache, &self.batch_key(&self.fingerprint().ok()?, precision))
+    }
+
+    fn batch_key<'a>(&'a self, fingerprint: &'a str, precision: Precision) -> BatchKey<'a> {
+        BatchKey { fingerprint, devices: &self.options.devices, threads: self.options.threads(), precision }
+    }
+
+    /// Whether batches have a size that was asked for or measured.
+    pub(crate) fn is_tuned(&self, precision: Precision) -> bool {
+        self.options.batch_tokens.is_some() || self.measured_batch_tokens(precision).is_some()
+    }
+
+    /// Takes the best of the sizes of batches that were measured and keeps it; gives it.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the cache cannot be written.
+    pub(crate) fn keep_batch_tokens(&self, graph_options: &GraphOptions, measured: &[Measured]) -> Result<usize> {
+        let precision = graph_options.precision;
+        // If not even the smallest fitted, batches are halved as they come.
+        let batch_tokens = best(measured).map_or_else(|| self.options.usual_batch_tokens(), |size| size.batch_tokens);
+        for size in measured {
+            tracing::info!(batch_tokens = size.batch_tokens, tokens_per_second = size.tokens_per_second, "measured");
+        }
+        self.engine(graph_options)?.set_batch_tokens(batch_tokens);
+        let cache = WeightsCache::open(self.options.cache.as_deref())?;
+        batch_record::write(&cache, &self.batch_key(&self.fingerprint()?, precision), batch_tokens, measured)?;
+        Ok(batch_tokens)
     }
 
     /// Calls `then` with [`Self::engine`]: here if it is loaded, else from a thread of its own, so that whoever encodes

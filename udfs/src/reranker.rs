@@ -15,6 +15,7 @@ use crate::models::{Family, GraphOptions, ModelShape};
 use crate::options::{Cutoffs, Precision, ScoreOptions};
 use crate::scores::Scores;
 use crate::text::PairEncoder;
+use crate::tuning::tune;
 
 /// Rows sorted by length and cut into batches together. More rows mean less padding and more memory.
 pub const DEFAULT_WINDOW_ROWS: usize = 8192;
@@ -181,6 +182,36 @@ impl Reranker {
     /// [`Error::Library`], [`Error::Device`], [`Error::Checkpoint`] or [`Error::Runtime`].
     pub fn load(&self) -> Result<()> {
         self.model.engine(&self.graph_options).map(drop)
+    }
+
+    /// Most tokens in a batch of the device, padding included: what [`EngineOptions::batch_tokens`] says, or else what was
+    /// measured for this model, device and precision, or else what is usual for the device.
+    pub fn batch_tokens(&self) -> usize {
+        self.model.batch_tokens(self.precision())
+    }
+
+    /// Measures how many tokens a batch should have for the device to be fastest, keeps it in the cache, where it is found
+    /// again by whoever loads this model for this kind of device in this precision, and tells it. Batches of five sizes,
+    /// from a fourth of what is usual for the device to four times as much, are run three times.
+    ///
+    /// Does nothing, and gives `None`, if [`EngineOptions::batch_tokens`] says how many, if it was measured before, or if it
+    /// would take longer than a hundredth of the time that `rows` rows of about 200 tokens will. Loads the weights.
+    ///
+    /// # Errors
+    /// Those of [`Self::load`] and of scoring; [`Error::Io`] if the cache cannot be written.
+    pub fn tune_batches(&self, rows: u64) -> Result<Option<usize>> {
+        if self.model.is_tuned(self.precision()) {
+            return Ok(None);
+        }
+        let engine = self.model.engine(&self.graph_options)?;
+        let usual = self.engine_options().usual_batch_tokens();
+        let encode = |queries: &[Option<&str>], passages: &[Option<&str>]| {
+            Encoded::new(&self.encoder, &self.model.tokenizer, queries, passages)
+        };
+        match tune(&engine, usual, rows, encode)? {
+            Some(measured) => self.model.keep_batch_tokens(&self.graph_options, &measured).map(Some),
+            None => Ok(None),
+        }
     }
 
     /// What the device has run since the weights were loaded, for everyone who shares them: pairs without those that

@@ -1,9 +1,10 @@
-//! The folder in which weights of another precision are kept.
+//! The folder in which weights of another precision are kept, and what was measured of batches.
 //!
 //! | file | what |
 //! |---|---|
 //! | `<fingerprint>-<key>.<precision>` | weights; of which checkpoint, and which of its matrices |
 //! | `<fingerprint>-<key>.json` | where the checkpoint was when they were made, and its family |
+//! | `<fingerprint>-<device>-<precision>.batches` | how many tokens a batch should have: [`BatchMeasurement`] |
 //! | `unfinished-*` | weights that are being written |
 //!
 //! Everything in it may be deleted at any time: what is missing is made again. Whoever loads weights holds a shared lock
@@ -15,6 +16,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::batch_record::BatchMeasurement;
 use crate::checkpoint::Checkpoint;
 use crate::error::{Error, Result};
 use crate::models::Family;
@@ -103,6 +105,29 @@ impl WeightsCache {
             weights.retain(|weights| weights.fingerprint == fingerprint);
         }
         Ok(weights)
+    }
+
+    /// What was measured of batches, by file name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn measurements(&self) -> Result<Vec<BatchMeasurement>> {
+        let mut measurements: Vec<_> = self.files()?.iter().filter_map(|file| BatchMeasurement::of(file)).collect();
+        measurements.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(measurements)
+    }
+
+    /// What was measured of batches of this checkpoint, wherever it was then.
+    ///
+    /// # Errors
+    /// As [`Self::weights_of`].
+    pub fn measurements_of(&self, checkpoint: &Path) -> Result<Vec<BatchMeasurement>> {
+        let mut measurements = self.measurements()?;
+        if !measurements.is_empty() {
+            let fingerprint = Checkpoint::open(checkpoint)?.fingerprint()?;
+            measurements.retain(|measurement| measurement.fingerprint == fingerprint);
+        }
+        Ok(measurements)
     }
 
     /// Files that a process began to write and left behind when it was killed, with their sizes in bytes.

@@ -6,11 +6,15 @@ use super::batch::Batch;
 /// Batches in a row that must fit before a reduced budget is doubled.
 const BATCHES_TO_GROW: u32 = 16;
 
-/// Most tokens in a batch, padding included: fewer than asked for after the device ran out of memory.
+/// Most tokens in a batch, padding included, after the device ran out of memory; no limit before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct MemoryLimit(Option<Reduced>);
+
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TokenBudget {
-    full_tokens: usize,
+struct Reduced {
     limit_tokens: usize,
+    /// Tokens of the largest batch that did not fit: up to there the limit grows again.
+    failed_tokens: usize,
     /// Batches that fitted since the limit was changed.
     fitted: u32,
 }
@@ -23,33 +27,32 @@ pub(crate) struct Ran {
     pub(crate) logits: Option<Vec<f32>>,
 }
 
-impl TokenBudget {
-    pub(crate) fn new(full_tokens: usize) -> Self {
-        Self { full_tokens, limit_tokens: full_tokens, fitted: 0 }
-    }
-
-    /// A reduced budget lets only batches pass that keep to it. A budget that is not reduced lets all pass: a sequence
-    /// may be longer than it.
+impl MemoryLimit {
     fn admits(&self, tokens: usize) -> bool {
-        self.limit_tokens == self.full_tokens || tokens <= self.limit_tokens
+        self.0.as_ref().is_none_or(|reduced| tokens <= reduced.limit_tokens)
     }
 
     fn batch_failed(&mut self, tokens: usize) {
-        self.limit_tokens = (tokens / 2).clamp(1, self.full_tokens);
-        self.fitted = 0;
-        tracing::warn!(batch_tokens = self.limit_tokens, "the device ran out of memory; batches are halved");
+        let failed_tokens = self.0.as_ref().map_or(tokens, |reduced| reduced.failed_tokens.max(tokens));
+        let limit_tokens = (tokens / 2).max(1);
+        self.0 = Some(Reduced { limit_tokens, failed_tokens, fitted: 0 });
+        tracing::warn!(batch_tokens = limit_tokens, "the device ran out of memory; batches are halved");
     }
 
     fn batch_fitted(&mut self) {
-        self.fitted += 1;
-        if self.limit_tokens < self.full_tokens && self.fitted >= BATCHES_TO_GROW {
-            self.limit_tokens = self.limit_tokens.saturating_mul(2).min(self.full_tokens);
-            self.fitted = 0;
-            tracing::info!(batch_tokens = self.limit_tokens, "batches grow again");
+        let Some(Reduced { limit_tokens, failed_tokens, fitted }) = &mut self.0 else { return };
+        *fitted += 1;
+        if *fitted >= BATCHES_TO_GROW {
+            *limit_tokens = limit_tokens.saturating_mul(2);
+            *fitted = 0;
+            tracing::info!(batch_tokens = *limit_tokens, "batches grow again");
+            if limit_tokens >= failed_tokens {
+                self.0 = None;
+            }
         }
     }
 
-    /// Runs a batch with `run`, in parts if it exceeds the budget or `is_out_of_memory` says why it failed, down to
+    /// Runs a batch with `run`, in parts if it exceeds the limit or `is_out_of_memory` says why it failed, down to
     /// single pairs. `tokens_of` tells a member's length.
     ///
     /// # Errors
@@ -95,6 +98,8 @@ mod tests {
     use super::super::batch::cut;
     use super::*;
 
+    const BATCH_TOKENS: usize = 1000;
+
     /// A device on which a batch of more than `capacity` tokens does not fit.
     struct Device {
         capacity: usize,
@@ -108,10 +113,10 @@ mod tests {
         }
 
         /// Runs a window as the worker does; gives which members were scored, in any order.
-        fn run(&mut self, budget: &mut TokenBudget, lengths: &[u32]) -> Result<Vec<(u32, bool)>, &'static str> {
+        fn run(&mut self, limit: &mut MemoryLimit, lengths: &[u32]) -> Result<Vec<(u32, bool)>, &'static str> {
             let mut members = Vec::new();
-            for batch in cut(lengths, budget.full_tokens) {
-                let ran = budget.run(
+            for batch in cut(lengths, BATCH_TOKENS) {
+                let ran = limit.run(
                     batch,
                     |member| lengths[member as usize] as usize,
                     |error| *error == "out of memory",
@@ -141,53 +146,53 @@ mod tests {
 
     #[test]
     fn batches_are_halved_until_they_fit() {
-        let (mut device, mut budget) = (Device::new(300), TokenBudget::new(1000));
+        let (mut device, mut limit) = (Device::new(300), MemoryLimit::default());
         let lengths = [100; 20];
-        let members = device.run(&mut budget, &lengths).unwrap();
+        let members = device.run(&mut limit, &lengths).unwrap();
         assert_eq!(members, (0..20).map(|member| (member, true)).collect::<Vec<_>>());
         // 1000 and 500 fail; from then on no batch is tried that is larger than what fitted.
         assert_eq!(device.attempts[..3], [1000, 500, 200]);
         assert!(device.attempts[2..].iter().all(|tokens| *tokens <= 250), "{:?}", device.attempts);
-        assert_eq!(budget.limit_tokens, 250);
+        assert_eq!(limit.0.unwrap().limit_tokens, 250);
     }
 
     #[test]
     fn a_pair_that_does_not_fit_alone_fails_alone() {
-        let (mut device, mut budget) = (Device::new(150), TokenBudget::new(1000));
-        let members = device.run(&mut budget, &[100, 400, 50, 120, 200]).unwrap();
+        let (mut device, mut limit) = (Device::new(150), MemoryLimit::default());
+        let members = device.run(&mut limit, &[100, 400, 50, 120, 200]).unwrap();
         assert_eq!(members, [(0, true), (1, false), (2, true), (3, true), (4, false)]);
     }
 
     #[test]
-    fn the_budget_recovers() {
-        let (mut device, mut budget) = (Device::new(300), TokenBudget::new(1000));
-        device.run(&mut budget, &[100; 10]).unwrap();
-        assert_eq!(budget.limit_tokens, 250);
+    fn batches_grow_again() {
+        let (mut device, mut limit) = (Device::new(300), MemoryLimit::default());
+        device.run(&mut limit, &[100; 10]).unwrap();
+        assert_eq!(limit.0.as_ref().unwrap().limit_tokens, 250);
         device.capacity = 1000;
         let mut batches = 0;
-        while budget.limit_tokens < 1000 {
-            device.run(&mut budget, &[100; 10]).unwrap();
+        while limit.0.is_some() {
+            device.run(&mut limit, &[100; 10]).unwrap();
             batches += 1;
-            assert!(batches < 100, "{budget:?}");
+            assert!(batches < 100, "{limit:?}");
         }
         device.attempts.clear();
-        device.run(&mut budget, &[100; 10]).unwrap();
+        device.run(&mut limit, &[100; 10]).unwrap();
         assert_eq!(device.attempts, [1000]);
     }
 
     #[test]
-    fn a_sequence_longer_than_the_budget_is_tried() {
-        let (mut device, mut budget) = (Device::new(10_000), TokenBudget::new(1000));
-        assert_eq!(device.run(&mut budget, &[5000, 10]).unwrap(), [(0, true), (1, true)]);
-        assert_eq!(budget, TokenBudget { fitted: 2, ..TokenBudget::new(1000) });
+    fn a_sequence_longer_than_a_batch_is_tried() {
+        let (mut device, mut limit) = (Device::new(10_000), MemoryLimit::default());
+        assert_eq!(device.run(&mut limit, &[5000, 10]).unwrap(), [(0, true), (1, true)]);
+        assert_eq!(limit, MemoryLimit::default());
     }
 
     #[test]
     fn other_failures_are_not_retried() {
-        let mut budget = TokenBudget::new(1000);
+        let mut limit = MemoryLimit::default();
         let batch = Batch { members: vec![0, 1], padded_tokens: 10 };
         let mut attempts = 0;
-        let result = budget.run(
+        let result = limit.run(
             batch,
             |_| 10,
             |_: &&str| false,
@@ -197,6 +202,6 @@ mod tests {
             },
         );
         assert_eq!((result, attempts), (Err("broken"), 1));
-        assert_eq!(budget, TokenBudget::new(1000));
+        assert_eq!(limit, MemoryLimit::default());
     }
 }

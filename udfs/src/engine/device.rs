@@ -24,9 +24,9 @@ pub enum Device {
 }
 
 impl Device {
-    /// Tokens per batch where the caller does not say: on the CPU what keeps the activations of a layer in the caches of
+    /// Tokens of a batch where neither the caller nor a measurement says: on the CPU what keeps the activations of a layer in the caches of
     /// `threads` cores, on a GPU enough to fill it.
-    pub(crate) fn default_batch_tokens(self, threads: usize) -> usize {
+    pub(crate) fn usual_batch_tokens(self, threads: usize) -> usize {
         match self {
             Self::Cpu => CPU_BATCH_TOKENS_PER_THREAD * threads,
             Self::Cuda(_) => GPU_BATCH_TOKENS,
@@ -74,9 +74,9 @@ impl Devices {
         self.0[0] == Device::Cpu
     }
 
-    /// See [`Device::default_batch_tokens`]; all devices are of one kind.
-    pub(crate) fn default_batch_tokens(&self, threads: usize) -> usize {
-        self.0[0].default_batch_tokens(threads)
+    /// See [`Device::usual_batch_tokens`]; all devices are of one kind.
+    pub(crate) fn usual_batch_tokens(&self, threads: usize) -> usize {
+        self.0[0].usual_batch_tokens(threads)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Worker threads, one a device, fed from one queue.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::backoff::TokenBudget;
+use super::backoff::MemoryLimit;
 use super::batch::{Batch, cut};
 use super::session::{Program, Session, is_out_of_memory};
 use super::window::{Cancel, Encoded, Window, WindowScores};
@@ -22,10 +23,11 @@ pub struct EngineOptions {
     pub devices: Devices,
     /// Threads of the CPU device. Default: all cores that the process may use.
     pub threads: Option<usize>,
-    /// Most tokens in a device batch, padding included. Default: 512 a thread on the CPU, 65,536 on a GPU.
+    /// Most tokens in a device batch, padding included. Default: what
+    /// [`Reranker::tune_batches`](crate::Reranker::tune_batches) found, or else 512 a thread on the CPU, 65,536 on a GPU.
     pub batch_tokens: Option<usize>,
-    /// Folder in which weights of another [`Precision`](crate::Precision) are kept. Default: the variable
-    /// `RERANK_CACHE`, or else `rerank` in the user's cache folder.
+    /// Folder in which weights of another [`Precision`](crate::Precision) and what was measured of batches are kept.
+    /// Default: the variable `RERANK_CACHE`, or else `rerank` in the user's cache folder.
     pub cache: Option<PathBuf>,
 }
 
@@ -34,8 +36,9 @@ impl EngineOptions {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    pub(crate) fn batch_tokens(&self) -> usize {
-        self.batch_tokens.unwrap_or_else(|| self.devices.default_batch_tokens(self.threads()))
+    /// Tokens of a batch where neither the caller nor a measurement says.
+    pub(crate) fn usual_batch_tokens(&self) -> usize {
+        self.devices.usual_batch_tokens(self.threads())
     }
 }
 
@@ -48,6 +51,8 @@ pub(crate) struct EngineSpec {
     pub(crate) pad_id: u32,
     /// Scores per pair.
     pub(crate) columns: usize,
+    /// Most tokens in a batch.
+    pub(crate) batch_tokens: usize,
     pub(crate) options: EngineOptions,
 }
 
@@ -61,7 +66,7 @@ pub(crate) struct Engine {
     queue: Option<Sender<Job>>,
     workers: Vec<JoinHandle<()>>,
     columns: usize,
-    batch_tokens: usize,
+    batch_tokens: AtomicUsize,
     stats: Arc<Mutex<ScoreStats>>,
 }
 
@@ -73,12 +78,11 @@ impl Engine {
     pub(crate) fn start(spec: &EngineSpec) -> Result<Self> {
         let sessions = load_on_each(spec)?;
         let (queue, jobs) = crossbeam_channel::unbounded();
-        let batch_tokens = spec.options.batch_tokens();
         let mut engine = Self {
             queue: Some(queue),
             workers: Vec::new(),
             columns: spec.columns,
-            batch_tokens,
+            batch_tokens: AtomicUsize::new(spec.batch_tokens),
             stats: Arc::default(),
         };
         let devices = sessions.len() as u32;
@@ -86,7 +90,7 @@ impl Engine {
             let (jobs, stats) = (jobs.clone(), Arc::clone(&engine.stats));
             let worker = std::thread::Builder::new()
                 .name(format!("rerank-{device}"))
-                .spawn(move || work(session, TokenBudget::new(batch_tokens), &jobs, devices, &stats))
+                .spawn(move || work(session, &jobs, devices, &stats))
                 .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
             engine.workers.push(worker);
         }
@@ -96,6 +100,16 @@ impl Engine {
     /// What the device has run so far, for whomever.
     pub(crate) fn stats(&self) -> ScoreStats {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Most tokens in a batch.
+    pub(crate) fn batch_tokens(&self) -> usize {
+        self.batch_tokens.load(Ordering::Relaxed)
+    }
+
+    /// Sets how windows are cut that are submitted from now on.
+    pub(crate) fn set_batch_tokens(&self, tokens: usize) {
+        self.batch_tokens.store(tokens, Ordering::Relaxed);
     }
 
     /// Cuts the rows into batches and queues them. `on_done` is called with the scores from a worker thread, or from
@@ -108,7 +122,30 @@ impl Engine {
         cancel: Cancel,
         on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
     ) {
-        let batches = cut(&encoded.lengths(), self.batch_tokens);
+        let batches = cut(&encoded.lengths(), self.batch_tokens());
+        self.queue(encoded, batches, cancel, on_done);
+    }
+
+    /// Runs the rows as one batch, whatever its size, and gives what it cost; blocks until it has run. A batch that does
+    /// not fit into the device's memory runs in parts.
+    ///
+    /// # Errors
+    /// Those of running a model.
+    pub(crate) fn run_whole(&self, encoded: Encoded) -> Result<ScoreStats> {
+        let batches = cut(&encoded.lengths(), usize::MAX);
+        let (sender, receiver) = std::sync::mpsc::channel();
+        // The receiver is gone only with this call.
+        self.queue(encoded, batches, Cancel::default(), move |result| drop(sender.send(result)));
+        Ok(receiver.recv().map_err(|_| Error::Stopped)??.stats)
+    }
+
+    fn queue(
+        &self,
+        encoded: Encoded,
+        batches: Vec<Batch>,
+        cancel: Cancel,
+        on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
+    ) {
         let window = Arc::new(Window::new(encoded, self.columns, batches.len(), cancel, Box::new(on_done)));
         if batches.is_empty() {
             window.complete();
@@ -141,26 +178,19 @@ fn load_on_each(spec: &EngineSpec) -> Result<Vec<Session>> {
         Session::load(&spec.program, &spec.model, spec.pad_id, spec.columns, device, spec.options.threads())
     };
     std::thread::scope(|scope| {
-        // The first is loaded on this thread, which would only wait.
-        let others: Vec<_> =
-            spec.options.devices.iter().skip(1).map(|device| scope.spawn(move || load(device))).collect();
-        let first = spec.options.devices.iter().take(1).map(load);
-        let stopped = |_| Err(Error::Stopped);
-        first
-            .collect::<Vec<_>>()
-            .into_iter()
-            .chain(others.into_iter().map(|other| other.join().unwrap_or_else(stopped)))
-            .collect()
+        let loading: Vec<_> = spec.options.devices.iter().map(|device| scope.spawn(move || load(device))).collect();
+        loading.into_iter().map(|loaded| loaded.join().unwrap_or(Err(Error::Stopped))).collect()
     })
 }
 
 /// Runs batches until there can be no more; `devices` is how many workers do.
-fn work(mut session: Session, mut budget: TokenBudget, jobs: &Receiver<Job>, devices: u32, stats: &Mutex<ScoreStats>) {
+fn work(mut session: Session, jobs: &Receiver<Job>, devices: u32, stats: &Mutex<ScoreStats>) {
+    let mut limit = MemoryLimit::default();
     for Job { window, batch } in jobs {
         let pairs = batch.members.len() as u64;
         let outcome = window.is_wanted().then(|| {
             let start = Instant::now();
-            let ran = budget.run(
+            let ran = limit.run(
                 batch,
                 |member| window.tokens(member),
                 is_out_of_memory,

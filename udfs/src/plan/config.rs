@@ -22,7 +22,7 @@ use crate::reranker::DEFAULT_WINDOW_ROWS;
 /// | `rerank.models.<name>` | location that `<name>` stands for; names are case-insensitive | none |
 /// | `rerank.device` | `cpu`, `cuda`, `cuda:N`, or several GPUs as `cuda:N,M` | `cpu` |
 /// | `rerank.threads` | threads of the CPU device | all cores |
-/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | 512 a thread on the CPU, 65,536 on a GPU |
+/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | what was measured, or else 512 a thread on the CPU, 65,536 on a GPU |
 /// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder |
 /// | `rerank.window_rows` | most rows sorted by length together | 8,192 |
 /// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` |
