@@ -2,6 +2,7 @@
 
     make bench-peers                                                    # everything, about half an hour on two cores
     make bench-peers BENCH_ARGS='--shapes xlmr-12x384 --pairs 32'       # a quick look
+    make bench-peers BENCH_ARGS='--checkpoint DIR --family m3 --pairs-file FILE'    # a checkpoint and pairs of your own
 
 Every contestant is a process that has loaded its model and keeps it: loading is not timed. What is timed is one call
 with all pairs as text, tokenization included. All have the same number of threads. The contestants take turns, one pass
@@ -13,7 +14,8 @@ The other libraries run with the batch size, of --batch-sizes, that was fastest 
 pairs (their own defaults are 128 for FlagEmbedding and 32 for CrossEncoder); this library with its default of 512 tokens a thread.
 
 Checkpoints have random weights, which cost what trained ones do; the pairs are real text, spread evenly over
-tests/fixtures/xquad.parquet. The table goes to standard output; everything, each pass included, to --json.
+tests/fixtures/xquad.parquet. Pairs of your own are a JSON array of [query, passage]. The table goes to standard output;
+everything, each pass included, to --json.
 """
 
 import argparse
@@ -169,8 +171,8 @@ def rank_correlation(a, b):
 
 
 def measure(name, shape, args, folder):
-    model = checkpoint(folder, name, shape)
-    pairs = sample(args.pairs or shape["pairs"])
+    model = args.checkpoint or checkpoint(folder, name, shape)
+    pairs = json.loads(args.pairs_file.read_text()) if args.pairs_file else sample(args.pairs or shape["pairs"])
     environment = dict(os.environ, RAYON_NUM_THREADS=str(args.threads), OMP_NUM_THREADS=str(args.threads))
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as file:
         json.dump(pairs, file, ensure_ascii=False)
@@ -273,6 +275,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shapes", default=",".join(SHAPES), help=f"some of {', '.join(SHAPES)}")
     parser.add_argument("--pairs", type=int, help="pairs, instead of each shape's own number")
+    parser.add_argument("--checkpoint", type=pathlib.Path, help="a checkpoint, instead of shapes")
+    parser.add_argument("--family", choices=sorted({shape["family"] for shape in SHAPES.values()}), help="its family")
+    parser.add_argument("--pairs-file", type=pathlib.Path, help="pairs, instead of the bundled ones")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--batch-sizes", type=numbers, default=[8, 32, 128], help="what the others may choose from")
@@ -281,9 +286,13 @@ def main():
     parser.add_argument("--json", type=pathlib.Path, help="default: results.json in --folder")
     parser.add_argument("--serve", help="our side, built already")
     args = parser.parse_args()
-    names = args.shapes.split(",")
-    if unknown := [name for name in names if name not in SHAPES]:
+    if bool(args.checkpoint) != bool(args.family):
+        sys.exit("--checkpoint and --family go together")
+    shapes = {name: SHAPES.get(name) for name in args.shapes.split(",")}
+    if unknown := [name for name, shape in shapes.items() if shape is None]:
         sys.exit(f"--shapes {unknown[0]}: there is no such shape; the shapes are {', '.join(SHAPES)}")
+    if args.checkpoint:
+        shapes = {args.checkpoint.name: {"family": args.family, "pairs": SHAPES["xlmr-12x384"]["pairs"]}}
     args.folder.mkdir(parents=True, exist_ok=True)
     args.serve = args.serve or build()
     results = {
@@ -294,8 +303,8 @@ def main():
         "shapes": [],
     }
     out = args.json or args.folder / "results.json"
-    for name in names:
-        results["shapes"].append(measure(name, SHAPES[name], args, args.folder))
+    for name, shape in shapes.items():
+        results["shapes"].append(measure(name, shape, args, args.folder))
         # After each, so that a run that is cut short leaves what it has.
         out.write_text(json.dumps(results, indent=1))
     print(json.dumps(results["machine"]), f"{args.threads} threads, {args.rounds} rounds", sep="\n")
