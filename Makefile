@@ -14,12 +14,18 @@ DEMO_OUTPUT := target/demo.parquet
 REFERENCE := tests/fixtures/reference
 PEERS := $(REFERENCE)/venv
 
+# What `make bench-pure` compares with.
+BASE ?= HEAD
+BASE_TREE := target/base
+PURE := --quiet --package datafusion-rerank --no-default-features --bench pure --
+export CRITERION_HOME ?= $(CURDIR)/target/criterion
+
 # Neither tests nor examples report their use to the makers of ONNX Runtime.
 export ORT_DISABLE_TELEMETRY ?= 1
 
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test chaos lint features onnxruntime bench-peers bench-gpu-dry-run
+.PHONY: help demo test chaos lint features onnxruntime bench-pure bench-peers bench-gpu-dry-run
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,6 +63,13 @@ features: ## check each feature by itself, none and all of them
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub
 	$(CARGO) check --quiet --package rerank --no-default-features --features shell
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub,shell
+
+bench-pure: ## time the parts that run no model, and those of the commit BASE beside them (default: HEAD, for what is not committed)
+	@git worktree remove --force $(BASE_TREE) 2> /dev/null || true
+	git worktree add --quiet --detach $(BASE_TREE) $(BASE)
+	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(CURDIR)/target $(CARGO) bench $(PURE) --save-baseline base
+	$(CARGO) bench $(PURE) --baseline base
+	@git worktree remove --force $(BASE_TREE)
 
 bench-peers: onnxruntime $(PEERS)/.peers ## time the engine against FlagEmbedding and sentence-transformers (BENCH_ARGS='--help')
 	$(PEERS)/bin/python benches/peers/compare.py $(BENCH_ARGS)

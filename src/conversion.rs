@@ -1,9 +1,9 @@
 //! Says that weights are being converted to another precision, which for the largest models takes minutes.
 
 use datafusion_rerank::Reranker;
-use indicatif::{ProgressBar, ProgressStyle as BarStyle};
+use indicatif::ProgressBar;
 
-use crate::printer::{Printer, ProgressStyle};
+use crate::printer::{Count, Printer, ProgressStyle, bar};
 
 /// Converts the weights of a model that is about to run to the precision that it computes in, where that is needed and was
 /// not done before.
@@ -32,11 +32,6 @@ fn begin(total_bytes: u64, reranker: &Reranker, printer: Printer) -> ProgressBar
             printer.note(&what);
             ProgressBar::hidden()
         }
-        ProgressStyle::Bar(target) => {
-            let style = BarStyle::with_template("{wide_bar} {binary_bytes}/{binary_total_bytes}\n{wide_msg}");
-            ProgressBar::with_draw_target(Some(total_bytes), target)
-                .with_style(style.unwrap_or_else(|_| BarStyle::default_bar()))
-                .with_message(what)
-        }
+        ProgressStyle::Bar(target) => bar(target, total_bytes, Count::Bytes).with_message(what),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
-use indicatif::ProgressDrawTarget;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
 use tracing_subscriber::EnvFilter;
 
 /// How much to say.
@@ -28,6 +28,24 @@ pub(crate) enum ProgressStyle {
     Lines,
     /// A bar that is drawn over.
     Bar(ProgressDrawTarget),
+}
+
+/// What a bar counts, as its template says it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Count {
+    Bytes,
+    Rows,
+}
+
+/// A bar up to `all`, with the count beside it and a message below it.
+pub(crate) fn bar(target: ProgressDrawTarget, all: u64, count: Count) -> ProgressBar {
+    let template = match count {
+        Count::Bytes => "{wide_bar} {binary_bytes}/{binary_total_bytes}\n{wide_msg}",
+        Count::Rows => "{wide_bar} {human_pos}/{human_len} rows\n{wide_msg}",
+    };
+    // The second line is cut where the terminal ends; one line would be torn in two.
+    let style = BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar());
+    ProgressBar::with_draw_target(Some(all), target).with_style(style)
 }
 
 impl Printer {

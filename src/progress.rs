@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle as BarStyle};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar};
 
 use crate::histogram::Histogram;
-use crate::printer::{Printer, ProgressStyle};
+use crate::printer::{Count, Printer, ProgressStyle, bar};
 use crate::report::{human_rate, per_second};
 use crate::tally::Tally;
 use crate::units::Unit;
@@ -75,10 +75,7 @@ impl Progress {
             ProgressStyle::Silent => View::Silent,
             ProgressStyle::Lines => View::Lines,
             ProgressStyle::Bar(target) => {
-                // The second line is cut where the terminal ends; one line would be torn in two.
-                let template = "{wide_bar} {human_pos}/{human_len} rows\n{wide_msg}";
-                let style = BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar());
-                let bar = ProgressBar::with_draw_target(Some(all.rows), target).with_style(style);
+                let bar = bar(target, all.rows, Count::Rows);
                 bar.enable_steady_tick(TICK);
                 View::Bar(bar)
             }

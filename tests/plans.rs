@@ -113,7 +113,10 @@ async fn a_session_can_be_built_with_everything() {
 async fn the_operator_names_model_options_and_device() {
     let ctx = session(models());
     let plan = run(&ctx, "SELECT rerank(query, passage, 'm3', {'max_length': 64}) FROM pairs").await.plan;
-    assert!(plan.contains("AS __async_fn_0], model=m3, options={\"max_length\":64}, device=cpu"), "{plan}");
+    assert!(
+        plan.contains("AS __async_fn_0], model=m3, options={\"max_length\":64}, device=cpu, precision=fp32"),
+        "{plan}"
+    );
     assert!(!plan.contains("RepartitionExec"), "{plan}");
 }
 

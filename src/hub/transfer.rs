@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle as BarStyle};
+use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 
-use crate::printer::{Printer, ProgressStyle};
+use crate::printer::{Count, Printer, ProgressStyle, bar};
 use crate::report::per_second;
 
 /// How often a bar is redrawn while nothing arrives.
@@ -38,9 +38,7 @@ impl Transfer {
             ProgressStyle::Silent => View::Silent,
             ProgressStyle::Lines => View::Lines,
             ProgressStyle::Bar(target) => {
-                let template = "{wide_bar} {binary_bytes}/{binary_total_bytes}\n{wide_msg}";
-                let style = BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar());
-                let bar = ProgressBar::with_draw_target(Some(all), target).with_style(style);
+                let bar = bar(target, all, Count::Bytes);
                 bar.enable_steady_tick(TICK);
                 View::Bar(bar)
             }

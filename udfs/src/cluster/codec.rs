@@ -313,8 +313,8 @@ mod tests {
         assert_eq!(copy.schema(), plan.schema());
         let text = |plan: &Arc<dyn ExecutionPlan>| {
             let text = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
-            // The one says where it runs, the other in what precision.
-            let apart = [", device=cpu", ",\"precision\":\"fp32\"", "\"precision\":\"fp32\""];
+            // Each says the precision in its own way, and the one where it runs.
+            let apart = [", device=cpu, precision=fp32", ",\"precision\":\"fp32\"", "\"precision\":\"fp32\""];
             apart.into_iter().fold(text, |text, part| text.replace(part, ""))
         };
         assert_eq!(text(&copy), text(&plan));

@@ -46,13 +46,14 @@ impl CallModel {
     }
 }
 
-/// `model=.., options=.., device=..`; where the device is another process's, without it.
+/// `model=.., options=.., device=.., precision=..`; where the device is another process's, without it and with the precision
+/// among the options.
 impl Display for CallModel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { name, reranker } => {
-                let device = &reranker.engine_options().devices;
-                write!(f, "model={name}, options={}, device={device}", reranker.options().to_json())
+                let (options, device) = (reranker.options().to_json(), &reranker.engine_options().devices);
+                write!(f, "model={name}, options={options}, device={device}, precision={}", reranker.precision())
             }
             #[cfg(feature = "cluster")]
             Self::Planned(planned) => write!(f, "model={}, options={}", planned.name(), planned.options().to_json()),

@@ -10,7 +10,7 @@
 //!
 //! ```text
 //! ProjectionExec: expr=[id@0, __async_fn_0@3 as score]
-//!   RerankExec: [rerank(query@1, passage@2) AS __async_fn_0], model=m3, options={}, device=cpu
+//!   RerankExec: [rerank(query@1, passage@2) AS __async_fn_0], model=m3, options={}, device=cpu, precision=fp32
 //!     DataSourceExec
 //! ```
 

@@ -102,7 +102,7 @@ impl RerankExec {
         &self.calls
     }
 
-    /// `[call AS column, column], model=.., options=.., device=..`
+    /// `[call AS column, column], model=.., options=.., device=.., precision=..`
     fn describe(&self, place: usize) -> String {
         let RerankCall { expression, model, .. } = &self.calls[place];
         let columns = self.calls.iter().zip(&self.firsts).filter(|(_, first)| **first == place);
