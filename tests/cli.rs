@@ -602,7 +602,13 @@ fn interrupted_it_leaves_nothing() {
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
             .arg("run")
             .args([at("in.parquet"), at("out/out.parquet")])
-            .args([&model(MODEL), "--window-rows=100", "--row-group-rows=100", "--compression=none", "--batch-tokens=1024"])
+            .args([
+                &model(MODEL),
+                "--window-rows=100",
+                "--row-group-rows=100",
+                "--compression=none",
+                "--batch-tokens=1024",
+            ])
             .stderr(std::process::Stdio::piped())
             .spawn()
             .unwrap();

@@ -136,6 +136,7 @@ impl Model {
             pad_id: self.architecture.pad_id(),
             columns: graph_options.columns(),
             batch_tokens: self.batch_tokens(graph_options.precision),
+            batches_in_flight: self.options.devices.batches_in_flight(),
             options: self.options.clone(),
         })?);
         engines.insert(graph_options.clone(), Arc::clone(&engine));

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! rows ──> Window::prepare ──> cut ──> queue ──> worker ──> Window::finish ──> scores in row order
-//!          (distinct texts,    (pure)            (a thread   (last batch
-//!           ids, on rayon)                        a session)  calls back)
+//!          (distinct texts,    (pure)            (one or two (last batch
+//!           ids, on rayon)                        a device)   calls back)
 //! ```
 //!
 //! A batch that does not fit into the device's memory is split ([`backoff`]), down to single pairs.

@@ -23,23 +23,23 @@ pub(crate) enum Program {
     File(PathBuf),
 }
 
-/// A loaded model on a device. `run` needs `&mut`, so each worker thread owns one.
+/// A loaded model on a device.
 #[derive(Debug)]
 pub(crate) struct Session {
     inner: OrtSession,
     model: String,
-    pad_id: i64,
     /// Scores per pair.
     columns: usize,
     logits_type: TensorElementType,
     /// Whether the graph compresses tokens, and so needs to know which.
     compresses: bool,
-    feed: Feed,
 }
 
-/// Buffers of a batch's inputs, kept from one batch to the next.
-#[derive(Debug, Default)]
-struct Feed {
+/// A batch as the model takes it. The buffers are kept from one batch to the next.
+#[derive(Debug)]
+pub(crate) struct Feed {
+    pad_id: i64,
+    padded_tokens: usize,
     ids: Vec<i64>,
     mask: Vec<i64>,
     head_tokens: Vec<i64>,
@@ -47,9 +47,21 @@ struct Feed {
 }
 
 impl Feed {
-    /// Lays out `pairs`, right-padded with `pad_id` to `padded_tokens`.
-    fn fill<'a>(&mut self, pairs: impl Iterator<Item = &'a EncodedPair>, padded_tokens: usize, pad_id: i64) {
-        let Self { ids, mask, head_tokens, tail_tokens } = self;
+    pub(crate) fn new(pad_id: u32) -> Self {
+        Self {
+            pad_id: i64::from(pad_id),
+            padded_tokens: 0,
+            ids: Vec::new(),
+            mask: Vec::new(),
+            head_tokens: Vec::new(),
+            tail_tokens: Vec::new(),
+        }
+    }
+
+    /// Lays out `pairs`, right-padded to `padded_tokens`.
+    pub(crate) fn fill<'a>(&mut self, pairs: impl Iterator<Item = &'a EncodedPair>, padded_tokens: usize) {
+        self.padded_tokens = padded_tokens;
+        let Self { pad_id, ids, mask, head_tokens, tail_tokens, .. } = self;
         for buffer in [&mut *ids, mask, head_tokens, tail_tokens] {
             buffer.clear();
         }
@@ -57,7 +69,7 @@ impl Feed {
             let end = (row + 1) * padded_tokens;
             ids.extend(pair.ids.iter().map(|&id| i64::from(id)));
             mask.resize(ids.len(), 1);
-            ids.resize(end, pad_id);
+            ids.resize(end, *pad_id);
             mask.resize(end, 0);
             head_tokens.push(i64::from(pair.head_tokens));
             tail_tokens.push(i64::from(pair.tail_tokens));
@@ -70,14 +82,7 @@ impl Session {
     ///
     /// # Errors
     /// [`Error::Library`], [`Error::Device`], or [`Error::Runtime`] if ONNX Runtime refuses the graph.
-    pub(crate) fn load(
-        program: &Program,
-        model: &str,
-        pad_id: u32,
-        columns: usize,
-        device: Device,
-        threads: usize,
-    ) -> Result<Self> {
+    pub(crate) fn load(program: &Program, model: &str, columns: usize, device: Device, threads: usize) -> Result<Self> {
         let environment = library::environment()?;
         let fail = |action: &str, source: ort::Error| Error::Runtime {
             model: model.to_owned(),
@@ -101,35 +106,21 @@ impl Session {
         .map_err(|e| fail("loading the graph", e))?;
 
         let (compresses, logits_type) = check_interface(&inner, model)?;
-        Ok(Self {
-            inner,
-            model: model.to_owned(),
-            pad_id: i64::from(pad_id),
-            columns,
-            logits_type,
-            compresses,
-            feed: Feed::default(),
-        })
+        Ok(Self { inner, model: model.to_owned(), columns, logits_type, compresses })
     }
 
-    /// Scores `pairs`, right-padded to `padded_tokens`. The result holds `columns` logits for each pair in turn.
+    /// Scores a batch. The result holds `columns` logits for each pair in turn.
     ///
     /// # Errors
     /// [`Error::Runtime`] with the batch's shape.
-    pub(crate) fn run<'a>(
-        &mut self,
-        pairs: impl ExactSizeIterator<Item = &'a EncodedPair>,
-        padded_tokens: usize,
-    ) -> Result<Vec<f32>> {
-        let size = pairs.len();
-        self.feed.fill(pairs, padded_tokens, self.pad_id);
-
+    pub(crate) fn run(&mut self, feed: &Feed) -> Result<Vec<f32>> {
+        let Feed { padded_tokens, ids, mask, head_tokens, tail_tokens, .. } = feed;
+        let (size, padded_tokens) = (head_tokens.len(), *padded_tokens);
         let fail = |source| Error::Runtime {
             model: self.model.clone(),
             action: format!("scoring {size} pairs of {padded_tokens} tokens"),
             source,
         };
-        let Feed { ids, mask, head_tokens, tail_tokens } = &self.feed;
         let shape = [size, padded_tokens];
         let tensor = |values| TensorRef::from_array_view((shape, values)).map_err(fail);
         let mut inputs = ort::inputs!["input_ids" => tensor(ids.as_slice())?, "attention_mask" => tensor(mask)?];

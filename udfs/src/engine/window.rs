@@ -92,6 +92,13 @@ impl Encoded {
         Self { rows, pairs, stats }
     }
 
+    /// A row for each pair, none of which repeats.
+    #[cfg(test)]
+    pub(crate) fn of_pairs(pairs: Vec<EncodedPair>) -> Self {
+        let rows = (0..pairs.len() as u32).map(Row::Pair).collect();
+        Self { rows, pairs, stats: ScoreStats::default() }
+    }
+
     /// Tokens of each row; `None` for a row that is not run.
     pub(crate) fn row_lengths(&self) -> Vec<Option<u32>> {
         let length = |row: &Row| match row {

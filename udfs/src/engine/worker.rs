@@ -1,4 +1,4 @@
-//! Worker threads, one a device, fed from one queue.
+//! Devices and the threads that feed them from one queue.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender};
 
-use super::backoff::MemoryLimit;
+use super::backoff::{MemoryLimit, Ran};
 use super::batch::{Batch, cut};
-use super::session::{Program, Session, is_out_of_memory};
+use super::session::{Feed, Program, Session, is_out_of_memory};
 use super::window::{Cancel, Encoded, Window, WindowScores};
 use super::{Device, Devices, ScoreStats};
 use crate::error::{Error, Result};
@@ -53,6 +53,8 @@ pub(crate) struct EngineSpec {
     pub(crate) columns: usize,
     /// Most tokens in a batch.
     pub(crate) batch_tokens: usize,
+    /// Batches of a device that are under way at once.
+    pub(crate) batches_in_flight: usize,
     pub(crate) options: EngineOptions,
 }
 
@@ -87,12 +89,21 @@ impl Engine {
         };
         let devices = sessions.len() as u32;
         for (session, device) in sessions.into_iter().zip(spec.options.devices.iter()) {
-            let (jobs, stats) = (jobs.clone(), Arc::clone(&engine.stats));
-            let worker = std::thread::Builder::new()
-                .name(format!("rerank-{device}"))
-                .spawn(move || work(session, &jobs, devices, &stats))
-                .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
-            engine.workers.push(worker);
+            let running = Arc::new(Mutex::new(Running { session, limit: MemoryLimit::default() }));
+            for _ in 0..spec.batches_in_flight {
+                let worker = Worker {
+                    device: Arc::clone(&running),
+                    feed: Feed::new(spec.pad_id),
+                    devices,
+                    stats: Arc::clone(&engine.stats),
+                };
+                let jobs = jobs.clone();
+                let thread = std::thread::Builder::new()
+                    .name(format!("rerank-{device}"))
+                    .spawn(move || worker.work(&jobs))
+                    .map_err(|e| Error::model(&spec.model, format!("its worker thread cannot be started: {e}")))?;
+                engine.workers.push(thread);
+            }
         }
         Ok(engine)
     }
@@ -174,35 +185,127 @@ impl Drop for Engine {
 
 /// A session on each device, loaded at the same time: what is read from disk once is still in memory for the others.
 fn load_on_each(spec: &EngineSpec) -> Result<Vec<Session>> {
-    let load = |device: Device| {
-        Session::load(&spec.program, &spec.model, spec.pad_id, spec.columns, device, spec.options.threads())
-    };
+    let load = |device: Device| Session::load(&spec.program, &spec.model, spec.columns, device, spec.options.threads());
     std::thread::scope(|scope| {
         let loading: Vec<_> = spec.options.devices.iter().map(|device| scope.spawn(move || load(device))).collect();
         loading.into_iter().map(|loaded| loaded.join().unwrap_or(Err(Error::Stopped))).collect()
     })
 }
 
-/// Runs batches until there can be no more; `devices` is how many workers do.
-fn work(mut session: Session, jobs: &Receiver<Job>, devices: u32, stats: &Mutex<ScoreStats>) {
-    let mut limit = MemoryLimit::default();
-    for Job { window, batch } in jobs {
-        let pairs = batch.members.len() as u64;
-        let outcome = window.is_wanted().then(|| {
-            let start = Instant::now();
-            let ran = limit.run(
-                batch,
-                |member| window.tokens(member),
-                is_out_of_memory,
-                |batch| session.run(window.pairs(batch), batch.padded_tokens),
-            )?;
-            let cost = window.cost(&ran, start.elapsed() / devices);
-            Ok((ran, cost))
-        });
-        // Before the scores are handed over: whoever has them finds what they cost.
-        if let Some(Ok((_, cost))) = &outcome {
-            *stats.lock().unwrap_or_else(PoisonError::into_inner) += ScoreStats { rows: pairs, pairs, ..*cost };
+/// A device and what is known of its memory.
+struct Running {
+    session: Session,
+    limit: MemoryLimit,
+}
+
+/// One of the threads that share a device.
+struct Worker {
+    device: Arc<Mutex<Running>>,
+    feed: Feed,
+    /// How many devices there are.
+    devices: u32,
+    stats: Arc<Mutex<ScoreStats>>,
+}
+
+impl Worker {
+    /// Runs batches until there can be no more.
+    fn work(mut self, jobs: &Receiver<Job>) {
+        for Job { window, batch } in jobs {
+            let pairs = batch.members.len() as u64;
+            let outcome = window.is_wanted().then(|| self.run(&window, batch)).flatten();
+            // Before the scores are handed over: whoever has them finds what they cost.
+            if let Some(Ok((_, cost))) = &outcome {
+                *self.stats.lock().unwrap_or_else(PoisonError::into_inner) +=
+                    ScoreStats { rows: pairs, pairs, ..*cost };
+            }
+            window.finish_batch(outcome);
         }
-        window.finish_batch(outcome);
+    }
+
+    /// Pads a batch, then waits for the device and runs it; `None` if it is not wanted any more by then.
+    fn run(&mut self, window: &Window, batch: Batch) -> Option<Result<(Vec<Ran>, ScoreStats)>> {
+        let Self { device, feed, devices, .. } = self;
+        feed.fill(window.pairs(&batch), batch.padded_tokens);
+        let size = batch.members.len();
+
+        let Running { session, limit } = &mut *device.lock().unwrap_or_else(PoisonError::into_inner);
+        if !window.is_wanted() {
+            return None;
+        }
+        let start = Instant::now();
+        let ran = limit.run(
+            batch,
+            |member| window.tokens(member),
+            is_out_of_memory,
+            |part| {
+                // A smaller one is a part of what has been padded.
+                if part.members.len() < size {
+                    feed.fill(window.pairs(part), part.padded_tokens);
+                }
+                session.run(feed)
+            },
+        );
+        let device_time = start.elapsed() / *devices;
+        Some(ran.map(|ran| {
+            let cost = window.cost(&ran, device_time);
+            (ran, cost)
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::Reranker;
+    use crate::text::EncodedPair;
+
+    fn window(rows: u32) -> Encoded {
+        let pair = |row: u32| EncodedPair {
+            ids: (0..5 + row % 7).map(|token| 10 + (row * 31 + token * 7) % 500).collect(),
+            query_tokens: 1,
+            passage_tokens: 1,
+            head_tokens: 0,
+            tail_tokens: 0,
+            truncated: false,
+        };
+        Encoded::of_pairs((0..rows).map(pair).collect())
+    }
+
+    /// Logits of several windows that are submitted at once, in batches of a few pairs.
+    fn logits(program: &Program, batches_in_flight: usize) -> Vec<Vec<f32>> {
+        let engine = Engine::start(&EngineSpec {
+            program: program.clone(),
+            model: "tiny".to_owned(),
+            pad_id: 1,
+            columns: 1,
+            batch_tokens: 40,
+            batches_in_flight,
+            options: EngineOptions { threads: Some(1), ..EngineOptions::default() },
+        })
+        .unwrap();
+        let results: Vec<_> = (1..20)
+            .map(|rows| {
+                let (sender, receiver) = std::sync::mpsc::channel();
+                engine.submit(window(rows * 3), Cancel::default(), move |result| sender.send(result).unwrap());
+                receiver
+            })
+            .collect();
+        let logits = results.into_iter().map(|receiver| receiver.recv().unwrap().unwrap().logits).collect();
+        assert!(engine.stats().batches > 100, "{:?}", engine.stats());
+        logits
+    }
+
+    #[test]
+    fn scores_do_not_depend_on_how_many_batches_are_in_flight() {
+        let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-xlmr-reranker");
+        let folder = tempfile::tempdir().unwrap();
+        Reranker::open(checkpoint, &EngineOptions::default()).unwrap().export(folder.path()).unwrap();
+        let program = Program::File(folder.path().join("model.onnx"));
+        let one = logits(&program, 1);
+        assert!(one.iter().flatten().all(|logit| logit.is_finite()));
+        assert_eq!(logits(&program, 2), one);
+        assert_eq!(logits(&program, 5), one);
     }
 }
