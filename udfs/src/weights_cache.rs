@@ -98,13 +98,7 @@ impl WeightsCache {
     /// [`Error::Io`] if the folder or the checkpoint cannot be read, [`Error::Checkpoint`] or [`Error::Model`] if it is
     /// none.
     pub fn weights_of(&self, checkpoint: &Path) -> Result<Vec<CachedWeights>> {
-        let mut weights = self.weights()?;
-        // The fingerprint costs more than the question whether there is anything to compare it with.
-        if !weights.is_empty() {
-            let fingerprint = Checkpoint::open(checkpoint)?.fingerprint()?;
-            weights.retain(|weights| weights.fingerprint == fingerprint);
-        }
-        Ok(weights)
+        of_checkpoint(self.weights()?, checkpoint, |weights| &weights.fingerprint)
     }
 
     /// What was measured of batches, by file name.
@@ -122,12 +116,7 @@ impl WeightsCache {
     /// # Errors
     /// As [`Self::weights_of`].
     pub fn measurements_of(&self, checkpoint: &Path) -> Result<Vec<BatchMeasurement>> {
-        let mut measurements = self.measurements()?;
-        if !measurements.is_empty() {
-            let fingerprint = Checkpoint::open(checkpoint)?.fingerprint()?;
-            measurements.retain(|measurement| measurement.fingerprint == fingerprint);
-        }
-        Ok(measurements)
+        of_checkpoint(self.measurements()?, checkpoint, |measurement| &measurement.fingerprint)
     }
 
     /// Files that a process began to write and left behind when it was killed, with their sizes in bytes.
@@ -228,6 +217,16 @@ pub(crate) fn hold(weights: &Path, size_bytes: u64) -> Option<File> {
     }
     // By its path: it may have been removed before it was locked.
     std::fs::metadata(weights).is_ok_and(|found| found.len() == size_bytes).then_some(file)
+}
+
+/// Those of `found` that are of this checkpoint.
+fn of_checkpoint<T>(mut found: Vec<T>, checkpoint: &Path, fingerprint_of: fn(&T) -> &str) -> Result<Vec<T>> {
+    // The fingerprint costs more than the question whether there is anything to compare it with.
+    if !found.is_empty() {
+        let fingerprint = Checkpoint::open(checkpoint)?.fingerprint()?;
+        found.retain(|found| fingerprint_of(found) == fingerprint);
+    }
+    Ok(found)
 }
 
 fn record_file(weights: &Path) -> PathBuf {
