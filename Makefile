@@ -65,7 +65,8 @@ features: ## check each feature by itself, none and all of them
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub,shell
 
 bench-pure: ## time the parts that run no model, and those of the commit BASE beside them (default: HEAD, for what is not committed)
-	@git worktree remove --force $(BASE_TREE) 2> /dev/null || true
+	@if [ -e $(BASE_TREE) ]; then git worktree remove --force $(BASE_TREE); fi
+	@git worktree prune
 	git worktree add --quiet --detach $(BASE_TREE) $(BASE)
 	cd $(BASE_TREE) && CARGO_TARGET_DIR=$(CURDIR)/target $(CARGO) bench $(PURE) --save-baseline base
 	$(CARGO) bench $(PURE) --baseline base

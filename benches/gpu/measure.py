@@ -232,6 +232,8 @@ class Transformers:
                     with torch.no_grad():
                         layers(ids, attention_mask=mask, **({} if self.family == "m3" else {"use_cache": False}))
                 except torch.OutOfMemoryError:
+                    if len(batch) == 1:
+                        raise
                     size = len(batch) // 2
                     waiting += [batch[:size], batch[size:]]
             synchronize(self.device)
