@@ -1,44 +1,18 @@
 //! `rerank`: scores query-passage pairs in Parquet files with BGE rerankers.
 
 mod args;
-mod arrow_file;
-mod arrow_output;
-mod bundled;
 #[cfg(feature = "cluster")]
 mod cluster;
 mod commands;
-mod conversion;
-mod dry_run;
-mod histogram;
-mod html;
+mod files;
 mod hub;
-mod input;
 mod job;
-mod json_lines;
-mod layout;
-mod ledger;
-mod location;
-mod lock;
-mod manifest;
-mod marker;
-mod object_file;
-mod output;
-mod pipeline;
-mod printer;
-mod progress;
-mod query;
-mod reader;
+mod model;
 mod report;
+mod run;
 mod settings;
-mod source;
-mod status;
-mod stop;
-mod store;
-mod table;
-mod tally;
-mod units;
-mod upload;
-mod window;
+mod storage;
+mod terminal;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -47,9 +21,8 @@ use anyhow::{Result, anyhow};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::Cli;
-use crate::printer::Printer;
 use crate::settings::Settings;
-use crate::stop::Stopped;
+use crate::terminal::{Printer, Stopped, printer, stop};
 
 /// Tells ONNX Runtime to report nothing, if it is set to `1` before the library is opened.
 const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";

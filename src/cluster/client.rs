@@ -30,14 +30,11 @@ use tonic::transport::Channel;
 use super::job_codec::JobCodec;
 use super::messages::{JobMessage, UnitMessage};
 use super::score_units_exec::ScoreUnitsExec;
-use crate::ledger::Ledger;
-use crate::manifest::{Manifest, UnitEntry};
-use crate::marker::Marker;
-use crate::pipeline::{Plan, Task};
-use crate::progress::{LINE_INTERVAL, Progress};
-use crate::stop::Stopped;
-use crate::tally::Tally;
-use crate::upload::write_small;
+use crate::job::{Ledger, Manifest, Marker, UnitEntry};
+use crate::report::Tally;
+use crate::run::{Plan, Task};
+use crate::storage::write_small;
+use crate::terminal::{LINE_INTERVAL, Progress, Stopped};
 
 /// Units handed to the scheduler at once: a plan of them stays well below the size of a message.
 const UNITS_AT_ONCE: usize = 4096;
@@ -260,7 +257,7 @@ pub(crate) async fn cancel_orphan(cluster: &mut Cluster, ledger: &Ledger) -> Res
 }
 
 async fn remove_record(ledger: &Ledger) -> Result<()> {
-    crate::ledger::remove(&ledger.cluster_record()).await
+    crate::job::ledger::remove(&ledger.cluster_record()).await
 }
 
 /// The units that are not done yet, and those that have been done meanwhile.

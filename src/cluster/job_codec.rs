@@ -11,7 +11,7 @@ use datafusion_rerank::RerankCodec;
 use super::messages::JobMessage;
 use super::score_units_exec::ScoreUnitsExec;
 use super::unit_work::UnitWork;
-use crate::printer::one_line;
+use crate::terminal::one_line;
 
 /// What the bytes of the operator begin with; those of other operators do not.
 const MAGIC: &[u8] = b"rerank-units\0";
@@ -83,10 +83,10 @@ mod tests {
 
     use super::super::messages::UnitMessage;
     use super::*;
-    use crate::input::InputFile;
-    use crate::location::Location;
-    use crate::manifest::{InputIdentity, Manifest, ModelIdentity, Settings};
-    use crate::units::{Group, cut};
+    use crate::files::InputFile;
+    use crate::job::{Group, cut};
+    use crate::job::{InputIdentity, Manifest, ModelIdentity, Settings};
+    use crate::storage::Location;
 
     #[tokio::test]
     async fn a_jobs_plan_arrives_with_a_partition_for_each_unit() {

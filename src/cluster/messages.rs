@@ -8,10 +8,9 @@ use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::input::InputFile;
-use crate::location::Location;
-use crate::manifest::{InputIdentity, Manifest, Settings, UnitEntry};
-use crate::units::Unit;
+use crate::files::InputFile;
+use crate::job::{InputIdentity, Manifest, Settings, Unit, UnitEntry};
+use crate::storage::Location;
 
 /// Version of the messages, raised by every change that an older program would misread.
 const VERSION: u32 = 1;

@@ -20,8 +20,7 @@ use tokio::sync::oneshot;
 
 use super::messages::{JobMessage, UnitMessage};
 use super::unit_work::UnitWork;
-use crate::printer::one_line;
-use crate::stop::Stopped;
+use crate::terminal::{Stopped, one_line};
 
 /// Column of the units, as messages; and of their ids when they are done.
 static SCHEMA: LazyLock<SchemaRef> =

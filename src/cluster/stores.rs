@@ -7,7 +7,7 @@ use datafusion::execution::object_store::{DefaultObjectStoreRegistry, ObjectStor
 use object_store::ObjectStore;
 use url::{Position, Url};
 
-use crate::store;
+use crate::storage::store;
 
 /// Opens a store when a plan first names it.
 #[derive(Debug, Default)]

@@ -11,18 +11,10 @@ use datafusion::common::config::ExtensionOptions;
 use datafusion_rerank::{ExecutorModels, ModelRegistry, PlannedModel, RerankConfig, Reranker};
 
 use super::messages::{JobMessage, UnitMessage};
-use crate::args::{Compression, OnError};
-use crate::input::InputFile;
-use crate::layout::Columns;
-use crate::ledger::Ledger;
-use crate::marker::Worker;
-use crate::output::{Format, OutputKind};
-use crate::pipeline::{self, Journal, Plan, Scoring, Task};
-use crate::printer::{Printer, one_line};
-use crate::progress::{Extent, Progress};
-use crate::query::Query;
-use crate::source::Source;
-use crate::stop::Stopped;
+use crate::files::{Columns, Compression, Format, InputFile, OutputKind, Source};
+use crate::job::{Ledger, Worker};
+use crate::run::{Journal, OnError, Plan, Query, Scoring, Task, pipeline};
+use crate::terminal::{Extent, Printer, Progress, Stopped, one_line};
 
 /// What an executor scores units with.
 #[derive(Debug, Clone)]

@@ -17,9 +17,8 @@ use tempfile::TempDir;
 
 use crate::args::ExecutorArgs;
 use crate::cluster::{JobCodec, Stores, UnitWork};
-use crate::job;
-use crate::printer::Printer;
-use crate::stop;
+use crate::model::open;
+use crate::terminal::{Printer, stop};
 
 /// Rows that a client has not fetched after so many seconds are deleted, and so is what tasks left.
 const JOB_DATA_SECONDS: u64 = 24 * 60 * 60;
@@ -43,7 +42,7 @@ pub(crate) fn run(args: ExecutorArgs, printer: Printer) -> Result<()> {
 
 async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
     let name = name(&args);
-    let (registry, settings) = job::executor_settings(&args).with_context(|| format!("executor {name}"))?;
+    let (registry, settings) = open::executor_settings(&args).with_context(|| format!("executor {name}"))?;
     let work_dir = WorkDir::new(args.work_dir.as_deref())?;
 
     let stopped = Arc::new(AtomicBool::new(false));

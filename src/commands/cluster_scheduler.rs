@@ -13,8 +13,7 @@ use datafusion_rerank::{RerankCodec, RerankFunctions, cluster_config, scheduler_
 
 use crate::args::SchedulerArgs;
 use crate::cluster::{JobCodec, Stores};
-use crate::printer::Printer;
-use crate::stop;
+use crate::terminal::{Printer, stop};
 
 /// Looks for lost executors this often within the time after which they are lost.
 const CHECKS: u64 = 4;

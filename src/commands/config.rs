@@ -4,8 +4,9 @@ use anyhow::Result;
 use clap::{Arg, Command};
 use toml::Value;
 
-use crate::printer::Printer;
-use crate::settings::{self, Settings};
+use crate::settings;
+use crate::settings::Settings;
+use crate::terminal::Printer;
 
 /// Prints a file of settings in which every option has the value that it has if the command line does not say.
 ///

@@ -24,8 +24,8 @@ use anyhow::Result;
 #[cfg(feature = "cluster")]
 use crate::args::ClusterCommand;
 use crate::args::{Command, ModelCommand};
-use crate::printer::Printer;
 use crate::settings::Settings;
+use crate::terminal::Printer;
 
 /// Does what the command line says. `cli` is its definition, with the `settings` of a file as defaults.
 pub(crate) fn run(

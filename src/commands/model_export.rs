@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use crate::args::ExportArgs;
-use crate::conversion::convert_weights;
-use crate::job;
-use crate::printer::Printer;
+use crate::model::{convert_weights, open};
+use crate::terminal::Printer;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &ExportArgs, printer: Printer) -> Result<()> {
@@ -15,7 +14,7 @@ pub(crate) fn run(args: &ExportArgs, printer: Printer) -> Result<()> {
     if output.exists() {
         bail!("OUT '{}' exists already; remove it or name another directory", output.display());
     }
-    let reranker = job::open_for_graph(&args.model, args.device, &args.options)?;
+    let reranker = open::open_for_graph(&args.model, args.device, &args.options)?;
     convert_weights(&reranker, printer)?;
     // Written beside its place and renamed, so that an export that fails is not taken for one.
     let unfinished = unfinished(output)?;

@@ -5,15 +5,15 @@ use datafusion_rerank::Reranker;
 use indicatif::HumanBytes;
 
 use crate::args::InspectArgs;
-use crate::job;
-use crate::printer::Printer;
+use crate::model::open;
+use crate::terminal::Printer;
 
 /// Length of the pair that work is told for, in tokens.
 const PAIR_TOKENS: usize = 512;
 
 /// Runs the subcommand. Opening the model checks its configuration, its tokenizer and the headers of its weights.
 pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
-    let reranker = job::open_for_graph(&args.model, args.device, &args.options)?;
+    let reranker = open::open_for_graph(&args.model, args.device, &args.options)?;
     let family = reranker.family();
     printer.data(&format!("location\t{}", reranker.location().display()))?;
     printer.data(&format!("family\t{family}\t({})", family.hub_id()))?;

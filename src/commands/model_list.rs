@@ -10,8 +10,7 @@ use serde_json::{Value, json};
 
 use crate::args::ListArgs;
 use crate::hub::{HubCache, Snapshot, short_commit};
-use crate::printer::Printer;
-use crate::table;
+use crate::terminal::{Printer, table};
 
 /// What stands in a column that has nothing to say.
 const NOTHING: &str = "-";

@@ -8,8 +8,8 @@ use indicatif::HumanBytes;
 
 use crate::args::PruneArgs;
 use crate::hub::HubModel;
-use crate::printer::Printer;
-use crate::report::human_count;
+use crate::terminal::Printer;
+use crate::terminal::human_count;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &PruneArgs, printer: Printer) -> Result<()> {

@@ -14,10 +14,8 @@ use crate::hub::{
     CONFIG, Download, HubCache, HubClient, HubModel, INDEX, RemoteFile, Repository, Transfer, needed, shards,
     short_commit,
 };
-use crate::printer::Printer;
-use crate::progress::LINE_INTERVAL;
-use crate::report::human_count;
-use crate::stop;
+use crate::terminal::human_count;
+use crate::terminal::{LINE_INTERVAL, Printer, stop};
 
 /// Files that are fetched at once.
 const FILES_AT_ONCE: usize = 4;

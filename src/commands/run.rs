@@ -12,29 +12,21 @@ use anyhow::{Context, Result, bail};
 use datafusion_rerank::PlannedModel;
 use datafusion_rerank::{ModelRegistry, Reranker};
 
-use crate::args::{OnError, RunArgs};
+use crate::args::RunArgs;
 #[cfg(feature = "cluster")]
 use crate::cluster::{Cluster, JobMessage, cancel_orphan};
-use crate::conversion;
-use crate::dry_run::{Estimate, query_lines};
-use crate::html;
-use crate::input::{InputFile, Inputs};
-use crate::job;
-use crate::layout::Columns;
-use crate::ledger::{self, Ledger, Permissions, remove_unfinished};
-use crate::location::Location;
-use crate::manifest::{InputIdentity, Manifest, ModelIdentity, UnitEntry};
-use crate::marker::Marker;
-use crate::output::{Format, OutputKind, Target, refuse_input};
-use crate::pipeline::{self, Journal, Plan, Scoring, Task};
-use crate::printer::Printer;
-use crate::progress::{Extent, Progress, Totals};
-use crate::query::Query;
-use crate::reader;
-use crate::report::{Before, Report, human_count};
-use crate::stop::{self, Stopped};
-use crate::units::{self, Group, Unit};
-use crate::upload::write_small;
+use crate::files::{Columns, Format, InputFile, Inputs, OutputKind, Target, refuse_input};
+use crate::job::{
+    Group, InputIdentity, Ledger, Manifest, Marker, ModelIdentity, Permissions, Unit, UnitEntry, ledger,
+    remove_unfinished, unit,
+};
+use crate::model::{conversion, open};
+use crate::report::Totals;
+use crate::report::{Before, Report, html};
+use crate::run::{Estimate, Journal, OnError, Plan, Query, Scoring, Task, pipeline, query_lines, survey};
+use crate::storage::{Location, write_small};
+use crate::terminal::human_count;
+use crate::terminal::{Extent, Printer, Progress, Stopped, stop};
 
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
@@ -53,7 +45,8 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         bail!("--restart is for jobs, whose OUTPUT is a directory; to replace a file pass --overwrite");
     }
     let report_files = args.report.as_deref().map(ReportFiles::parse).transpose()?;
-    let reranker = job::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window.window_rows);
+    let reranker =
+        open::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window.window_rows);
     let kind = match &target {
         Target::File(_, kind) => *kind,
         Target::Directory(_) => OutputKind::Parquet,
@@ -208,11 +201,11 @@ async fn plan_scoring(
             score_type: reranker.score_type(),
             errors: args.on_error == OnError::Null,
         };
-        let groups = reader::survey(files, Some(&columns), format).await?.groups;
+        let groups = survey(files, Some(&columns), format).await?.groups;
         return Ok((Scoring::Columns(columns), groups));
     };
-    let survey = reader::survey(files, None, format).await?;
-    let (models, settings) = job::query_settings(args)?;
+    let survey = survey(files, None, format).await?;
+    let (models, settings) = open::query_settings(args)?;
     let query = Query::plan(sql, &survey.schema, &models, settings).await?;
     format.check(&query.schema()).context("cannot write the columns of --sql")?;
     Ok((Scoring::Query(Arc::new(query)), survey.groups))
@@ -232,7 +225,7 @@ fn plan_units(
         Target::Directory(_) => args.unit_rows as u64,
     };
     let units: Vec<Unit> =
-        groups.iter().enumerate().flat_map(|(file, groups)| units::cut(file, groups, unit_rows)).collect();
+        groups.iter().enumerate().flat_map(|(file, groups)| unit::cut(file, groups, unit_rows)).collect();
     // Planning a query has opened all that its calls name.
     let mut others = ModelRegistry::open_models().iter().map(identity).collect::<Result<Vec<_>>>()?;
     let mut models = vec![identity(reranker)?];
@@ -248,7 +241,7 @@ fn plan_units(
             version: file.version.clone(),
         })
         .collect();
-    let manifest = Manifest::new(&args.input, models, job::settings(args, reranker), identities, &units)?;
+    let manifest = Manifest::new(&args.input, models, open::settings(args, reranker), identities, &units)?;
     Ok((manifest, units))
 }
 
@@ -325,8 +318,8 @@ async fn work_on_cluster(
     printer: Printer,
     stop: Pin<&mut impl Future<Output = Stopped>>,
 ) -> Result<(Totals, Duration)> {
-    let model = PlannedModel::of(job::model_name(&args.model), reranker)?;
-    let session = if args.sql.is_some() { job::session_settings(args)? } else { BTreeMap::new() };
+    let model = PlannedModel::of(open::model_name(&args.model), reranker)?;
+    let session = if args.sql.is_some() { open::session_settings(args)? } else { BTreeMap::new() };
     let message = JobMessage::new(ledger.output(), model.to_json(), manifest, session);
     let extent = Extent::of(plan.tasks.iter().map(|task| &task.unit));
     let mut progress = Progress::start(printer, extent);

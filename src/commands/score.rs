@@ -6,14 +6,13 @@ use arrow::datatypes::Float32Type;
 use serde_json::json;
 
 use crate::args::ScoreArgs;
-use crate::conversion;
-use crate::job;
-use crate::json_lines::{self, number};
-use crate::printer::Printer;
+use crate::model::{conversion, open};
+use crate::run::{json_lines, number};
+use crate::terminal::Printer;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
-    let reranker = job::open_model_or_bundled(&args.model, &args.options, &args.engine)?;
+    let reranker = open::open_model_or_bundled(&args.model, &args.options, &args.engine)?;
     if args.model.model.is_none() {
         printer.note("scored by tiny, the bundled demonstration; name a model with --model");
     }

@@ -19,9 +19,9 @@ use datafusion_rerank::RerankClusterExt;
 use datafusion_rerank::{RerankConfig, RerankFunctions, WithRerank};
 
 use crate::args::SqlArgs;
-use crate::job;
-use crate::printer::{self, Printer};
-use crate::query::one_line;
+use crate::model::open;
+use crate::run::one_line;
+use crate::terminal::{Printer, printer};
 
 /// The file that is standard input.
 const STDIN: &str = "-";
@@ -37,7 +37,7 @@ pub(crate) fn run(args: SqlArgs, printer: Printer) -> Result<()> {
 
 async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
     let scripts = scripts(&args)?;
-    let (models, settings) = job::shell_settings(&args)?;
+    let (models, settings) = open::shell_settings(&args)?;
     let model = settings.model.clone();
     let stores = Arc::new(InstrumentedObjectStoreRegistry::new());
     let functions = RerankFunctions::new(models);

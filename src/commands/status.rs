@@ -5,10 +5,9 @@ use std::time::SystemTime;
 use anyhow::{Context, Result, bail};
 
 use crate::args::StatusArgs;
-use crate::ledger::Ledger;
-use crate::location::Location;
-use crate::printer::Printer;
-use crate::status::Status;
+use crate::job::{Ledger, Status};
+use crate::storage::Location;
+use crate::terminal::Printer;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &StatusArgs, printer: Printer) -> Result<()> {

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanDuration, ProgressBar};
 
-use crate::printer::{Count, Printer, ProgressStyle, bar};
-use crate::report::per_second;
+use crate::terminal::per_second;
+use crate::terminal::{Count, Printer, ProgressStyle, bar};
 
 /// How often a bar is redrawn while nothing arrives.
 const TICK: Duration = Duration::from_millis(200);

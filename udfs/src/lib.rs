@@ -96,31 +96,25 @@
 //! [`Family`] variant, a line in the function that recognises `config.json`, and a tiny checkpoint with reference scores
 //! for the conformance and golden tests.
 
-mod batch_record;
 mod checkpoint;
 #[cfg(feature = "cluster")]
 mod cluster;
-mod conversion;
 mod engine;
 mod error;
-#[cfg(feature = "datafusion")]
-mod functions;
 mod graph;
 mod model;
 mod models;
 mod options;
-#[cfg(feature = "datafusion")]
-mod plan;
-mod quantization;
 mod registry;
 mod reranker;
 mod scores;
+#[cfg(feature = "datafusion")]
+mod sql;
 mod stream;
 mod text;
 mod tuning;
-mod weights_cache;
+mod weights;
 
-pub use batch_record::BatchMeasurement;
 #[cfg(feature = "cluster")]
 pub use cluster::{
     ClusterAddress, ExecutorModels, PlannedModel, RerankClusterExt, RerankCodec, cluster_config, failure_cause,
@@ -128,14 +122,12 @@ pub use cluster::{
 };
 pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
-#[cfg(feature = "datafusion")]
-pub use functions::{RerankFunctions, WithRerank, register_all};
 pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, Precision, ScoreOptions};
-#[cfg(feature = "datafusion")]
-pub use plan::RerankConfig;
 pub use registry::ModelRegistry;
 pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};
 pub use scores::Scores;
+#[cfg(feature = "datafusion")]
+pub use sql::{RerankConfig, RerankFunctions, WithRerank, register_all};
 pub use stream::{PairColumns, ScoredRows};
-pub use weights_cache::{CachedWeights, WeightsCache};
+pub use weights::{BatchMeasurement, CachedWeights, WeightsCache};

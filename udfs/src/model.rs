@@ -4,16 +4,16 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::batch_record::{self, BatchKey};
 use crate::checkpoint::{Checkpoint, Weights};
-use crate::conversion::{OnProgress, convert};
-use crate::engine::{Engine, EngineOptions, EngineSpec, Measured, Program, ScoreStats, best, check_device};
+use crate::engine::{Engine, EngineOptions, EngineSpec, Program, ScoreStats, check_device};
 use crate::error::{Error, Result};
-use crate::graph::{self, OnnxGraph};
+use crate::graph;
+use crate::graph::OnnxGraph;
 use crate::models::{Architecture, Family, GraphOptions, recognise};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
-use crate::weights_cache::{Origin, WeightsCache};
+use crate::tuning::{BatchKey, Measured, best, record};
+use crate::weights::{OnProgress, Origin, WeightsCache, convert};
 
 /// Headers, tokenizer and configuration of a checkpoint. Weights are loaded when a graph of it is first run.
 pub(crate) struct Model {
@@ -158,7 +158,7 @@ impl Model {
         if cache.measurements().ok()?.is_empty() {
             return None;
         }
-        batch_record::read(&cache, &self.batch_key(&self.fingerprint().ok()?, precision))
+        record::read(&cache, &self.batch_key(&self.fingerprint().ok()?, precision))
     }
 
     fn batch_key<'a>(&'a self, fingerprint: &'a str, precision: Precision) -> BatchKey<'a> {
@@ -183,7 +183,7 @@ impl Model {
         }
         self.engine(graph_options)?.set_batch_tokens(batch_tokens);
         let cache = WeightsCache::open(self.options.cache.as_deref())?;
-        batch_record::write(&cache, &self.batch_key(&self.fingerprint()?, precision), batch_tokens, measured)?;
+        record::write(&cache, &self.batch_key(&self.fingerprint()?, precision), batch_tokens, measured)?;
         Ok(batch_tokens)
     }
 

@@ -15,19 +15,16 @@ use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 
 use super::executor_models::ExecutorModels;
-use super::message::{CallMessage, OperatorMessage};
+use super::message::{CallMessage, MIXED_VERSIONS, OperatorMessage};
 use super::planned_model::PlannedModel;
-use crate::functions::{RerankFunctions, planning};
-use crate::plan::{CallModel, KnownFunctions, RerankCall, RerankExec};
+use crate::sql::{CallModel, RerankCall, RerankExec};
+use crate::sql::{KnownFunctions, RerankFunctions, planning};
 
 /// What the bytes of the operator begin with; those of Ballista's operators do not.
 const MAGIC: &[u8] = b"rerank\0";
 
 /// Version of what follows, raised by every change that an older program would misread.
 pub(super) const VERSION: u32 = 1;
-
-/// The remedy where programs do not understand each other.
-pub(super) const MIXED_VERSIONS: &str = "run one version of this program on client, scheduler and executors";
 
 /// Writes and reads `RerankExec`, and leaves Ballista's own operators to Ballista's codec.
 ///

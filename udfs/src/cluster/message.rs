@@ -1,6 +1,9 @@
 //! What of the operator travels. Numbers of fields are never used again for something else.
 
-/// [`RerankExec`](crate::plan::RerankExec) without its input.
+/// The remedy where programs do not understand each other.
+pub(super) const MIXED_VERSIONS: &str = "run one version of this program on client, scheduler and executors";
+
+/// [`RerankExec`](crate::sql::RerankExec) without its input.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct OperatorMessage {
     /// [`VERSION`](super::codec::VERSION) of the program that wrote it.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use datafusion::physical_plan::ExecutionPlan;
 
-use crate::plan::{CallModel, RerankExec};
 use crate::reranker::Reranker;
+use crate::sql::{CallModel, RerankExec};
 
 /// The opened models of a plan's scoring operators, one for each call.
 pub fn plan_models(plan: &Arc<dyn ExecutionPlan>) -> Vec<Reranker> {

@@ -6,8 +6,8 @@ use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::codec::MIXED_VERSIONS;
 use super::executor_models::ExecutorModels;
+use super::message::MIXED_VERSIONS;
 use crate::error::{Error, Result};
 use crate::options::ScoreOptions;
 use crate::reranker::Reranker;

@@ -13,8 +13,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 use super::address::ClusterAddress;
 use super::codec::RerankCodec;
 use super::plan_query::PlanQuery;
-use crate::functions::{RerankFunctions, WithRerank};
-use crate::plan::RerankConfig;
+use crate::sql::{RerankConfig, RerankFunctions, WithRerank};
 
 /// Sets up the client side of a cluster.
 ///

@@ -1,0 +1,113 @@
+//! The command line exactly as it was typed. Nothing is looked up or opened here.
+
+#[cfg(feature = "cluster")]
+mod cluster;
+mod manual;
+mod model;
+mod run;
+mod score;
+mod scoring;
+#[cfg(feature = "shell")]
+mod sql;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+#[cfg(feature = "cluster")]
+pub(crate) use cluster::{ClusterCommand, ExecutorArgs, SchedulerArgs};
+#[cfg(feature = "hub")]
+pub(crate) use model::PullArgs;
+pub(crate) use model::{ExportArgs, InspectArgs, ListArgs, ModelCommand, PruneArgs};
+pub(crate) use run::{RunArgs, StatusArgs};
+pub(crate) use score::ScoreArgs;
+pub(crate) use scoring::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs};
+#[cfg(feature = "shell")]
+pub(crate) use sql::SqlArgs;
+
+#[cfg(feature = "shell")]
+use self::manual::SQL_EXAMPLES;
+use self::manual::{COMPLETIONS_EXAMPLES, RUN_MANUAL, SCORE_EXAMPLES};
+
+/// Score query-passage pairs in Parquet and Arrow files with BGE rerankers.
+#[derive(Debug, Parser)]
+#[command(name = "rerank", version, about, max_term_width = 100, propagate_version = true)]
+pub(crate) struct Cli {
+    /// Print nothing but data and errors.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+
+    /// Log to standard error what is done; twice for more. `RUST_LOG` overrides it.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// Take settings from this file: TOML with the names of options (`model = "m3"`), in tables of their commands
+    /// (`[run]`) if they are not meant for all [default: `rerank.toml` in this folder, or else `rerank/rerank.toml` in
+    /// the user's configuration folder]. The command line and variables of the environment come first.
+    #[arg(long, global = true, value_name = "FILE", env = "RERANK_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Score the rows of Parquet and Arrow files: every column passes through and a score column is added.
+    ///
+    /// With a directory as OUTPUT this is a job that can be killed at any moment: the same command again goes on where
+    /// it was.
+    #[command(after_long_help = RUN_MANUAL)]
+    Run(Box<RunArgs>),
+    /// Say how far a job has come, without touching it.
+    Status(StatusArgs),
+    /// Score passages given on the command line and print them, best first; or score a stream of JSON lines.
+    #[command(after_long_help = SCORE_EXAMPLES)]
+    Score(Box<ScoreArgs>),
+    /// Ask questions in SQL, in a shell or from files.
+    #[cfg(feature = "shell")]
+    #[command(after_long_help = SQL_EXAMPLES)]
+    Sql(Box<SqlArgs>),
+    /// Run the processes of a cluster, which scores jobs and queries of `--cluster`.
+    #[cfg(feature = "cluster")]
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Fetch checkpoints, look at them and convert them.
+    #[command(subcommand)]
+    Model(ModelCommand),
+    /// Print what every setting is when the command line does not say, and where that comes from.
+    Config,
+    /// Print what makes a shell complete commands and options.
+    #[command(after_long_help = COMPLETIONS_EXAMPLES)]
+    Completions(CompletionsArgs),
+    /// Write a manual page for each command.
+    Manual(ManualArgs),
+}
+
+/// `rerank completions`.
+#[derive(Debug, Args)]
+pub(crate) struct CompletionsArgs {
+    /// For which shell.
+    #[arg(value_enum)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// `rerank manual`.
+#[derive(Debug, Args)]
+pub(crate) struct ManualArgs {
+    /// Where to write `rerank.1`, `rerank-run.1` and so on; made if it does not exist.
+    pub(crate) folder: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

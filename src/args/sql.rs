@@ -1,0 +1,57 @@
+//! `rerank sql`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+#[cfg(feature = "cluster")]
+use datafusion_rerank::ClusterAddress;
+
+use super::scoring::{EngineArgs, OptionArgs, WindowArgs};
+
+/// `rerank sql`.
+#[derive(Debug, Args)]
+pub(crate) struct SqlArgs {
+    /// Run these statements and leave; may be repeated. Without `-c` and `-f` statements are asked for, or read from
+    /// standard input if that is no terminal. The first that fails ends the program with status 1.
+    #[arg(short, long, value_name = "SQL")]
+    pub(crate) command: Vec<String>,
+
+    /// Run the statements of a file (`-`: standard input) and leave, before those of `-c`; may be repeated.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Vec<PathBuf>,
+
+    /// How rows are printed. Where standard output is no terminal, rows are all that is printed.
+    #[arg(long, value_enum, default_value = "automatic")]
+    pub(crate) format: datafusion_cli::print_format::PrintFormat,
+
+    /// Most rows of a result that are printed as a table; `inf` prints all.
+    #[arg(long, value_name = "ROWS", default_value = "40")]
+    pub(crate) max_rows: datafusion_cli::print_options::MaxRows,
+
+    /// A model that SQL can name, as NAME=DIR, DIR, `m3`, a Hugging Face id, or `tiny`, the bundled one; may be
+    /// repeated. The first is that of calls that name none [default: tiny].
+    #[arg(long, help_heading = "Model", value_name = "MODEL", env = "RERANK_MODEL")]
+    pub(crate) model: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) options: OptionArgs,
+
+    #[command(flatten)]
+    pub(crate) engine: EngineArgs,
+
+    #[command(flatten)]
+    pub(crate) window: WindowArgs,
+
+    /// Have a cluster run the queries: the address of its scheduler (`rerank cluster --help`). Files must be reached by
+    /// all executors under the same names. Devices and threads are the executors' own; `--device cuda` says that they have
+    /// GPUs, which decides what precision is usual.
+    #[cfg(feature = "cluster")]
+    #[arg(
+        long,
+        help_heading = "Device",
+        value_name = "df://HOST:PORT",
+        env = "RERANK_CLUSTER",
+        conflicts_with = "threads"
+    )]
+    pub(crate) cluster: Option<ClusterAddress>,
+}

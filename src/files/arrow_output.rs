@@ -1,0 +1,117 @@
+//! Arrow IPC files and streams being written.
+
+use anyhow::{Result, bail};
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema};
+use arrow_ipc::CompressionType;
+use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
+
+use super::layout::any_type;
+use super::output::Compression;
+use crate::storage::Upload;
+
+/// Writes record batches as they come. What is encoded is uploaded at once.
+pub(crate) struct ArrowWriter {
+    encoder: Encoder,
+    upload: Upload,
+}
+
+/// Encoders into memory.
+enum Encoder {
+    File(FileWriter<Vec<u8>>),
+    Stream(StreamWriter<Vec<u8>>),
+}
+
+impl ArrowWriter {
+    /// Begins a file: it can be read in parts.
+    ///
+    /// # Errors
+    /// For a codec that the format does not have.
+    pub(crate) fn file(upload: Upload, schema: &Schema, compression: Compression) -> Result<Self> {
+        let encoder = FileWriter::try_new_with_options(Vec::new(), schema, options(compression)?)?;
+        Ok(Self { encoder: Encoder::File(encoder), upload })
+    }
+
+    /// Begins a stream: it is read from its beginning.
+    ///
+    /// # Errors
+    /// For a codec that the format does not have.
+    pub(crate) fn stream(upload: Upload, schema: &Schema, compression: Compression) -> Result<Self> {
+        let encoder = StreamWriter::try_new_with_options(Vec::new(), schema, options(compression)?)?;
+        Ok(Self { encoder: Encoder::Stream(encoder), upload })
+    }
+
+    /// Adds rows.
+    pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
+        match &mut self.encoder {
+            Encoder::File(writer) => writer.write(rows)?,
+            Encoder::Stream(writer) => writer.write(rows)?,
+        }
+        self.put_encoded().await
+    }
+
+    /// Writes the rest and makes the file appear.
+    pub(crate) async fn finish(&mut self) -> Result<()> {
+        match &mut self.encoder {
+            Encoder::File(writer) => writer.finish()?,
+            Encoder::Stream(writer) => writer.finish()?,
+        }
+        self.put_encoded().await?;
+        Ok(self.upload.finish().await?)
+    }
+
+    /// What was written until now.
+    pub(crate) fn into_upload(self) -> Upload {
+        self.upload
+    }
+
+    async fn put_encoded(&mut self) -> Result<()> {
+        let encoded = match &mut self.encoder {
+            Encoder::File(writer) => std::mem::take(writer.get_mut()),
+            Encoder::Stream(writer) => std::mem::take(writer.get_mut()),
+        };
+        Ok(self.upload.put(encoded.into()).await?)
+    }
+}
+
+/// # Errors
+/// For a codec that files do not have, or a column whose type they cannot hold.
+pub(crate) fn check_file(schema: &Schema, compression: Compression) -> Result<()> {
+    if let Some(field) = schema.fields().iter().find(|field| any_type(field.data_type(), is_dictionary)) {
+        bail!(
+            "column '{}' is dictionary-encoded, and an Arrow file cannot hold another dictionary in each batch; name an OUTPUT that ends in .arrows or .parquet",
+            field.name()
+        );
+    }
+    check_stream(compression)
+}
+
+/// # Errors
+/// For a codec that streams do not have.
+pub(crate) fn check_stream(compression: Compression) -> Result<()> {
+    options(compression).map(drop)
+}
+
+fn is_dictionary(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Dictionary(..))
+}
+
+fn options(compression: Compression) -> Result<IpcWriteOptions> {
+    let codec = match compression {
+        Compression::Zstd => Some(CompressionType::ZSTD),
+        Compression::None => None,
+        Compression::Snappy => bail!("Arrow IPC has no snappy compression; pass --compression zstd or none"),
+    };
+    Ok(IpcWriteOptions::default().try_with_compression(codec)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snappy_is_not_to_be_had() {
+        assert!(options(Compression::Snappy).unwrap_err().to_string().contains("pass --compression zstd or none"));
+        assert!(options(Compression::Zstd).is_ok() && options(Compression::None).is_ok());
+    }
+}

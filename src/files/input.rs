@@ -1,0 +1,250 @@
+//! Which files a run reads.
+
+use anyhow::{Context, Result, bail};
+use futures::TryStreamExt;
+use glob::{MatchOptions, Pattern};
+use object_store::ObjectMeta;
+
+use crate::storage::Location;
+
+/// What an INPUT argument stands for.
+#[derive(Debug)]
+pub(crate) struct Inputs {
+    /// The file itself, or the directory that relative names start from.
+    pub(crate) base: Location,
+    selection: Selection,
+    /// In the order of their names, at least one.
+    pub(crate) files: Vec<InputFile>,
+}
+
+/// A file to read.
+#[derive(Debug, Clone)]
+pub(crate) struct InputFile {
+    /// Where it is.
+    pub(crate) location: Location,
+    /// How large it is.
+    pub(crate) size_bytes: u64,
+    /// Its path relative to [`Inputs::base`], with `/` between names.
+    pub(crate) name: String,
+    /// Another for another content: the store's entity tag; on local disks, where that depends on more than the
+    /// content, the time of the last change.
+    pub(crate) version: String,
+}
+
+/// How a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileFormat {
+    /// Apache Parquet.
+    Parquet,
+    /// Arrow IPC, the file format.
+    Arrow,
+}
+
+impl FileFormat {
+    /// What a name's extension says.
+    pub(crate) fn of(name: &str) -> Option<Self> {
+        match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
+            "parquet" => Some(Self::Parquet),
+            "arrow" | "feather" => Some(Self::Arrow),
+            _ => None,
+        }
+    }
+}
+
+impl InputFile {
+    fn new(location: Location, meta: ObjectMeta, name: String) -> Self {
+        let tag = if location.local_path().is_some() { None } else { meta.e_tag };
+        let version = tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
+        Self { location, size_bytes: meta.size, name, version }
+    }
+
+    /// How the file is read: a name that says nothing is taken for Parquet.
+    pub(crate) fn format(&self) -> FileFormat {
+        FileFormat::of(&self.name).unwrap_or(FileFormat::Parquet)
+    }
+}
+
+/// Which files below a directory are meant.
+#[derive(Debug)]
+enum Selection {
+    /// The argument is a file.
+    OneFile,
+    /// All Parquet and Arrow files of a directory.
+    Directory,
+    /// The files whose relative path matches.
+    Glob(Pattern),
+}
+
+impl Selection {
+    fn takes(&self, name: &str) -> bool {
+        match self {
+            Self::OneFile => false,
+            Self::Directory => {
+                let hidden = name.split('/').any(|part| part.starts_with(['.', '_']));
+                !hidden && FileFormat::of(name).is_some()
+            }
+            Self::Glob(pattern) => pattern.matches_with(
+                name,
+                MatchOptions {
+                    case_sensitive: true,
+                    require_literal_separator: true,
+                    require_literal_leading_dot: true,
+                },
+            ),
+        }
+    }
+}
+
+impl Inputs {
+    /// Finds the files.
+    ///
+    /// # Errors
+    /// If there is none, or the store cannot be read.
+    pub(crate) async fn find(text: &str) -> Result<Self> {
+        let (base, selection) = match split_glob(text) {
+            // A file may have a name that looks like a pattern.
+            Some(_) if std::path::Path::new(text).is_file() => (Location::parse(text)?, Selection::Directory),
+            Some((directory, pattern)) => {
+                let pattern = Pattern::new(pattern).with_context(|| format!("INPUT '{text}' is not a glob"))?;
+                (Location::parse(directory)?, Selection::Glob(pattern))
+            }
+            None => (Location::parse(text)?, Selection::Directory),
+        };
+        if let Selection::Directory = selection
+            && let Some(meta) = base.meta().await?
+        {
+            let name = base.path.filename().unwrap_or_default().to_owned();
+            let file = InputFile::new(base.clone(), meta, name);
+            return Ok(Self { base, selection: Selection::OneFile, files: vec![file] });
+        }
+
+        let listed: Vec<_> =
+            base.store.list(Some(&base.path)).try_collect().await.with_context(|| format!("cannot list {base}"))?;
+        let mut files: Vec<InputFile> = listed
+            .into_iter()
+            .filter_map(|meta| {
+                let location = base.with_path(meta.location.clone());
+                let name = location.relative_to(&base).filter(|name| selection.takes(name))?;
+                Some(InputFile::new(location, meta, name))
+            })
+            .collect();
+        if files.is_empty() {
+            match selection {
+                Selection::Glob(_) => bail!("INPUT '{text}': no file matches"),
+                _ => bail!("INPUT '{text}': there is no such file, nor any .parquet, .arrow or .feather file below it"),
+            }
+        }
+        files.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Self { base, selection, files })
+    }
+
+    /// Whether INPUT is a file, not a directory or glob.
+    pub(crate) fn is_one_file(&self) -> bool {
+        matches!(self.selection, Selection::OneFile)
+    }
+
+    /// Whether a file there would be an input of this run or, once it is written, of the next.
+    pub(crate) fn take(&self, location: &Location) -> bool {
+        match self.selection {
+            Selection::OneFile => location.is_same(&self.base),
+            _ => location.relative_to(&self.base).is_some_and(|name| self.selection.takes(&name)),
+        }
+    }
+}
+
+/// The directory before the first component with a wildcard, and the pattern from there on.
+fn split_glob(text: &str) -> Option<(&str, &str)> {
+    let wildcard = text.find(['*', '?', '['])?;
+    Some(match text[..wildcard].rfind('/') {
+        // The root directory keeps its slash.
+        Some(0) => ("/", &text[1..]),
+        Some(slash) => (&text[..slash], &text[slash + 1..]),
+        None => (".", text),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        folder
+    }
+
+    fn find(folder: &tempfile::TempDir, text: &str) -> Result<Inputs> {
+        let text = folder.path().join(text);
+        tokio::runtime::Runtime::new().unwrap().block_on(Inputs::find(text.to_str().unwrap()))
+    }
+
+    fn names(inputs: &Inputs) -> Vec<&str> {
+        inputs.files.iter().map(|file| file.name.as_str()).collect()
+    }
+
+    #[test]
+    fn globs_split_before_their_first_wildcard() {
+        assert_eq!(split_glob("a/b/*.parquet"), Some(("a/b", "*.parquet")));
+        assert_eq!(split_glob("a/b*/c/*.parquet"), Some(("a", "b*/c/*.parquet")));
+        assert_eq!(split_glob("*.parquet"), Some((".", "*.parquet")));
+        assert_eq!(split_glob("/*.parquet"), Some(("/", "*.parquet")));
+        assert_eq!(split_glob("s3://bucket/a/[ab].parquet"), Some(("s3://bucket/a", "[ab].parquet")));
+        assert_eq!(split_glob("a/b.parquet"), None);
+    }
+
+    #[test]
+    fn a_directory_is_searched_in_depth_for_what_can_be_read() {
+        let folder = folder(&[
+            "c.arrow",
+            "d.feather",
+            "e.arrows",
+            "b.parquet",
+            "a/x.PARQUET",
+            "_temporary/y.parquet",
+            ".z.parquet",
+            "readme.md",
+        ]);
+        let inputs = find(&folder, "").unwrap();
+        assert_eq!(names(&inputs), ["a/x.PARQUET", "b.parquet", "c.arrow", "d.feather"]);
+        assert!(!inputs.is_one_file());
+        assert!(inputs.take(&inputs.base.below("new/c.parquet")));
+        assert!(!inputs.take(&inputs.base.below("_new/c.parquet")));
+    }
+
+    #[test]
+    fn a_glob_matches_within_directories_unless_doubled() {
+        let folder = folder(&["a1.parquet", "a2.parquet", "b.parquet", "d/a3.parquet"]);
+        assert_eq!(names(&find(&folder, "a*.parquet").unwrap()), ["a1.parquet", "a2.parquet"]);
+        assert_eq!(names(&find(&folder, "**/a*.parquet").unwrap()), ["a1.parquet", "a2.parquet", "d/a3.parquet"]);
+        let one = find(&folder, "b*").unwrap();
+        assert!(!one.is_one_file());
+        assert!(!one.take(&one.base.below("out/b.parquet")));
+    }
+
+    #[test]
+    fn a_file_is_one_file_whatever_its_name() {
+        let folder = folder(&["data[1].txt"]);
+        let inputs = find(&folder, "data[1].txt").unwrap();
+        assert!(inputs.is_one_file());
+        assert!(inputs.take(&inputs.base));
+        assert_eq!(inputs.files[0].size_bytes, 1);
+        assert_eq!(inputs.files[0].format(), FileFormat::Parquet);
+    }
+
+    #[test]
+    fn nothing_found_is_an_error() {
+        let folder = folder(&["a.txt"]);
+        for (text, expected) in [
+            ("", "nor any .parquet, .arrow or .feather file below it"),
+            ("missing.parquet", "no such file"),
+            ("*.parquet", "no file matches"),
+        ] {
+            let error = find(&folder, text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}

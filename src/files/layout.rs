@@ -1,0 +1,233 @@
+//! Where a file's query and passage are, and what its scored copy looks like.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use arrow::array::{ArrayRef, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::input::InputFile;
+use super::source::Source;
+
+/// The columns that a run reads and adds, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Columns {
+    /// The column of the queries.
+    pub(crate) query: String,
+    /// The column of the passages.
+    pub(crate) passage: String,
+    /// The column that is added.
+    pub(crate) score: String,
+    /// Its type.
+    pub(crate) score_type: DataType,
+    /// Whether a column for the reasons of failed rows is added too.
+    pub(crate) errors: bool,
+}
+
+impl Columns {
+    /// The column for the reasons of failed rows.
+    fn error(&self) -> Option<String> {
+        self.errors.then(|| format!("{}_error", self.score))
+    }
+}
+
+/// The columns found in a file.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Layout {
+    /// Index of the query column.
+    pub(crate) query: usize,
+    /// Index of the passage column.
+    pub(crate) passage: usize,
+    /// The schema of the scored file: the input's, and what is added.
+    pub(crate) scored: SchemaRef,
+}
+
+impl Layout {
+    /// Finds the columns in a file's schema.
+    ///
+    /// # Errors
+    /// If a column is missing or no text, or one that is to be added exists.
+    pub(crate) fn new(input: &Schema, columns: &Columns) -> Result<Self> {
+        let mut fields = input.fields().to_vec();
+        let mut add = |flag: &str, name: String, data_type: DataType| {
+            if input.index_of(&name).is_ok() {
+                bail!("it has a column '{name}' already; name another with {flag}");
+            }
+            fields.push(Arc::new(Field::new(name, data_type, true)));
+            Ok(())
+        };
+        add("--score", columns.score.clone(), columns.score_type.clone())?;
+        if let Some(name) = columns.error() {
+            add("--score", name, DataType::Utf8)?;
+        }
+        Ok(Self {
+            query: text_column(input, &columns.query, "--query")?,
+            passage: text_column(input, &columns.passage, "--passage")?,
+            scored: Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())),
+        })
+    }
+
+    /// Finds the columns in a file that is open.
+    ///
+    /// # Errors
+    /// As [`Self::new`], naming the file.
+    pub(crate) fn of(source: &Source, file: &InputFile, columns: &Columns) -> Result<Self> {
+        Self::new(source.schema(), columns).with_context(|| format!("cannot score {}", file.location))
+    }
+
+    /// The rows with what was added to them.
+    pub(crate) fn append(&self, rows: &RecordBatch, added: impl IntoIterator<Item = ArrayRef>) -> Result<RecordBatch> {
+        let columns = rows.columns().iter().cloned().chain(added).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.scored), columns)?)
+    }
+}
+
+/// How the columns of a file differ from those of another, in words; `None` if names, order and types are the same.
+/// Nullability and metadata may differ: every output has its own input's.
+pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
+    for field in schema.fields() {
+        match other.field_with_name(field.name()) {
+            Err(_) => return Some(format!("column '{}' is missing there", field.name())),
+            Ok(there) if !there.data_type().equals_datatype(field.data_type()) => {
+                return Some(format!(
+                    "column '{}' is of type {} here and {} there",
+                    field.name(),
+                    field.data_type(),
+                    there.data_type()
+                ));
+            }
+            Ok(_) => {}
+        }
+    }
+    if let Some(field) = other.fields().iter().find(|field| schema.index_of(field.name()).is_err()) {
+        return Some(format!("column '{}' is missing here", field.name()));
+    }
+    let moved = schema.fields().iter().zip(other.fields()).find(|(here, there)| here.name() != there.name());
+    moved.map(|(here, there)| format!("column '{}' stands here where '{}' stands there", here.name(), there.name()))
+}
+
+/// Whether a type or one inside of it is such a type.
+pub(crate) fn any_type(data_type: &DataType, is_such: fn(&DataType) -> bool) -> bool {
+    use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};
+    is_such(data_type)
+        || match data_type {
+            List(item)
+            | LargeList(item)
+            | ListView(item)
+            | LargeListView(item)
+            | FixedSizeList(item, _)
+            | Map(item, _)
+            | RunEndEncoded(_, item) => any_type(item.data_type(), is_such),
+            Struct(fields) => fields.iter().any(|field| any_type(field.data_type(), is_such)),
+            Union(fields, _) => fields.iter().any(|(_, field)| any_type(field.data_type(), is_such)),
+            _ => false,
+        }
+}
+
+fn text_column(schema: &Schema, name: &str, flag: &str) -> Result<usize> {
+    let Ok(index) = schema.index_of(name) else {
+        let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+        bail!("it has no column '{name}'; name one with {flag}, the columns are {}", names.join(", "));
+    };
+    let data_type = schema.field(index).data_type();
+    if is_text(data_type) {
+        return Ok(index);
+    }
+    bail!("column '{name}' is of type {data_type}, expected text; name another with {flag}")
+}
+
+/// What the library reads as text; a column of nothing but NULL has scores of nothing but NULL.
+fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn columns() -> Columns {
+        Columns {
+            query: "query".into(),
+            passage: "passage".into(),
+            score: "score".into(),
+            score_type: DataType::Float32,
+            errors: true,
+        }
+    }
+
+    fn schema(fields: &[(&str, DataType)]) -> Schema {
+        let fields: Vec<Field> = fields.iter().map(|(name, kind)| Field::new(*name, kind.clone(), false)).collect();
+        Schema::new_with_metadata(fields, HashMap::from([("origin".to_owned(), "test".to_owned())]))
+    }
+
+    fn refusal(fields: &[(&str, DataType)]) -> String {
+        Layout::new(&schema(fields), &columns()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn added_columns_come_last_and_the_rest_is_kept() {
+        let dictionary = DataType::Dictionary(Box::new(DataType::Int8), Box::new(DataType::Utf8));
+        let input = schema(&[("passage", DataType::Utf8View), ("id", DataType::Int64), ("query", dictionary)]);
+        let layout = Layout::new(&input, &columns()).unwrap();
+        assert_eq!((layout.query, layout.passage), (2, 0));
+        assert_eq!(layout.scored.fields()[..3], input.fields()[..]);
+        assert_eq!(layout.scored.metadata(), input.metadata());
+        let added: Vec<_> = layout.scored.fields()[3..].iter().map(|f| (f.name().as_str(), f.data_type())).collect();
+        assert_eq!(added, [("score", &DataType::Float32), ("score_error", &DataType::Utf8)]);
+    }
+
+    #[test]
+    fn differences_name_the_column_and_both_types() {
+        use DataType::{Int32, Int64, Utf8};
+        let base = schema(&[("id", Int64), ("query", Utf8)]);
+        let found = |fields: &[(&str, DataType)]| difference(&schema(fields), &base);
+        assert_eq!(found(&[("id", Int64), ("query", Utf8)]), None);
+        assert_eq!(
+            found(&[("id", Int32), ("query", Utf8)]).unwrap(),
+            "column 'id' is of type Int32 here and Int64 there"
+        );
+        assert_eq!(found(&[("id", Int64), ("q", Utf8)]).unwrap(), "column 'q' is missing there");
+        assert_eq!(found(&[("id", Int64)]).unwrap(), "column 'query' is missing here");
+        assert_eq!(
+            found(&[("query", Utf8), ("id", Int64)]).unwrap(),
+            "column 'query' stands here where 'id' stands there"
+        );
+        let nullable = Schema::new(vec![Field::new("id", Int64, true), Field::new("query", Utf8, true)]);
+        assert_eq!(difference(&nullable, &base), None);
+    }
+
+    #[test]
+    fn types_are_found_inside_of_types() {
+        let is_date = |data_type: &DataType| *data_type == DataType::Date32;
+        let field = |data_type| Arc::new(Field::new("x", data_type, true));
+        let list = DataType::List(field(DataType::Date32));
+        let nested = DataType::Struct(vec![field(DataType::Utf8), field(list.clone())].into());
+        for found in [&DataType::Date32, &list, &nested] {
+            assert!(any_type(found, is_date), "{found}");
+        }
+        assert!(!any_type(&DataType::List(field(DataType::Utf8)), is_date));
+    }
+
+    #[test]
+    fn refusals_say_what_there_is() {
+        use DataType::{Int32, Utf8};
+        assert_eq!(
+            refusal(&[("query", Utf8), ("text", Utf8)]),
+            "it has no column 'passage'; name one with --passage, the columns are query, text"
+        );
+        assert_eq!(
+            refusal(&[("query", Int32), ("passage", Utf8)]),
+            "column 'query' is of type Int32, expected text; name another with --query"
+        );
+        for name in ["score", "score_error"] {
+            let error = refusal(&[("query", Utf8), ("passage", Utf8), (name, Utf8)]);
+            assert_eq!(error, format!("it has a column '{name}' already; name another with --score"));
+        }
+    }
+}

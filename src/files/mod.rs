@@ -1,0 +1,13 @@
+//! Files of rows: which are read, in which formats, and how scored ones are written.
+
+mod arrow_file;
+mod arrow_output;
+mod input;
+mod layout;
+mod output;
+mod source;
+
+pub(crate) use input::{InputFile, Inputs};
+pub(crate) use layout::{Columns, Layout, difference};
+pub(crate) use output::{Compression, Format, OutputFile, OutputKind, Target, refuse_input};
+pub(crate) use source::Source;

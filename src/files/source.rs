@@ -1,0 +1,117 @@
+//! An input file that can be read in parts, whatever its format.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use arrow::error::ArrowError;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use tokio::runtime::Handle;
+
+use super::arrow_file::ArrowFile;
+use super::input::{FileFormat, InputFile};
+use crate::job::Group;
+use crate::storage::ObjectFile;
+
+/// What a file's footer says. Everything here blocks.
+#[derive(Debug)]
+pub(crate) enum Source {
+    Parquet(ArrowReaderMetadata),
+    Arrow(Arc<ArrowFile>),
+}
+
+/// The rows of some groups, in batches.
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
+
+impl Source {
+    /// Reads a file's footer.
+    pub(crate) fn open(input: &InputFile, runtime: &Handle) -> Result<Self> {
+        // The footer is read onward, like one column.
+        let file = ObjectFile::new(input.location.clone(), input.size_bytes, 1, runtime.clone());
+        match input.format() {
+            FileFormat::Parquet => ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
+                .map(Self::Parquet)
+                .with_context(|| format!("cannot read {} as Parquet", input.location)),
+            FileFormat::Arrow => ArrowFile::open(&file)
+                .map(|file| Self::Arrow(Arc::new(file)))
+                .with_context(|| format!("cannot read {} as an Arrow IPC file", input.location)),
+        }
+    }
+
+    /// The columns.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        match self {
+            Self::Parquet(metadata) => metadata.schema(),
+            Self::Arrow(file) => file.schema(),
+        }
+    }
+
+    /// The parts that can be read alone, in order.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        match self {
+            Self::Parquet(metadata) => {
+                let groups = metadata.metadata().row_groups().iter();
+                groups
+                    .map(|group| Group {
+                        rows: group.num_rows().unsigned_abs(),
+                        bytes: group.compressed_size().unsigned_abs(),
+                    })
+                    .collect()
+            }
+            Self::Arrow(file) => file.groups().to_vec(),
+        }
+    }
+
+    /// Reads groups of the file that this was opened from: all columns, or those of these indices in this order.
+    /// `batch_rows` is how many rows a batch of a Parquet file has at most; those of an Arrow file are as they are.
+    pub(crate) fn read(
+        &self,
+        input: &InputFile,
+        groups: Range<usize>,
+        columns: Option<&[usize]>,
+        batch_rows: usize,
+        runtime: &Handle,
+    ) -> Result<Batches> {
+        let (location, size_bytes) = (input.location.clone(), input.size_bytes);
+        match self {
+            Self::Parquet(metadata) => {
+                let schema = metadata.parquet_schema();
+                let mask = match columns {
+                    None => ProjectionMask::all(),
+                    Some(columns) => ProjectionMask::roots(schema, columns.iter().copied()),
+                };
+                let leaves = (0..schema.num_columns()).filter(|&leaf| mask.leaf_included(leaf)).count();
+                let file = ObjectFile::new(location, size_bytes, leaves, runtime.clone());
+                let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
+                    .with_row_groups(groups.collect())
+                    .with_projection(mask)
+                    .with_batch_size(batch_rows)
+                    .build()
+                    .with_context(|| format!("cannot read {}", input.location))?;
+                // The reader leaves out columns, but keeps the order of the file.
+                let order = columns.map(|columns| {
+                    let mut sorted = columns.to_vec();
+                    sorted.sort_unstable();
+                    columns.iter().filter_map(|column| sorted.binary_search(column).ok()).collect::<Vec<_>>()
+                });
+                Ok(in_order(Box::new(batches), order))
+            }
+            Self::Arrow(arrow) => {
+                let file = ObjectFile::new(location, size_bytes, 1, runtime.clone());
+                let batches = arrow.read(file, groups).with_context(|| format!("cannot read {}", input.location))?;
+                Ok(in_order(Box::new(batches), columns.map(<[usize]>::to_vec)))
+            }
+        }
+    }
+}
+
+/// The batches with the columns of these indices, in this order.
+fn in_order(batches: Batches, columns: Option<Vec<usize>>) -> Batches {
+    match columns {
+        None => batches,
+        Some(columns) => Box::new(batches.map(move |batch| batch?.project(&columns))),
+    }
+}

@@ -1,0 +1,376 @@
+//! What a resumable job is: everything its output depends on, and its units.
+
+use anyhow::{Context, Result};
+use datafusion_rerank::Precision;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::unit::Unit;
+
+/// Version of the files below `_rerank` and of how units are cut and named.
+pub(crate) const FORMAT: u32 = 1;
+
+/// `_rerank/job.json`: written before any work, never changed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Manifest {
+    /// [`FORMAT`] of the program that began the job.
+    pub(crate) format: u32,
+    /// Version of that program.
+    pub(crate) version: String,
+    /// When it did, in RFC 3339.
+    pub(crate) created: String,
+    /// INPUT as it was typed.
+    pub(crate) input: String,
+    /// What scores: the model of the command line, and what else a query names.
+    pub(crate) models: Vec<ModelIdentity>,
+    /// What is read, computed and written.
+    pub(crate) settings: Settings,
+    /// The files, in the order of their names.
+    pub(crate) inputs: Vec<InputIdentity>,
+    /// The units, by input and number.
+    pub(crate) units: Vec<UnitEntry>,
+}
+
+/// A model, wherever it lies.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ModelIdentity {
+    /// Its directory when the job began; it may move.
+    pub(crate) location: String,
+    /// Its family.
+    pub(crate) family: String,
+    /// Its content: [`datafusion_rerank::Reranker::fingerprint`].
+    pub(crate) fingerprint: String,
+    /// In what it computes where no option says. On another device that may be another.
+    #[serde(default = "fp32")]
+    pub(crate) precision: String,
+}
+
+/// What manifests without a precision mean.
+fn fp32() -> String {
+    Precision::Fp32.to_string()
+}
+
+impl ModelIdentity {
+    /// What scores depend on.
+    fn key(&self) -> String {
+        let precision = Some(&self.precision).filter(|precision| **precision != fp32());
+        [Some(&self.fingerprint), precision].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// The flags that the output depends on. Device, threads, batch tokens and window rows are not among them: they change
+/// scores by rounding only, and a job may go on on another machine.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    /// The model's options that were given, by name.
+    pub(crate) options: Value,
+    /// `--sql`.
+    #[serde(default)]
+    pub(crate) sql: Option<String>,
+    /// `--query`.
+    pub(crate) query: String,
+    /// `--passage`.
+    pub(crate) passage: String,
+    /// `--score`.
+    pub(crate) score: String,
+    /// `--on-error`.
+    pub(crate) on_error: String,
+    /// `--unit-rows`.
+    pub(crate) unit_rows: u64,
+    /// `--compression`.
+    pub(crate) compression: String,
+    /// `--row-group-rows`.
+    pub(crate) row_group_rows: u64,
+}
+
+/// An input file as it was when the job began.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InputIdentity {
+    /// Path relative to INPUT.
+    pub(crate) name: String,
+    /// Size in bytes.
+    pub(crate) size_bytes: u64,
+    /// The store's entity tag, or the time of the last change if there is none.
+    pub(crate) version: String,
+}
+
+/// A unit of the job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UnitEntry {
+    /// 16 hexadecimal digits: a hash of all that the unit's output depends on.
+    pub(crate) id: String,
+    /// The input's number in [`Manifest::inputs`].
+    pub(crate) input: usize,
+    /// The unit's number in its input.
+    pub(crate) number: usize,
+    /// How many rows it has.
+    pub(crate) rows: u64,
+    /// How many bytes of the input they take.
+    pub(crate) bytes: u64,
+}
+
+impl Manifest {
+    /// The manifest of a job that begins now.
+    pub(crate) fn new(
+        input: &str,
+        models: Vec<ModelIdentity>,
+        settings: Settings,
+        inputs: Vec<InputIdentity>,
+        units: &[Unit],
+    ) -> Result<Self> {
+        let keys: Vec<String> = models.iter().map(ModelIdentity::key).collect();
+        let key = serde_json::to_string(&(FORMAT, keys, &settings)).context("options are not JSON")?;
+        let units = units
+            .iter()
+            .map(|unit| UnitEntry {
+                id: unit_id(&key, &inputs[unit.input], unit),
+                input: unit.input,
+                number: unit.number,
+                rows: unit.rows,
+                bytes: unit.bytes,
+            })
+            .collect();
+        Ok(Self {
+            format: FORMAT,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            created: now(),
+            input: input.to_owned(),
+            models,
+            settings,
+            inputs,
+            units,
+        })
+    }
+
+    /// All rows of the job.
+    pub(crate) fn rows(&self) -> u64 {
+        self.units.iter().map(|unit| unit.rows).sum()
+    }
+
+    /// Where a unit's scored rows go, relative to OUTPUT: the input's path without its extension, the unit's number
+    /// and its id. The name depends on what is in the file, so a file that exists holds what would be written.
+    pub(crate) fn output_name(&self, unit: &UnitEntry) -> String {
+        let name = &self.inputs[unit.input].name;
+        let stem = match name.rsplit_once('.') {
+            Some((stem, extension)) if !stem.is_empty() && !stem.ends_with('/') && !extension.contains('/') => stem,
+            _ => name,
+        };
+        format!("{stem}-{:05}-{}.parquet", unit.number, unit.id)
+    }
+
+    /// What makes the job of `now` another one than this, in words; `None` if it is the same. Where the model lies,
+    /// how INPUT is spelled and the program's version do not matter.
+    pub(crate) fn difference(&self, now: &Self) -> Option<String> {
+        if self.format != now.format {
+            return Some(format!("the job's files are of format {}, this program's of {}", self.format, now.format));
+        }
+        let keys = |models: &[ModelIdentity]| {
+            let one = |model: &ModelIdentity| format!("{} {}", model.family, model.key());
+            models.iter().map(one).collect::<Vec<_>>().join(", ")
+        };
+        let (before, after) = (keys(&self.models), keys(&now.models));
+        if before != after {
+            return Some(format!("the model is another ({before} became {after})"));
+        }
+        self.settings.difference(&now.settings).or_else(|| self.inputs_difference(now)).or_else(|| {
+            // The same files are cut alike, unless a reader counts their rows in another way.
+            (self.units != now.units).then(|| "the units are cut in another way".to_owned())
+        })
+    }
+
+    fn inputs_difference(&self, now: &Self) -> Option<String> {
+        // Both are sorted by name: the first pair that differs says which file came, went or changed.
+        let (mut before, mut after) = (self.inputs.iter().peekable(), now.inputs.iter().peekable());
+        loop {
+            match (before.next(), after.next()) {
+                (None, None) => return None,
+                (Some(old), None) => return Some(format!("the input {} is gone", old.name)),
+                (None, Some(new)) => return Some(format!("the input {} is new", new.name)),
+                (Some(old), Some(new)) if old.name < new.name => {
+                    return Some(format!("the input {} is gone", old.name));
+                }
+                (Some(old), Some(new)) if old.name > new.name => return Some(format!("the input {} is new", new.name)),
+                (Some(old), Some(new)) if old != new => {
+                    return Some(format!(
+                        "the input {} was changed ({} bytes, {} became {} bytes, {})",
+                        old.name, old.size_bytes, old.version, new.size_bytes, new.version
+                    ));
+                }
+                (Some(_), Some(_)) => {}
+            }
+        }
+    }
+}
+
+impl Settings {
+    fn difference(&self, now: &Self) -> Option<String> {
+        let Self { options, sql, query, passage, score, on_error, unit_rows, compression, row_group_rows } = self;
+        let text = |sql: &Option<String>| sql.clone().unwrap_or_else(|| "not given".to_owned());
+        let flags = [
+            ("--sql", text(sql), text(&now.sql)),
+            ("--query", query.clone(), now.query.clone()),
+            ("--passage", passage.clone(), now.passage.clone()),
+            ("--score", score.clone(), now.score.clone()),
+            ("--on-error", on_error.clone(), now.on_error.clone()),
+            ("--unit-rows", unit_rows.to_string(), now.unit_rows.to_string()),
+            ("--compression", compression.clone(), now.compression.clone()),
+            ("--row-group-rows", row_group_rows.to_string(), now.row_group_rows.to_string()),
+            ("the set of model options", options.to_string(), now.options.to_string()),
+        ];
+        let (flag, before, after) = flags.into_iter().find(|(_, before, after)| before != after)?;
+        Some(format!("{flag} was {before} and is {after} now"))
+    }
+}
+
+/// The current time in RFC 3339, to the second.
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_seconds(std::time::SystemTime::now()).to_string()
+}
+
+fn unit_id(key: &str, input: &InputIdentity, unit: &Unit) -> String {
+    let mut hash = Sha256::new();
+    for part in [key, &input.name, &input.version] {
+        hash.update((part.len() as u64).to_le_bytes());
+        hash.update(part);
+    }
+    for number in [input.size_bytes, unit.groups.start as u64, unit.groups.end as u64, unit.first_row, unit.rows] {
+        hash.update(number.to_le_bytes());
+    }
+    let mut digits = [0; 8];
+    digits.copy_from_slice(&hash.finalize()[..8]);
+    format!("{:016x}", u64::from_be_bytes(digits))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::unit::{Group, cut};
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            options: json!({"max_length": 512}),
+            sql: None,
+            query: "query".into(),
+            passage: "passage".into(),
+            score: "score".into(),
+            on_error: "fail".into(),
+            unit_rows: 10,
+            compression: "zstd".into(),
+            row_group_rows: 100,
+        }
+    }
+
+    fn input(name: &str) -> InputIdentity {
+        InputIdentity { name: name.into(), size_bytes: 5, version: "v1".into() }
+    }
+
+    fn manifest(settings: Settings, inputs: Vec<InputIdentity>, fingerprint: &str) -> Manifest {
+        let model = ModelIdentity {
+            location: "/models/m3".into(),
+            family: "m3".into(),
+            fingerprint: fingerprint.into(),
+            precision: fp32(),
+        };
+        let units = units(inputs.len(), settings.unit_rows);
+        Manifest::new("in", vec![model], settings, inputs, &units).unwrap()
+    }
+
+    fn units(files: usize, unit_rows: u64) -> Vec<Unit> {
+        let groups = [Group { rows: 6, bytes: 1 }, Group { rows: 6, bytes: 1 }];
+        (0..files).flat_map(|file| cut(file, &groups, unit_rows)).collect()
+    }
+
+    fn base() -> Manifest {
+        manifest(settings(), vec![input("a.parquet"), input("b.parquet")], "f")
+    }
+
+    #[test]
+    fn the_same_job_has_the_same_units() {
+        let (one, mut two) = (base(), base());
+        two.created = "2000-01-01T00:00:00Z".into();
+        two.input = "./in".into();
+        two.models[0].location = "/other".into();
+        assert_eq!(one.difference(&two), None);
+        assert_eq!(one.units, two.units);
+        let mut ids: Vec<&str> = one.units.iter().map(|unit| unit.id.as_str()).collect();
+        assert_eq!(ids.len(), 4);
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 4, "ids are distinct");
+        assert_eq!(one.rows(), 24);
+    }
+
+    #[test]
+    fn whatever_changes_the_output_changes_every_id_and_is_named() {
+        let mut cases = Vec::new();
+        let mut change = |expected: &'static str, change: fn(&mut Settings)| {
+            let mut settings = settings();
+            change(&mut settings);
+            cases.push((expected, manifest(settings, base().inputs, "f")));
+        };
+        change("--query was query and is q now", |s| s.query = "q".into());
+        change("--passage was", |s| s.passage = "p".into());
+        change("--score was", |s| s.score = "s".into());
+        change("--on-error was fail and is null now", |s| s.on_error = "null".into());
+        change("--compression was", |s| s.compression = "none".into());
+        change("--row-group-rows was 100 and is 7 now", |s| s.row_group_rows = 7);
+        change("--unit-rows was 10 and is 20 now", |s| s.unit_rows = 20);
+        change(r#"the set of model options was {"max_length":512} and is {} now"#, |s| s.options = json!({}));
+        cases.push(("the model is another (m3 f became m3 g)", manifest(settings(), base().inputs, "g")));
+        let mut half = base();
+        half.models[0].precision = "fp16".into();
+        let half = Manifest::new("in", half.models, settings(), half.inputs, &units(2, 10)).unwrap();
+        cases.push(("the model is another (m3 f became m3 f fp16)", half));
+        for (expected, other) in cases {
+            let difference = base().difference(&other).unwrap();
+            assert!(difference.starts_with(expected), "{difference}");
+            assert!(base().units.iter().all(|unit| other.units.iter().all(|other| other.id != unit.id)), "{expected}");
+        }
+    }
+
+    #[test]
+    fn inputs_that_came_went_or_changed_are_named() {
+        let with = |inputs: &[InputIdentity]| base().difference(&manifest(settings(), inputs.to_vec(), "f")).unwrap();
+        let (a, b) = (input("a.parquet"), input("b.parquet"));
+        assert_eq!(with(std::slice::from_ref(&b)), "the input a.parquet is gone");
+        assert_eq!(with(std::slice::from_ref(&a)), "the input b.parquet is gone");
+        assert_eq!(with(&[a.clone(), input("ab.parquet"), b.clone()]), "the input ab.parquet is new");
+        assert_eq!(with(&[a.clone(), b.clone(), input("c.parquet")]), "the input c.parquet is new");
+        let changed = InputIdentity { version: "v2".into(), ..b };
+        assert_eq!(with(&[a, changed]), "the input b.parquet was changed (5 bytes, v1 became 5 bytes, v2)");
+    }
+
+    #[test]
+    fn output_names_mirror_input_names() {
+        let names = ["deep/b.parquet", "x.y.arrow", "no extension", "dir.d/none", ".hidden"];
+        let manifest = manifest(settings(), names.iter().map(|name| input(name)).collect(), "f");
+        let outputs: Vec<String> = manifest
+            .units
+            .iter()
+            .filter(|unit| unit.number == 1)
+            .map(|unit| manifest.output_name(unit).replace(&unit.id, "ID"))
+            .collect();
+        assert_eq!(
+            outputs,
+            [
+                "deep/b-00001-ID.parquet",
+                "x.y-00001-ID.parquet",
+                "no extension-00001-ID.parquet",
+                "dir.d/none-00001-ID.parquet",
+                ".hidden-00001-ID.parquet"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_manifest_is_read_back_as_it_was() {
+        let text = serde_json::to_string(&base()).unwrap();
+        assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), base());
+        let older = text.replace(r#","precision":"fp32""#, "");
+        assert!(older.len() < text.len());
+        assert_eq!(serde_json::from_str::<Manifest>(&older).unwrap(), base());
+    }
+}

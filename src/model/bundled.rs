@@ -1,0 +1,69 @@
+//! The model that comes with the program: a small trained reranker, a demonstration that needs no download.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use datafusion_rerank::WeightsCache;
+
+/// Its name wherever a model is named.
+pub(crate) const NAME: &str = "tiny";
+
+/// Version in the folder's name, so that programs of different versions do not replace each other's files.
+const FOLDER: &str = concat!("tiny-", env!("CARGO_PKG_VERSION"));
+
+const FILES: &[(&str, &[u8])] = &[
+    ("config.json", include_bytes!("../../models/tiny/config.json")),
+    ("tokenizer.json", include_bytes!("../../models/tiny/tokenizer.json")),
+    ("model.safetensors", include_bytes!("../../models/tiny/model.safetensors")),
+];
+
+/// The directory of the bundled checkpoint, in `cache` or the default cache folder, written now if it is not there:
+/// ONNX Runtime maps weights from files.
+pub(crate) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
+    let folder = WeightsCache::open(cache)?.folder().join(FOLDER);
+    for (name, content) in FILES {
+        let file = folder.join(name);
+        if std::fs::read(&file).is_ok_and(|found| found == *content) {
+            continue;
+        }
+        write(&folder, &file, content).with_context(|| {
+            format!("the bundled model cannot be written to {}; name a writable folder with --cache", folder.display())
+        })?;
+    }
+    Ok(folder)
+}
+
+/// The file appears when it is complete, whatever other processes do.
+fn write(folder: &Path, file: &Path, content: &[u8]) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
+    unfinished.write_all(content)?;
+    unfinished.persist(file)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn damaged_and_missing_files_are_written_again() {
+        let cache = tempfile::tempdir().unwrap();
+        let folder = directory(Some(cache.path())).unwrap();
+        std::fs::write(folder.join("config.json"), "{}").unwrap();
+        std::fs::remove_file(folder.join("tokenizer.json")).unwrap();
+        assert_eq!(directory(Some(cache.path())).unwrap(), folder);
+        for (name, content) in FILES {
+            assert_eq!(std::fs::read(folder.join(name)).unwrap(), *content, "{name}");
+        }
+        assert_eq!(std::fs::read_dir(folder).unwrap().count(), FILES.len());
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_named() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let error = format!("{:#}", directory(Some(file.path())).unwrap_err());
+        assert!(error.contains(&file.path().display().to_string()) && error.contains("--cache"), "{error}");
+    }
+}

@@ -1,0 +1,7 @@
+//! Models as the command line names them.
+
+pub(crate) mod bundled;
+pub(crate) mod conversion;
+pub(crate) mod open;
+
+pub(crate) use conversion::convert_weights;

@@ -1,0 +1,10 @@
+//! What a run counted, and how that is told.
+
+mod histogram;
+pub(crate) mod html;
+mod run_report;
+mod tally;
+
+pub(crate) use histogram::Histogram;
+pub(crate) use run_report::{Before, Report};
+pub(crate) use tally::{Tally, Totals, add_reason};

@@ -1,0 +1,133 @@
+//! What came of rows that were scored: counts and distributions that add up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Float32Type;
+use datafusion_rerank::{ScoreStats, Scores};
+
+use super::histogram::Histogram;
+
+/// Different reasons that are told apart; a reason that quotes its row is another for every row.
+const MAX_REASONS: usize = 50;
+
+/// Where the reasons beyond [`MAX_REASONS`] are counted.
+const OTHER_REASONS: &str = "other reasons";
+
+/// First width of the score histogram's bins: for sigmoids as fine as for logits.
+const SCORE_WIDTH: f64 = 1.0 / 64.0;
+
+/// First width of the token histogram's bins.
+const TOKENS_WIDTH: f64 = 1.0;
+
+/// Counts of one or more scored windows.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Tally {
+    /// What the library counted; its errors include scores that are not a number.
+    pub(crate) stats: ScoreStats,
+    /// Failed rows by reason.
+    pub(crate) errors: BTreeMap<String, u64>,
+    /// Scores (of several cutoff layers, the first).
+    pub(crate) scores: Histogram,
+    /// Tokens of the pairs: query and passage with their instructions, without special tokens and prompt.
+    pub(crate) tokens: Histogram,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self {
+            stats: ScoreStats::default(),
+            errors: BTreeMap::new(),
+            scores: Histogram::new(SCORE_WIDTH),
+            tokens: Histogram::new(TOKENS_WIDTH),
+        }
+    }
+}
+
+impl Tally {
+    /// Counts a window; `column` is its score column and `errors` its failed rows.
+    pub(crate) fn new(scores: &Scores, column: &dyn Array, errors: &[(usize, String)]) -> Self {
+        let mut tally = Self { stats: scores.stats(), ..Self::default() };
+        // The engine counts rows that it could not run; a score that is not a number is known only here.
+        tally.stats.errors = errors.len() as u64;
+        for (_, reason) in errors {
+            tally.add_reason(reason, 1);
+        }
+        for tokens in scores.pair_tokens().flatten() {
+            tally.tokens.add(f64::from(tokens), 1);
+        }
+        if let Some(values) = column.as_primitive_opt::<Float32Type>() {
+            values.iter().flatten().for_each(|score| tally.scores.add(f64::from(score), 1));
+        } else if let Some(lists) = column.as_list_opt::<i32>() {
+            for list in lists.iter().flatten() {
+                if let Some(score) = list.as_primitive_opt::<Float32Type>().and_then(|list| list.iter().next()?) {
+                    tally.scores.add(f64::from(score), 1);
+                }
+            }
+        }
+        tally
+    }
+
+    /// Adds what another counted.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        self.stats += other.stats;
+        for (reason, count) in &other.errors {
+            self.add_reason(reason, *count);
+        }
+        self.scores.merge(&other.scores);
+        self.tokens.merge(&other.tokens);
+    }
+
+    fn add_reason(&mut self, reason: &str, count: u64) {
+        add_reason(&mut self.errors, reason, count);
+    }
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub(crate) struct Totals {
+    /// Counts and distributions.
+    pub(crate) tally: Tally,
+    /// Pairs by the time they were done, in seconds from the beginning.
+    pub(crate) timeline: Histogram,
+    /// How long it took.
+    pub(crate) wall: Duration,
+}
+
+/// Counts failed rows under their reason, or with the other reasons if there are many already.
+pub(crate) fn add_reason(errors: &mut BTreeMap<String, u64>, reason: &str, count: u64) {
+    let reason = if errors.len() < MAX_REASONS || errors.contains_key(reason) { reason } else { OTHER_REASONS };
+    *errors.entry(reason.to_owned()).or_default() += count;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_bounded() {
+        let mut tally = Tally::default();
+        for row in 0..1000 {
+            tally.add_reason(&format!("row {row}"), 1);
+        }
+        tally.add_reason("row 3", 1);
+        assert_eq!(tally.errors.len(), MAX_REASONS + 1);
+        assert_eq!(tally.errors["row 3"], 2);
+        assert_eq!(tally.errors[OTHER_REASONS], 1000 - MAX_REASONS as u64);
+    }
+
+    #[test]
+    fn tallies_add_up() {
+        let (mut one, mut two) = (Tally::default(), Tally::default());
+        one.add_reason("a", 1);
+        two.add_reason("a", 2);
+        two.add_reason("b", 1);
+        two.stats.rows = 5;
+        two.scores.add(-3.0, 1);
+        one.merge(&two);
+        assert_eq!(one.errors, BTreeMap::from([("a".to_owned(), 3), ("b".to_owned(), 1)]));
+        assert_eq!(one.stats.rows, 5);
+        assert_eq!(one.scores, two.scores);
+    }
+}

@@ -1,0 +1,158 @@
+//! JSON lines in, JSON lines out: the same objects in the same order, each with its score.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write, stdin, stdout};
+use std::path::Path;
+
+use anyhow::{Context, Result, anyhow, bail};
+use arrow::array::{AsArray, StringArray};
+use arrow::datatypes::Float32Type;
+use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Reranker, Scores};
+use serde_json::{Map, Value};
+
+use crate::terminal::Printer;
+
+/// What is added to a line.
+const SCORE: &str = "score";
+const SCORE_ERROR: &str = "score_error";
+
+/// A line, kept as it was written, and its texts.
+struct Line {
+    text: String,
+    query: Option<String>,
+    passage: Option<String>,
+}
+
+/// Scores the objects of a file (`-`: standard input) and prints them. Lines without an object are an error; a pair that
+/// cannot be scored says so in its object.
+pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Result<()> {
+    let input: Box<dyn BufRead> = if file == Path::new("-") {
+        Box::new(stdin().lock())
+    } else {
+        Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
+    };
+    let mut output = BufWriter::new(stdout().lock());
+    let mut lines = input.lines().enumerate().map(|(line, text)| {
+        let text = text.with_context(|| format!("line {}: cannot be read", line + 1))?;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        parse(text).with_context(|| format!("line {}", line + 1)).map(Some)
+    });
+    let (mut rows, mut failed) = (0, 0);
+    let mut window = Vec::new();
+    loop {
+        let next = lines.next();
+        let end = next.as_ref().is_none_or(Result::is_err);
+        let wrong = match next {
+            Some(Ok(line)) => {
+                window.extend(line);
+                None
+            }
+            Some(Err(error)) => Some(error),
+            None => None,
+        };
+        if window.len() == DEFAULT_WINDOW_ROWS || end {
+            // What came before a wrong line is not lost.
+            failed += score_window(reranker, &window, &mut output)?;
+            rows += window.len();
+            window.clear();
+            output.flush()?;
+        }
+        if let Some(error) = wrong {
+            return Err(error);
+        }
+        if end {
+            break;
+        }
+    }
+    if failed > 0 {
+        printer.note(&format!("{failed} of {rows} pairs could not be scored; the reasons are in score_error"));
+    }
+    Ok(())
+}
+
+/// Prints the lines of a window with their scores; returns how many of its pairs failed.
+fn score_window(reranker: &Reranker, window: &[Line], output: &mut impl Write) -> Result<usize> {
+    let queries: StringArray = window.iter().map(|line| line.query.as_deref()).collect();
+    let passages: StringArray = window.iter().map(|line| line.passage.as_deref()).collect();
+    let scores = reranker.score_rows(&queries, &passages)?;
+    let mut errors = scores.errors().peekable();
+    let mut failed = 0;
+    for (row, (line, score)) in window.iter().zip(json_scores(&scores)).enumerate() {
+        let error = errors.next_if(|(failed, _)| *failed == row).map(|(_, reason)| reason);
+        failed += usize::from(error.is_some());
+        output.write_all(with_score(&line.text, &score, error).as_bytes())?;
+    }
+    Ok(failed)
+}
+
+/// The line with what is added to its object; everything else stays as it was written.
+fn with_score(line: &str, score: &Value, error: Option<String>) -> String {
+    let object = line.trim_end().strip_suffix('}').unwrap_or(line).trim_end();
+    let error = error.map(|reason| format!(",\"{SCORE_ERROR}\":{}", Value::from(reason))).unwrap_or_default();
+    format!("{object},\"{SCORE}\":{score}{error}}}\n")
+}
+
+/// A number, a list of them or null for each row.
+fn json_scores(scores: &Scores) -> Vec<Value> {
+    let array = scores.to_array();
+    match array.as_list_opt::<i32>() {
+        Some(lists) => {
+            let list = |list: arrow::array::ArrayRef| -> Value {
+                list.as_primitive::<Float32Type>().iter().map(|score| score.map_or(Value::Null, number)).collect()
+            };
+            lists.iter().map(|scores| scores.map_or(Value::Null, list)).collect()
+        }
+        None => array.as_primitive::<Float32Type>().iter().map(|score| score.map_or(Value::Null, number)).collect(),
+    }
+}
+
+/// A score with as many digits as it takes to tell it from other 32-bit numbers.
+pub(crate) fn number(score: f32) -> Value {
+    score.to_string().parse().map_or(Value::Null, |score: f64| Value::from(score))
+}
+
+fn parse(text: String) -> Result<Line> {
+    let mut object: Map<String, Value> =
+        serde_json::from_str(&text).map_err(|error| anyhow!("no JSON object: {error}"))?;
+    let mut take = |name| match object.remove(name) {
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(Value::Null) => Ok(None),
+        Some(value) => Err(anyhow!("{name} is {value}, expected a text or null")),
+        None => Err(anyhow!("there is no {name}; a line is an object with query and passage")),
+    };
+    let (query, passage) = (take("query")?, take("passage")?);
+    if let Some(name) = [SCORE, SCORE_ERROR].into_iter().find(|name| object.contains_key(*name)) {
+        bail!("there is a {name} already; rename it");
+    }
+    Ok(Line { text, query, passage })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_are_no_pairs_are_refused() {
+        let error = |line: &str| format!("{:#}", parse(line.to_owned()).err().unwrap());
+        assert!(error("[1]").starts_with("no JSON object: "));
+        assert_eq!(error(r#"{"query": "a"}"#), "there is no passage; a line is an object with query and passage");
+        assert_eq!(error(r#"{"query": 1, "passage": "b"}"#), "query is 1, expected a text or null");
+        assert_eq!(error(r#"{"query": "a", "passage": "b", "score": 1}"#), "there is a score already; rename it");
+    }
+
+    #[test]
+    fn a_line_stays_as_it_was_written() {
+        let line = r#"{"query": "a}", "n": 1.00, "passage": null } "#;
+        assert_eq!(parse(line.to_owned()).unwrap().query.as_deref(), Some("a}"));
+        assert_eq!(
+            with_score(line, &number(0.62), None),
+            "{\"query\": \"a}\", \"n\": 1.00, \"passage\": null,\"score\":0.62}\n"
+        );
+        assert_eq!(
+            with_score("{\"i\":1}", &Value::Null, Some("a \"b\"".to_owned())),
+            "{\"i\":1,\"score\":null,\"score_error\":\"a \\\"b\\\"\"}\n"
+        );
+    }
+}

@@ -1,0 +1,91 @@
+//! Reading: units into windows, on a thread that may block.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+
+use super::plan::{Failed, Plan};
+use super::unit_rows::read_groups;
+use super::window::{Gatherer, Window};
+use crate::files::{Columns, Layout, Source};
+
+/// Windows read ahead of the scoring.
+const WINDOWS_AHEAD: usize = 1;
+
+/// Reads the units of the plan one after the other, into windows. Reading stops when the receiver is dropped.
+pub(crate) fn read(plan: Arc<Plan>, columns: Columns, window_rows: usize) -> mpsc::Receiver<Result<Window, Failed>> {
+    let (sender, receiver) = mpsc::channel(WINDOWS_AHEAD);
+    let runtime = Handle::current();
+    let reading = tokio::task::spawn_blocking({
+        let sender = sender.clone();
+        move || {
+            if let Err(error) = read_all(&plan, &columns, window_rows, &runtime, &sender) {
+                // Nobody is left to tell if the run ended already.
+                drop(sender.blocking_send(Err(error)));
+            }
+        }
+    });
+    tokio::spawn(async move {
+        if let Err(error) = reading.await {
+            let error = anyhow::Error::new(error).context("reading stopped");
+            drop(sender.send(Err(Failed { task: None, error })).await);
+        }
+    });
+    receiver
+}
+
+/// The file that is being read.
+struct Current {
+    input: usize,
+    source: Source,
+    layout: Arc<Layout>,
+}
+
+fn read_all(
+    plan: &Plan,
+    columns: &Columns,
+    window_rows: usize,
+    runtime: &Handle,
+    sender: &mpsc::Sender<Result<Window, Failed>>,
+) -> Result<(), Failed> {
+    let mut current: Option<Current> = None;
+    for task in 0..plan.tasks.len() {
+        match read_windows(plan, columns, task, &mut current, window_rows, runtime, sender) {
+            Ok(true) => {}
+            // Nobody wants more.
+            Ok(false) => return Ok(()),
+            Err(error) => return Err(Failed { task: Some(task), error }),
+        }
+    }
+    Ok(())
+}
+
+/// Reads a unit; `false` if nobody wants more.
+fn read_windows(
+    plan: &Plan,
+    columns: &Columns,
+    task: usize,
+    current: &mut Option<Current>,
+    window_rows: usize,
+    runtime: &Handle,
+    sender: &mpsc::Sender<Result<Window, Failed>>,
+) -> Result<bool> {
+    let unit = &plan.tasks[task].unit;
+    let input = &plan.inputs[unit.input];
+    let Current { source, layout, .. } = match current {
+        Some(current) if current.input == unit.input => current,
+        _ => {
+            let source = Source::open(input, runtime)?;
+            let layout = Arc::new(Layout::of(&source, input, columns)?);
+            current.insert(Current { input: unit.input, source, layout })
+        }
+    };
+    let mut gatherer = Gatherer::new(task, Arc::clone(layout), window_rows);
+    let wanted = |window| sender.blocking_send(Ok(window)).is_ok();
+    let all = read_groups(source, input, unit, None, window_rows, runtime, |batch| {
+        gatherer.push(batch).into_iter().all(wanted) && !sender.is_closed()
+    })?;
+    Ok(all && wanted(gatherer.finish()))
+}

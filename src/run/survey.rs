@@ -1,0 +1,58 @@
+//! What the input files are, learned before anything is scored.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use arrow::datatypes::SchemaRef;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::runtime::Handle;
+
+use crate::files::{Columns, Format, InputFile, Layout, Source, difference};
+use crate::job::Group;
+
+/// Files whose footers are read at once before the run.
+const SURVEYS_AT_ONCE: usize = 16;
+
+/// What there is to read.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    /// The columns of the first file, which the others have too.
+    pub(crate) schema: SchemaRef,
+    /// The groups of each file.
+    pub(crate) groups: Vec<Vec<Group>>,
+}
+
+/// Checks that all files can be read, are alike and, if columns are asked for, have them and can be written with what is
+/// added: what can be known to be wrong is found before anything is scored.
+pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, format: Format) -> Result<Survey> {
+    let surveys = files.iter().cloned().map(|file| {
+        let columns = columns.cloned();
+        async move {
+            let runtime = Handle::current();
+            tokio::task::spawn_blocking(move || {
+                let source = Source::open(&file, &runtime)?;
+                if let Some(columns) = columns {
+                    let layout = Layout::of(&source, &file, &columns)?;
+                    format
+                        .check(&layout.scored)
+                        .with_context(|| format!("cannot write the columns of {}", file.location))?;
+                }
+                Ok::<_, anyhow::Error>((Arc::clone(source.schema()), source.groups()))
+            })
+            .await
+            .context("a file could not be examined")?
+        }
+    });
+    let mut surveys = stream::iter(surveys).buffered(SURVEYS_AT_ONCE);
+    let mut first: Option<SchemaRef> = None;
+    let mut groups = Vec::with_capacity(files.len());
+    while let Some((schema, found)) = surveys.try_next().await? {
+        let file = &files[groups.len()].location;
+        let first = first.get_or_insert_with(|| Arc::clone(&schema));
+        if let Some(difference) = difference(&schema, first) {
+            bail!("the columns of {file} are not those of {}: {difference}", files[0].location);
+        }
+        groups.push(found);
+    }
+    Ok(Survey { schema: first.context("there are no input files")?, groups })
+}

@@ -1,0 +1,168 @@
+//! How far a run has come.
+
+use std::time::{Duration, Instant};
+
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar};
+
+use super::human::{busy_percent, human_rate, per_second};
+use super::printer::{Count, Printer, ProgressStyle, bar};
+use crate::job::Unit;
+use crate::report::{Histogram, Tally, Totals};
+
+/// How often a line is printed where no bar can be drawn.
+pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How often a bar is redrawn while nothing arrives.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Progress shown to whoever waits.
+pub(crate) struct Progress {
+    printer: Printer,
+    view: View,
+    all: Extent,
+    done: Extent,
+    start: Instant,
+    tally: Tally,
+    timeline: Histogram,
+}
+
+/// How much there is of something.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Extent {
+    /// Rows.
+    pub(crate) rows: u64,
+    /// Bytes that they take in the input.
+    pub(crate) bytes: f64,
+}
+
+impl Extent {
+    /// All rows of some units.
+    pub(crate) fn of<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Self {
+        units.into_iter().fold(Self::default(), |sum, unit| Self {
+            rows: sum.rows + unit.rows,
+            bytes: sum.bytes + unit.bytes as f64,
+        })
+    }
+
+    /// Some rows of a unit.
+    fn part(rows: u64, unit: &Unit) -> Self {
+        Self { rows, bytes: unit.bytes as f64 * rows as f64 / unit.rows.max(1) as f64 }
+    }
+}
+
+enum View {
+    Silent,
+    Lines,
+    Bar(ProgressBar),
+}
+
+impl Progress {
+    /// Progress towards this much.
+    pub(crate) fn start(printer: Printer, all: Extent) -> Self {
+        let view = match printer.progress_style() {
+            ProgressStyle::Silent => View::Silent,
+            ProgressStyle::Lines => View::Lines,
+            ProgressStyle::Bar(target) => {
+                let bar = bar(target, all.rows, Count::Rows);
+                bar.enable_steady_tick(TICK);
+                View::Bar(bar)
+            }
+        };
+        let timeline = Histogram::new(1.0);
+        let done = Extent::default();
+        Self { printer, view, all, done, start: Instant::now(), tally: Tally::default(), timeline }
+    }
+
+    /// Counts rows of a unit that have been scored.
+    pub(crate) fn add(&mut self, tally: &Tally, unit: &Unit) {
+        self.tally.merge(tally);
+        self.timeline.add(self.start.elapsed().as_secs_f64(), tally.stats.pairs);
+        let part = Extent::part(tally.stats.rows, unit);
+        self.done = Extent { rows: self.done.rows + part.rows, bytes: self.done.bytes + part.bytes };
+        if let View::Bar(bar) = &self.view {
+            bar.set_position(self.done.rows);
+            bar.set_message(self.rates());
+        }
+    }
+
+    /// Prints a line, where no bar says it.
+    pub(crate) fn line(&self) {
+        if let View::Lines = self.view {
+            let (done, all) = (HumanCount(self.done.rows), HumanCount(self.all.rows));
+            self.printer.note(&format!("{done}/{all} rows  {}", self.rates()));
+        }
+    }
+
+    /// The totals until now.
+    pub(crate) fn totals(&self) -> Totals {
+        Totals { tally: self.tally.clone(), timeline: self.timeline.clone(), wall: self.start.elapsed() }
+    }
+
+    fn rates(&self) -> String {
+        rates(&self.tally, self.done, self.all, self.start.elapsed())
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if let View::Bar(bar) = &self.view {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+/// `2 minutes left, 812 pairs/s, 93,001 tokens/s, 3.1 % padding, device busy 98 %, 1.2 GiB of 3.4 GiB`
+fn rates(tally: &Tally, done: Extent, all: Extent, elapsed: Duration) -> String {
+    let stats = &tally.stats;
+    let rates = format!(
+        "{} pairs/s, {} tokens/s, {:.1} % padding, device busy {:.0} %, {} of {}",
+        human_rate(per_second(stats.pairs, elapsed)),
+        human_rate(per_second(stats.tokens, elapsed)),
+        stats.padding_percent(),
+        busy_percent(stats.device_time, elapsed),
+        HumanBytes(done.bytes as u64),
+        HumanBytes(all.bytes as u64),
+    );
+    match time_left(done.rows, all.rows, elapsed) {
+        Some(left) => format!("{} left, {rates}", HumanDuration(left)),
+        None => rates,
+    }
+}
+
+/// The time the remaining rows will take if they go on as the others did; `None` before there are any.
+fn time_left(done: u64, rows: u64, elapsed: Duration) -> Option<Duration> {
+    (done > 0).then(|| elapsed.mul_f64(rows.saturating_sub(done) as f64 / done as f64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_readable() {
+        let ten = Duration::from_secs(10);
+        let all = Extent { rows: 100, bytes: 4096.0 };
+        assert_eq!(
+            rates(&Tally::default(), Extent::default(), all, ten),
+            "0.00 pairs/s, 0.00 tokens/s, 0.0 % padding, device busy 0 %, 0 B of 4.00 KiB"
+        );
+        let mut tally = Tally::default();
+        tally.stats.pairs = 25;
+        tally.stats.tokens = 30_000;
+        tally.stats.padding_tokens = 10_000;
+        tally.stats.device_time = Duration::from_secs(9);
+        assert_eq!(
+            rates(&tally, Extent { rows: 25, bytes: 1024.0 }, all, ten),
+            "30 seconds left, 2.50 pairs/s, 3,000 tokens/s, 25.0 % padding, device busy 90 %, 1.00 KiB of 4.00 KiB"
+        );
+        assert_eq!(time_left(100, 100, ten), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn rows_take_their_share_of_a_units_bytes() {
+        let unit = Unit { input: 0, number: 0, groups: 0..1, first_row: 0, rows: 10, bytes: 1000 };
+        assert_eq!(Extent::part(4, &unit), Extent { rows: 4, bytes: 400.0 });
+        assert_eq!(Extent::part(0, &Unit { rows: 0, ..unit.clone() }), Extent { rows: 0, bytes: 0.0 });
+        assert_eq!(Extent::of([&unit, &unit]), Extent { rows: 20, bytes: 2000.0 });
+    }
+}

@@ -1,0 +1,113 @@
+//! What a call asks for: a model and options.
+
+use serde_json::Value;
+
+use super::config::RerankConfig;
+use crate::error::{Error, Result};
+use crate::models::Family;
+use crate::options::ScoreOptions;
+use crate::registry::ModelRegistry;
+use crate::reranker::Reranker;
+
+/// The constants of one function call.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Call {
+    /// Name or location; `None` is the session's default.
+    pub(crate) model: Option<String>,
+    pub(crate) options: ScoreOptions,
+}
+
+impl Call {
+    /// Opens the model with these options, and with the session's defaults for those that the call leaves unset.
+    ///
+    /// Reads the tokenizer if the model was not open: seconds, for a large vocabulary. Weights are not loaded.
+    ///
+    /// # Errors
+    /// [`Error::Model`] for a model that cannot be found or must not be named here, [`Error::Option`], and the errors
+    /// of [`Reranker::open`].
+    pub(crate) fn open(&self, registry: &ModelRegistry, config: &RerankConfig) -> Result<Reranker> {
+        let name = self.model.as_deref().unwrap_or(&config.model);
+        let location = config.models.get(&name.to_lowercase());
+        if location.is_none() && !config.allow_locations && !is_known(registry, name) {
+            let mut names = registry.names();
+            names.extend(config.models.keys().cloned());
+            names.sort();
+            names.dedup();
+            return Err(Error::model(
+                name,
+                format!(
+                    "it is no known name, and rerank.allow_locations is false in this session; use one of {}",
+                    names.join(", ")
+                ),
+            ));
+        }
+        let location = location.map_or(name, String::as_str);
+        let reranker = registry.open_within(location, &config.engine, config.max_models)?;
+        let defaults = applicable(&config.options, reranker.family().options())?;
+        let reranker = reranker.with_options(&self.options.clone().or(&defaults))?;
+        Ok(reranker.with_window_rows(config.window_rows))
+    }
+}
+
+fn is_known(registry: &ModelRegistry, name: &str) -> bool {
+    registry.contains(name) || Family::from_name(name).is_some()
+}
+
+/// The session's defaults that the model has: the others were set for other models.
+fn applicable(defaults: &ScoreOptions, names: &[&str]) -> Result<ScoreOptions> {
+    let mut options = defaults.to_json();
+    if let Value::Object(entries) = &mut options {
+        entries.retain(|name, _| names.contains(&name.as_str()));
+    }
+    ScoreOptions::from_json(&options)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::options::Cutoffs;
+
+    fn registry() -> ModelRegistry {
+        let registry = ModelRegistry::default();
+        registry.register("m3", Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-xlmr-reranker"));
+        registry
+    }
+
+    fn call(model: Option<&str>) -> Call {
+        Call { model: model.map(str::to_owned), options: ScoreOptions::default() }
+    }
+
+    #[test]
+    fn session_defaults_yield_to_the_call_and_to_the_family() {
+        let mut config = RerankConfig { window_rows: 7, ..Default::default() };
+        config.options.max_length = Some(64);
+        config.options.normalize = Some(true);
+        config.options.cutoff_layers = Some(Cutoffs::One(8));
+        let mut call = call(None);
+        call.options.max_length = Some(32);
+        let reranker = call.open(&registry(), &config).unwrap();
+        assert_eq!(reranker.options().max_length, Some(32));
+        assert_eq!(reranker.options().normalize, Some(true));
+        assert_eq!(reranker.options().cutoff_layers, None);
+        assert_eq!(reranker.window_rows(), 7);
+        call.options.cutoff_layers = Some(Cutoffs::One(8));
+        let error = call.open(&registry(), &config).unwrap_err().to_string();
+        assert!(error.starts_with("option cutoff_layers: m3 models do not have it"), "{error}");
+    }
+
+    #[test]
+    fn session_names_stand_for_locations() {
+        let registry = registry();
+        let location = registry.resolve("m3").unwrap();
+        let mut config = RerankConfig { allow_locations: false, ..Default::default() };
+        config.models.insert("mine".to_owned(), location.display().to_string());
+        assert!(call(Some("Mine")).open(&registry, &config).is_ok());
+        assert!(call(Some("m3")).open(&registry, &config).is_ok());
+        let error = call(location.to_str()).open(&registry, &config).unwrap_err().to_string();
+        assert!(error.ends_with("use one of gemma, gemma2, m3, mine, minicpm"), "{error}");
+        config.allow_locations = true;
+        assert!(call(location.to_str()).open(&registry, &config).is_ok());
+    }
+}

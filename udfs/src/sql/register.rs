@@ -1,0 +1,231 @@
+//! All functions at once.
+
+use std::sync::Arc;
+
+use datafusion::error::Result;
+use datafusion::execution::FunctionRegistry;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::async_udf::AsyncScalarUDF;
+use datafusion::prelude::SessionContext;
+
+use super::config::RerankConfig;
+use super::function::{Function, MakeColumn};
+use super::known_functions::{KnownFunction, KnownFunctions};
+use super::rerank::{Rerank, score_column};
+use super::rerank_details::{RerankDetails, details_column};
+use super::rules::{CheckRerankCalls, HoistRerankCalls, InsertRerankExec};
+use super::sync::Sync;
+use crate::models::Family;
+use crate::registry::ModelRegistry;
+
+/// Adds `rerank`, `rerank_details` and the families' functions to a session, together with the settings
+/// [`RerankConfig`], the checks that find wrong models and options while planning, and the rules that let calls stand
+/// anywhere in a query, run once each, and run in an operator of their own.
+///
+/// Statements that the session prepared before are forgotten: prepare them afterwards.
+///
+/// ```no_run
+/// # async fn example() -> datafusion::error::Result<()> {
+/// use datafusion::prelude::SessionContext;
+///
+/// let ctx = SessionContext::new();
+/// datafusion_rerank::register_all(&ctx)?;
+/// ctx.sql("SET rerank.max_length = 256").await?;
+/// ctx.sql("SELECT rerank('what is a panda?', 'a bear', 'm3')").await?.show().await?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// Those of [`FunctionRegistry::register_udf`]: a session may refuse functions.
+pub fn register_all(ctx: &SessionContext) -> Result<()> {
+    RerankFunctions::default().register(ctx)
+}
+
+/// The SQL functions over a [`ModelRegistry`].
+///
+/// ```
+/// use datafusion::prelude::SessionContext;
+/// use datafusion_rerank::{ModelRegistry, RerankFunctions};
+///
+/// let models = ModelRegistry::default();
+/// models.register("mine", "/models/mine");
+/// let ctx = SessionContext::new();
+/// RerankFunctions::new(models).register(&ctx)?;
+/// # Ok::<(), datafusion::error::DataFusionError>(())
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct RerankFunctions {
+    registry: ModelRegistry,
+}
+
+impl RerankFunctions {
+    /// Functions that find their models by the names of `registry`.
+    pub fn new(registry: ModelRegistry) -> Self {
+        Self { registry }
+    }
+
+    /// Adds everything to a session; see [`register_all`]. Settings that the session has already are kept.
+    ///
+    /// # Errors
+    /// As [`register_all`].
+    pub fn register(&self, ctx: &SessionContext) -> Result<()> {
+        self.register_in(&mut ctx.state_ref().write())
+    }
+
+    /// As [`Self::register`], for a session that has no context yet. [`WithRerank`] is for one that is being built.
+    ///
+    /// # Errors
+    /// As [`register_all`].
+    pub fn register_in(&self, state: &mut SessionState) -> Result<()> {
+        for udf in self.udfs() {
+            state.register_udf(Arc::new(udf))?;
+        }
+        let builder =
+            SessionStateBuilder::new_from_existing(state.clone()).with_session_id(state.session_id().to_owned());
+        *state = self.add_rules(add_settings(builder)).build();
+        Ok(())
+    }
+
+    /// The rules of these functions in place of those of an earlier registration, or else where they belong.
+    fn add_rules(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
+        let analyzer = builder.analyzer().get_or_insert_default();
+        analyzer.rules.retain(|rule| rule.name() != CheckRerankCalls::NAME);
+        analyzer.rules.push(Arc::new(CheckRerankCalls::new(self.checked())));
+        // Last, so among those that the builder adds: the rules before it move filters and projections across what it
+        // hoists.
+        builder.optimizer().get_or_insert_default().rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
+        let optimizer_rules = builder.optimizer_rules().get_or_insert_default();
+        optimizer_rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
+        optimizer_rules.push(Arc::new(HoistRerankCalls::new(self.known())));
+        // Before the rules that add sorts and repartitioning, which see the properties of the operator.
+        let physical = builder.physical_optimizers().get_or_insert_default();
+        physical.rules.retain(|rule| rule.name() != InsertRerankExec::NAME);
+        let place = physical.rules.len().min(1);
+        physical.rules.insert(place, Arc::new(InsertRerankExec::new(self.known())));
+        builder
+    }
+
+    /// The asynchronous functions as the rules look for them.
+    pub(crate) fn known(&self) -> KnownFunctions {
+        let details = [(self.details(""), details_column as MakeColumn)];
+        let functions = self.scoring("").into_iter().map(|function| (function, score_column as MakeColumn));
+        let known = self.udfs().into_iter().zip(functions.chain(details));
+        KnownFunctions::new(
+            known.map(|(udf, (function, make_column))| KnownFunction { udf, function, make_column }).collect(),
+        )
+    }
+
+    /// `rerank`, the families' functions and `rerank_details`, which run asynchronously.
+    pub fn udfs(&self) -> Vec<ScalarUDF> {
+        let mut udfs: Vec<ScalarUDF> = self
+            .scoring("")
+            .into_iter()
+            .map(|function| AsyncScalarUDF::new(Arc::new(Rerank::new(function))).into_scalar_udf())
+            .collect();
+        udfs.push(AsyncScalarUDF::new(Arc::new(RerankDetails::new(self.details("")))).into_scalar_udf());
+        udfs
+    }
+
+    /// The same functions for hosts that take none but synchronous ones, such as those behind a foreign function
+    /// interface: `rerank_sync`, `rerank_m3_sync`, .., `rerank_details_sync`. They block the thread that calls them
+    /// until a batch is scored, and are volatile: DataFusion runs a repeated call twice.
+    ///
+    /// They also work where DataFusion cannot plan asynchronous functions, such as join conditions.
+    pub fn sync_udfs(&self) -> Vec<ScalarUDF> {
+        let mut udfs: Vec<ScalarUDF> = self
+            .scoring("_sync")
+            .into_iter()
+            .map(|function| ScalarUDF::new_from_impl(Sync::new(Rerank::new(function))))
+            .collect();
+        udfs.push(ScalarUDF::new_from_impl(Sync::new(RerankDetails::new(self.details("_sync")))));
+        udfs
+    }
+
+    /// Every function with what its calls are checked against.
+    fn checked(&self) -> Vec<(ScalarUDF, Function)> {
+        let functions = |suffix| self.scoring(suffix).into_iter().chain([self.details(suffix)]);
+        let asynchronous = self.udfs().into_iter().zip(functions(""));
+        asynchronous.chain(self.sync_udfs().into_iter().zip(functions("_sync"))).collect()
+    }
+
+    fn scoring(&self, suffix: &str) -> Vec<Function> {
+        let function = |name: String, family| Function::new(name, family, self.registry.clone());
+        let families = Family::ALL.iter().map(|family| function(format!("rerank_{family}{suffix}"), Some(*family)));
+        [function(format!("rerank{suffix}"), None)].into_iter().chain(families).collect()
+    }
+
+    fn details(&self, suffix: &str) -> Function {
+        Function::new(format!("rerank_details{suffix}"), None, self.registry.clone())
+    }
+}
+
+/// The settings of [`RerankConfig`], unless they are there already.
+fn add_settings(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    let extensions = &mut builder.config().get_or_insert_default().options_mut().extensions;
+    if extensions.get::<RerankConfig>().is_none() {
+        extensions.insert(RerankConfig::default());
+    }
+    builder
+}
+
+/// Adds everything that [`register_all`] adds while a session is being built.
+///
+/// ```
+/// use datafusion::execution::SessionStateBuilder;
+/// use datafusion::prelude::SessionContext;
+/// use datafusion_rerank::{RerankFunctions, WithRerank};
+///
+/// let state = SessionStateBuilder::new_with_default_features().with_rerank(&RerankFunctions::default()).build();
+/// let ctx = SessionContext::new_with_state(state);
+/// # assert!(ctx.state().scalar_functions().contains_key("rerank"));
+/// ```
+pub trait WithRerank {
+    /// Adds functions, settings and rules. To come after whatever sets the configuration or replaces the rules or
+    /// functions of the session; settings that are there already are kept.
+    #[must_use]
+    fn with_rerank(self, functions: &RerankFunctions) -> Self;
+}
+
+impl WithRerank for SessionStateBuilder {
+    fn with_rerank(mut self, functions: &RerankFunctions) -> Self {
+        self.scalar_functions().get_or_insert_default().extend(functions.udfs().into_iter().map(Arc::new));
+        functions.add_rules(add_settings(self))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_cover_the_families() {
+        let functions = RerankFunctions::default();
+        let names: Vec<String> =
+            functions.udfs().iter().chain(&functions.sync_udfs()).map(|udf| udf.name().to_owned()).collect();
+        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
+        for family in Family::ALL {
+            assert!(names.contains(&format!("rerank_{family}")) && names.contains(&format!("rerank_{family}_sync")));
+        }
+    }
+
+    #[test]
+    fn parameters_have_names() {
+        for (udf, function) in RerankFunctions::default().checked() {
+            let names: Vec<&str> = udf.signature().parameter_names.iter().flatten().map(String::as_str).collect();
+            assert_eq!(names, function.parameters(), "{}", udf.name());
+        }
+    }
+
+    #[test]
+    fn settings_of_the_session_are_kept() {
+        let ctx = SessionContext::new();
+        register_all(&ctx).unwrap();
+        ctx.state_ref().write().config_mut().options_mut().set("rerank.max_length", "64").unwrap();
+        register_all(&ctx).unwrap();
+        assert_eq!(RerankConfig::of(ctx.state().config_options()).options.max_length, Some(64));
+    }
+}

@@ -1,0 +1,98 @@
+//! Finds wrong models and options while planning.
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{DFSchema, ScalarValue};
+use datafusion::config::ConfigOptions;
+use datafusion::error::{DataFusionError, Result};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+
+use crate::sql::config::RerankConfig;
+use crate::sql::errors::planning;
+use crate::sql::function::{Function, blocking};
+
+/// Opens the model of every call with the call's options, so that a model that cannot be found, an option that it does
+/// not have and a value that it cannot honour are errors of planning. Weights are not loaded and the plan is not
+/// changed.
+///
+/// The functions themselves cannot do this: they see neither the session's settings nor, while planning, the values
+/// inside `{..}` and `[..]`.
+#[derive(Debug)]
+pub(crate) struct CheckRerankCalls {
+    functions: Vec<(ScalarUDF, Function)>,
+}
+
+impl CheckRerankCalls {
+    pub(crate) const NAME: &'static str = "CheckRerankCalls";
+
+    pub(crate) fn new(functions: Vec<(ScalarUDF, Function)>) -> Self {
+        Self { functions }
+    }
+}
+
+impl AnalyzerRule for CheckRerankCalls {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.apply_with_subqueries(|node| {
+            node.apply_expressions(|expression| {
+                expression.apply(|expression| {
+                    if let Expr::ScalarFunction(call) = expression
+                        && let Some((_, function)) = self.functions.iter().find(|(udf, _)| udf == call.func.as_ref())
+                    {
+                        check(function, call, config)?;
+                    }
+                    Ok(TreeNodeRecursion::Continue)
+                })
+            })
+        })?;
+        Ok(plan)
+    }
+}
+
+/// What an argument that must be constant is known to be.
+enum Argument {
+    Value(ScalarValue),
+    /// Parameters of a prepared statement have no values yet.
+    Later,
+}
+
+fn check(function: &Function, call: &ScalarFunction, config: &ConfigOptions) -> Result<()> {
+    let argument = |parameter| match function.position(parameter).and_then(|position| call.args.get(position)) {
+        None => Ok(Argument::Value(ScalarValue::Null)),
+        Some(expression) => evaluate(function, parameter, expression, config),
+    };
+    let (Argument::Value(model), options) = (argument("model")?, argument("options")?) else { return Ok(()) };
+    let options = match options {
+        Argument::Value(options) => options,
+        Argument::Later => ScalarValue::Null,
+    };
+    blocking(|| function.call(Some(&model), Some(&options))?.open(function.registry(), &RerankConfig::of(config)))
+        .map(drop)
+        .map_err(|error| planning(&error))
+}
+
+fn evaluate(function: &Function, parameter: &str, expression: &Expr, config: &ConfigOptions) -> Result<Argument> {
+    if expression.exists(|part| Ok(matches!(part, Expr::Placeholder(_))))? {
+        return Ok(Argument::Later);
+    }
+    let not_constant = || DataFusionError::Plan(function.not_constant(parameter));
+    if expression.any_column_refs() {
+        return Err(not_constant());
+    }
+    let context = SimplifyContext::builder()
+        .with_schema(Arc::new(DFSchema::empty()))
+        .with_config_options(Arc::new(config.clone()))
+        .build();
+    match ExprSimplifier::new(context).simplify(expression.clone())? {
+        Expr::Literal(value, _) => Ok(Argument::Value(value)),
+        _ => Err(not_constant()),
+    }
+}

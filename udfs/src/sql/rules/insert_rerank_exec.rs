@@ -1,0 +1,116 @@
+//! Puts the operator into a plan.
+//!
+//! ```text
+//! ProjectionExec: expr=[id@0, __async_fn_0@3 as score]
+//!   AsyncFuncExec: async_expr=[async_expr(name=__async_fn_0, expr=rerank(query@1, passage@2))]
+//!     DataSourceExec
+//! ```
+//!
+//! becomes
+//!
+//! ```text
+//! ProjectionExec: expr=[id@0, __async_fn_0@3 as score]
+//!   RerankExec: [rerank(query@1, passage@2) AS __async_fn_0], model=m3, options={}, device=cpu, precision=fp32
+//!     DataSourceExec
+//! ```
+
+use std::sync::Arc;
+
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::config::ConfigOptions;
+use datafusion::error::Result;
+use datafusion::physical_expr::async_scalar_function::AsyncFuncExpr;
+use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::async_func::AsyncFuncExec;
+use datafusion::scalar::ScalarValue;
+
+use crate::sql::config::RerankConfig;
+use crate::sql::errors::planning;
+use crate::sql::exec::{CallModel, RerankCall, RerankExec};
+use crate::sql::function::blocking;
+use crate::sql::known_functions::KnownFunctions;
+
+/// Replaces every `AsyncFuncExec` that holds calls of ours and of nobody else by a [`RerankExec`].
+///
+/// It comes before the rules that add sorts and repartitioning: they see that order is kept.
+#[derive(Debug)]
+pub(crate) struct InsertRerankExec {
+    functions: KnownFunctions,
+}
+
+impl InsertRerankExec {
+    pub(crate) const NAME: &'static str = "InsertRerankExec";
+
+    pub(crate) fn new(functions: KnownFunctions) -> Self {
+        Self { functions }
+    }
+
+    fn replace(&self, plan: &Arc<dyn ExecutionPlan>, config: &RerankConfig) -> Result<Option<RerankExec>> {
+        let mut calls = Vec::new();
+        let mut foreign = false;
+        plan.apply_expressions(&mut |expression| {
+            match self.call(expression, config)? {
+                Some(call) => calls.push(call),
+                None => foreign = true,
+            }
+            Ok(TreeNodeRecursion::Continue)
+        })?;
+        match plan.children().as_slice() {
+            [input] if !foreign => RerankExec::try_new(calls, Arc::clone(input)).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// `None` for a call of another function, or one whose model or options are no constants: it is left to fail where
+    /// it runs, with the message of the function.
+    fn call(&self, expression: &Arc<dyn PhysicalExpr>, config: &RerankConfig) -> Result<Option<RerankCall>> {
+        let Some(expression) = expression.downcast_ref::<AsyncFuncExpr>() else { return Ok(None) };
+        let Some(function) = expression.func.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
+        let Some(known) = self.functions.find(function.fun()) else { return Ok(None) };
+        let [query, passage, ..] = function.args() else { return Ok(None) };
+        let mut constants: [Option<&ScalarValue>; 2] = [None, None];
+        for (constant, parameter) in constants.iter_mut().zip(["model", "options"]) {
+            if let Some(argument) = known.function.position(parameter).and_then(|place| function.args().get(place)) {
+                let Some(literal) = argument.downcast_ref::<Literal>() else { return Ok(None) };
+                *constant = Some(literal.value());
+            }
+        }
+        let [model, options] = constants;
+        let call = known.function.call(model, options).map_err(|error| planning(&error))?;
+        let reranker = blocking(|| call.open(known.function.registry(), config)).map_err(|error| planning(&error))?;
+        Ok(Some(RerankCall {
+            expression: Arc::new(expression.clone()),
+            query: Arc::clone(query),
+            passage: Arc::clone(passage),
+            model: CallModel::Open { name: call.model.unwrap_or_else(|| config.model.clone()), reranker },
+            make_column: known.make_column,
+        }))
+    }
+}
+
+impl PhysicalOptimizerRule for InsertRerankExec {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+
+    fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
+        let config = RerankConfig::of(options);
+        let replaced = plan.transform_up(|plan| {
+            if !plan.is::<AsyncFuncExec>() {
+                return Ok(Transformed::no(plan));
+            }
+            Ok(match self.replace(&plan, &config)? {
+                Some(operator) => Transformed::yes(Arc::new(operator) as Arc<dyn ExecutionPlan>),
+                None => Transformed::no(plan),
+            })
+        })?;
+        Ok(replaced.data)
+    }
+}

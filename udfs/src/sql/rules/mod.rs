@@ -1,0 +1,11 @@
+//! The rules that find calls in a plan, check them and place them.
+
+mod check_rerank_calls;
+mod expressions;
+mod guard_calls;
+mod hoist_rerank_calls;
+mod insert_rerank_exec;
+
+pub(crate) use check_rerank_calls::CheckRerankCalls;
+pub(crate) use hoist_rerank_calls::HoistRerankCalls;
+pub(crate) use insert_rerank_exec::InsertRerankExec;

@@ -1,0 +1,341 @@
+//! The folder in which weights of another precision are kept, and what was measured of batches.
+//!
+//! | file | what |
+//! |---|---|
+//! | `<fingerprint>-<key>.<precision>` | weights; of which checkpoint, and which of its matrices |
+//! | `<fingerprint>-<key>.json` | where the checkpoint was when they were made, and its family |
+//! | `<fingerprint>-<device>-<precision>.batches` | how many tokens a batch should have: [`BatchMeasurement`] |
+//! | `unfinished-*` | weights that are being written |
+//!
+//! Everything in it may be deleted at any time: what is missing is made again. Whoever loads weights holds a shared lock
+//! on their file until they are in use, so that [`CachedWeights::remove`] does not take them away in between.
+
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::checkpoint::Checkpoint;
+use crate::error::{Error, Result};
+use crate::models::Family;
+use crate::options::Precision;
+
+/// What the names of files that are being written begin with.
+const UNFINISHED: &str = "unfinished-";
+
+/// What the names of files with measurements end with.
+pub(crate) const BATCHES_EXTENSION: &str = "batches";
+
+/// A file that is being written is written to all the time: one that was not for so long has been abandoned.
+const ABANDONED_AFTER: Duration = Duration::from_hours(1);
+
+/// A folder of weights in another precision.
+#[derive(Debug, Clone)]
+pub struct WeightsCache {
+    folder: PathBuf,
+}
+
+/// Weights of one checkpoint in another precision, in one file.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct CachedWeights {
+    /// The file.
+    pub file: PathBuf,
+    /// Its length.
+    pub size_bytes: u64,
+    /// In what the weights are.
+    pub precision: Precision,
+    /// Of which checkpoint they are: see [`Reranker::fingerprint`](crate::Reranker::fingerprint).
+    pub fingerprint: String,
+    /// Where that checkpoint was when they were made, if that is known.
+    pub checkpoint: Option<PathBuf>,
+    /// Its family, if that is known.
+    pub family: Option<Family>,
+}
+
+/// The file of one measurement.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BatchMeasurement {
+    /// The file.
+    pub file: PathBuf,
+    /// Its length.
+    pub size_bytes: u64,
+    /// Of which checkpoint it is: see [`Reranker::fingerprint`](crate::Reranker::fingerprint).
+    pub fingerprint: String,
+}
+
+/// The checkpoint that weights are made of.
+#[derive(Debug)]
+pub(crate) struct Origin<'a> {
+    pub(crate) fingerprint: &'a str,
+    pub(crate) checkpoint: &'a Path,
+    pub(crate) family: Family,
+}
+
+/// What lies beside the weights.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+struct Record {
+    checkpoint: Option<PathBuf>,
+    family: Option<String>,
+}
+
+impl WeightsCache {
+    /// The cache in `folder`, or in `RERANK_CACHE`, or in `rerank` in the user's cache folder. It need not exist.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if there is no such folder to be found.
+    pub fn open(folder: Option<&Path>) -> Result<Self> {
+        Ok(Self { folder: folder.map_or_else(default_folder, |folder| Ok(folder.to_owned()))? })
+    }
+
+    /// Where it is.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// All weights in it, by file name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn weights(&self) -> Result<Vec<CachedWeights>> {
+        let mut weights: Vec<CachedWeights> = self.files()?.into_iter().filter_map(CachedWeights::read).collect();
+        weights.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(weights)
+    }
+
+    /// The weights that were made of this checkpoint, wherever it was then.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder or the checkpoint cannot be read, [`Error::Checkpoint`] or [`Error::Model`] if it is
+    /// none.
+    pub fn weights_of(&self, checkpoint: &Path) -> Result<Vec<CachedWeights>> {
+        of_checkpoint(self.weights()?, checkpoint, |weights| &weights.fingerprint)
+    }
+
+    /// What was measured of batches, by file name.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn measurements(&self) -> Result<Vec<BatchMeasurement>> {
+        let mut measurements: Vec<_> = self.files()?.iter().filter_map(|file| BatchMeasurement::of(file)).collect();
+        measurements.sort_by(|a, b| a.file.cmp(&b.file));
+        Ok(measurements)
+    }
+
+    /// What was measured of batches of this checkpoint, wherever it was then.
+    ///
+    /// # Errors
+    /// As [`Self::weights_of`].
+    pub fn measurements_of(&self, checkpoint: &Path) -> Result<Vec<BatchMeasurement>> {
+        of_checkpoint(self.measurements()?, checkpoint, |measurement| &measurement.fingerprint)
+    }
+
+    /// Files that a process began to write and left behind when it was killed, with their sizes in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn abandoned(&self) -> Result<Vec<(PathBuf, u64)>> {
+        let now = SystemTime::now();
+        let abandoned = |file: PathBuf| {
+            let meta = file_name(&file).starts_with(UNFINISHED).then(|| std::fs::metadata(&file).ok())??;
+            let age = now.duration_since(meta.modified().ok()?).ok()?;
+            (age > ABANDONED_AFTER).then_some((file, meta.len()))
+        };
+        Ok(self.files()?.into_iter().filter_map(abandoned).collect())
+    }
+
+    /// The file of weights of a checkpoint; `key` distinguishes those of the same checkpoint and precision.
+    pub(crate) fn file(&self, fingerprint: &str, key: &str, precision: Precision) -> PathBuf {
+        self.folder.join(format!("{fingerprint}-{key}.{precision}"))
+    }
+
+    /// Makes the folder, and a file in it to write weights to.
+    pub(crate) fn begin(&self) -> Result<tempfile::NamedTempFile> {
+        let fail = |source| Error::io(&self.folder, source);
+        std::fs::create_dir_all(&self.folder).map_err(fail)?;
+        tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder).map_err(fail)
+    }
+
+    /// Puts weights that are complete in their place, with a record of where they come from beside them. The record is
+    /// there first: weights that can be seen can be told apart.
+    pub(crate) fn finish(&self, weights: tempfile::NamedTempFile, file: &Path, origin: &Origin<'_>) -> Result<()> {
+        let checkpoint = origin.checkpoint.canonicalize().unwrap_or_else(|_| origin.checkpoint.to_owned());
+        let record = Record { checkpoint: Some(checkpoint), family: Some(origin.family.name().to_owned()) };
+        let place = record_file(file);
+        let beside = self.begin()?;
+        serde_json::to_writer(&beside, &record).map_err(|error| Error::io(&place, error.into()))?;
+        beside.persist(&place).map_err(|error| Error::io(&place, error.error))?;
+        weights.persist(file).map_err(|error| Error::io(file, error.error))?;
+        Ok(())
+    }
+
+    /// The files in the folder; none if there is no folder.
+    fn files(&self) -> Result<Vec<PathBuf>> {
+        let fail = |source| Error::io(&self.folder, source);
+        match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries.map(|entry| Ok(entry.map_err(fail)?.path())).collect(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(fail(error)),
+        }
+    }
+}
+
+impl BatchMeasurement {
+    /// What a file of the cache is, if it is one of these.
+    pub(crate) fn of(file: &Path) -> Option<Self> {
+        if file.extension()? != BATCHES_EXTENSION {
+            return None;
+        }
+        let (fingerprint, _) = file.file_stem()?.to_str()?.split_once('-')?;
+        let size_bytes = std::fs::metadata(file).ok()?.len();
+        Some(Self { file: file.to_owned(), size_bytes, fingerprint: fingerprint.to_owned() })
+    }
+}
+
+impl CachedWeights {
+    /// What a file is, if it is one with weights.
+    fn read(file: PathBuf) -> Option<Self> {
+        let precision = Precision::from_name(file.extension()?.to_str()?)?;
+        let (fingerprint, _) = file.file_stem()?.to_str()?.split_once('-')?;
+        let fingerprint = fingerprint.to_owned();
+        let size_bytes = std::fs::metadata(&file).ok()?.len();
+        // Weights of an earlier version have none.
+        let record = std::fs::read(record_file(&file)).ok();
+        let record: Record = record.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+        let family = record.family.as_deref().and_then(Family::from_name);
+        Some(Self { file, size_bytes, precision, fingerprint, checkpoint: record.checkpoint, family })
+    }
+
+    /// Removes the weights, unless some process is about to load them: then they stay, and this is `false`. A process
+    /// that has them loaded already keeps them.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be removed.
+    pub fn remove(&self) -> Result<bool> {
+        let gone = |result: std::io::Result<()>| match result {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io(&self.file, error)),
+            _ => Ok(()),
+        };
+        let lock = match File::open(&self.file) {
+            Ok(file) => match file.try_lock() {
+                Err(TryLockError::WouldBlock) => return Ok(false),
+                // Where files cannot be locked nobody holds a lock.
+                Ok(()) | Err(TryLockError::Error(_)) => Some(file),
+            },
+            Err(_) => None,
+        };
+        gone(std::fs::remove_file(&self.file))?;
+        gone(std::fs::remove_file(record_file(&self.file)))?;
+        drop(lock);
+        Ok(true)
+    }
+}
+
+/// Opens weights of this size to be loaded: until the file is dropped, nobody removes them. `None` if there are none,
+/// or of another size: those were not written by this program.
+pub(crate) fn hold(weights: &Path, size_bytes: u64) -> Option<File> {
+    let file = File::open(weights).ok()?;
+    if let Err(error) = file.lock_shared() {
+        tracing::debug!(file = %weights.display(), %error, "weights that cannot be locked may be removed while they load");
+    }
+    // By its path: it may have been removed before it was locked.
+    std::fs::metadata(weights).is_ok_and(|found| found.len() == size_bytes).then_some(file)
+}
+
+/// Those of `found` that are of this checkpoint.
+fn of_checkpoint<T>(mut found: Vec<T>, checkpoint: &Path, fingerprint_of: fn(&T) -> &str) -> Result<Vec<T>> {
+    // The fingerprint costs more than the question whether there is anything to compare it with.
+    if !found.is_empty() {
+        let fingerprint = Checkpoint::open(checkpoint)?.fingerprint()?;
+        found.retain(|found| fingerprint_of(found) == fingerprint);
+    }
+    Ok(found)
+}
+
+fn record_file(weights: &Path) -> PathBuf {
+    weights.with_extension("json")
+}
+
+fn file_name(path: &Path) -> &str {
+    path.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+}
+
+/// `RERANK_CACHE`, or `rerank` in the user's cache folder.
+fn default_folder() -> Result<PathBuf> {
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    variable("RERANK_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("rerank")))
+        .or_else(|| variable("HOME").map(|folder| folder.join(".cache").join("rerank")))
+        .ok_or_else(|| {
+            Error::option("precision", "there is no folder to keep converted weights in; set RERANK_CACHE to one")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A cache with weights of `fingerprint` that were made of a checkpoint in `/models/mine`.
+    fn cache_of(fingerprint: &str) -> (tempfile::TempDir, WeightsCache, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = WeightsCache::open(Some(&folder.path().join("cache"))).unwrap();
+        assert_eq!(cache.weights().unwrap(), [], "a folder that does not exist has no weights");
+        let file = cache.file(fingerprint, "0123abcd", Precision::Int8);
+        let mut weights = cache.begin().unwrap();
+        weights.write_all(b"weights").unwrap();
+        let origin = Origin { fingerprint, checkpoint: Path::new("/models/mine"), family: Family::MiniCpm };
+        cache.finish(weights, &file, &origin).unwrap();
+        (folder, cache, file)
+    }
+
+    #[test]
+    fn weights_are_known_by_their_checkpoint() {
+        let (_folder, cache, file) = cache_of("fedc");
+        std::fs::write(cache.folder().join("fedc-00000000.int8"), "older").unwrap();
+        std::fs::write(cache.folder().join("notes.txt"), "somebody's").unwrap();
+        let weights = cache.weights().unwrap();
+        let expected = CachedWeights {
+            file,
+            size_bytes: 7,
+            precision: Precision::Int8,
+            fingerprint: "fedc".to_owned(),
+            checkpoint: Some("/models/mine".into()),
+            family: Some(Family::MiniCpm),
+        };
+        assert_eq!(weights.len(), 2, "{weights:?}");
+        assert_eq!(weights[1], expected);
+        assert_eq!((weights[0].size_bytes, &weights[0].checkpoint, weights[0].family), (5, &None, None));
+    }
+
+    #[test]
+    fn weights_that_are_being_loaded_stay() {
+        let (_folder, cache, file) = cache_of("fedc");
+        let weights = cache.weights().unwrap().remove(0);
+        assert!(hold(&file, 6).is_none(), "another size");
+        let held = hold(&file, 7).unwrap();
+        assert!(!weights.remove().unwrap());
+        assert!(file.exists());
+        drop(held);
+        assert!(weights.remove().unwrap());
+        assert_eq!(std::fs::read_dir(cache.folder()).unwrap().count(), 0, "the record goes with them");
+        assert!(hold(&file, 7).is_none());
+        assert!(weights.remove().unwrap(), "what is gone is gone");
+    }
+
+    #[test]
+    fn only_what_was_left_long_ago_is_abandoned() {
+        let (_folder, cache, _) = cache_of("fedc");
+        let (old, fresh) = (cache.begin().unwrap(), cache.begin().unwrap());
+        let hours_ago = |hours| SystemTime::now() - Duration::from_hours(hours);
+        old.as_file().set_modified(hours_ago(2)).unwrap();
+        fresh.as_file().set_modified(SystemTime::now() - Duration::from_mins(50)).unwrap();
+        let file = std::fs::File::options().write(true).open(&cache.weights().unwrap()[0].file).unwrap();
+        file.set_modified(hours_ago(1000)).unwrap();
+        assert_eq!(cache.abandoned().unwrap(), [(old.path().to_owned(), 0)]);
+    }
+}
