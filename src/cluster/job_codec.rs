@@ -84,7 +84,8 @@ mod tests {
     use super::super::messages::UnitMessage;
     use super::*;
     use crate::files::InputFile;
-    use crate::job::{Group, cut};
+    use crate::job::Group;
+    use crate::job::unit::cut;
     use crate::job::{InputIdentity, Manifest, ModelIdentity, Settings};
     use crate::storage::Location;
 

@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, Schema};
 use arrow_ipc::CompressionType;
 use arrow_ipc::writer::{FileWriter, IpcWriteOptions, StreamWriter};
 
+use super::format::Compression;
 use super::layout::any_type;
-use super::output::Compression;
 use crate::storage::Upload;
 
 /// Writes record batches as they come. What is encoded is uploaded at once.

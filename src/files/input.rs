@@ -5,6 +5,7 @@ use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
 use object_store::ObjectMeta;
 
+use super::format::FileFormat;
 use crate::storage::Location;
 
 /// What an INPUT argument stands for.
@@ -29,26 +30,6 @@ pub(crate) struct InputFile {
     /// Another for another content: the store's entity tag; on local disks, where that depends on more than the
     /// content, the time of the last change.
     pub(crate) version: String,
-}
-
-/// How a file is read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileFormat {
-    /// Apache Parquet.
-    Parquet,
-    /// Arrow IPC, the file format.
-    Arrow,
-}
-
-impl FileFormat {
-    /// What a name's extension says.
-    pub(crate) fn of(name: &str) -> Option<Self> {
-        match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
-            "parquet" => Some(Self::Parquet),
-            "arrow" | "feather" => Some(Self::Arrow),
-            _ => None,
-        }
-    }
 }
 
 impl InputFile {

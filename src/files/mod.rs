@@ -2,12 +2,14 @@
 
 mod arrow_file;
 mod arrow_output;
+mod format;
 mod input;
 mod layout;
 mod output;
 mod source;
 
+pub(crate) use format::{Compression, OutputKind};
 pub(crate) use input::{InputFile, Inputs};
 pub(crate) use layout::{Columns, Layout, difference};
-pub(crate) use output::{Compression, Format, OutputFile, OutputKind, Target, refuse_input};
+pub(crate) use output::{Format, OutputFile, Target, refuse_input};
 pub(crate) use source::Source;

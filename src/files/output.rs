@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
-use clap::ValueEnum;
 use object_store::ObjectStoreExt;
 use parquet::arrow::{ArrowSchemaConverter, AsyncArrowWriter};
 use parquet::basic::{Compression as Codec, ZstdLevel};
@@ -12,6 +11,7 @@ use parquet::file::properties::WriterProperties;
 
 use super::arrow_output;
 use super::arrow_output::ArrowWriter;
+use super::format::{Compression, OutputKind};
 use super::input::Inputs;
 use super::layout::any_type;
 use crate::storage::{Location, Upload, Written};
@@ -61,40 +61,6 @@ pub(crate) fn refuse_input(output: &Location, inputs: &Inputs) -> Result<()> {
         bail!("OUTPUT {output} would be read as INPUT too; write to another place");
     }
     Ok(())
-}
-
-/// The formats that can be written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OutputKind {
-    /// Apache Parquet.
-    Parquet,
-    /// Arrow IPC, the file format.
-    ArrowFile,
-    /// Arrow IPC, the stream format.
-    ArrowStream,
-}
-
-impl OutputKind {
-    /// What a name's extension says.
-    pub(crate) fn of(name: &str) -> Option<Self> {
-        match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
-            "parquet" => Some(Self::Parquet),
-            "arrow" | "feather" => Some(Self::ArrowFile),
-            "arrows" => Some(Self::ArrowStream),
-            _ => None,
-        }
-    }
-}
-
-/// Compression codecs of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Compression {
-    /// Small files at little cost.
-    Zstd,
-    /// For readers that have no zstd.
-    Snappy,
-    /// No compression.
-    None,
 }
 
 /// How a file is written.

@@ -12,7 +12,8 @@ use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, Parq
 use tokio::runtime::Handle;
 
 use super::arrow_file::ArrowFile;
-use super::input::{FileFormat, InputFile};
+use super::format::FileFormat;
+use super::input::InputFile;
 use crate::job::Group;
 use crate::storage::ObjectFile;
 

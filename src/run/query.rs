@@ -26,7 +26,9 @@ use datafusion::physical_plan::stream::RecordBatchReceiverStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream, project_schema};
 use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
-use datafusion_rerank::{ModelRegistry, RerankConfig, RerankFunctions, ScoreStats, WithRerank};
+use datafusion_rerank::{
+    ModelRegistry, RerankConfig, RerankFunctions, Reranker, ScoreStats, WithRerank, plan_models, plan_stats,
+};
 use futures::StreamExt;
 use tokio::runtime::Handle;
 
@@ -100,9 +102,8 @@ impl Query {
     }
 
     /// The models that the calls name.
-    #[cfg(feature = "cluster")]
-    pub(crate) async fn models(&self) -> Result<Vec<datafusion_rerank::Reranker>> {
-        Ok(datafusion_rerank::plan_models(&self.physical_plan().await?))
+    pub(crate) async fn models(&self) -> Result<Vec<Reranker>> {
+        Ok(plan_models(&self.physical_plan().await?))
     }
 
     async fn physical_plan(&self) -> Result<Arc<dyn ExecutionPlan>> {
@@ -142,9 +143,9 @@ impl UnitResult {
     /// The next rows, `None` after the last, and what was counted since those before them.
     pub(crate) async fn next(&mut self) -> Result<(Option<RecordBatch>, ScoreStats)> {
         let batch = self.rows.next().await.transpose().map_err(|error| one_line(&error))?;
-        let mut now = stats(&self.physical);
+        let mut now = plan_stats(&self.physical);
         now.rows = self.rows_read.load(Ordering::Relaxed);
-        let since = difference(now, self.counted);
+        let since = now - self.counted;
         self.counted = now;
         Ok((batch, since))
     }
@@ -153,44 +154,6 @@ impl UnitResult {
 /// Statements that change something would be run by planning them.
 fn queries_only() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
-}
-
-/// What the scoring operators of a plan have counted.
-fn stats(plan: &Arc<dyn ExecutionPlan>) -> ScoreStats {
-    let mut stats = ScoreStats::default();
-    if plan.name() == "RerankExec"
-        && let Some(metrics) = plan.metrics()
-    {
-        let count = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
-        let time = |name| std::time::Duration::from_nanos(count(name));
-        stats.pairs = count("pairs");
-        stats.duplicates = count("duplicates");
-        stats.truncated = count("truncated");
-        stats.tokens = count("tokens");
-        stats.padding_tokens = count("padding_tokens");
-        stats.batches = count("device_batches");
-        stats.tokenize_time = time("tokenize_time");
-        stats.device_time = time("device_time");
-    }
-    for child in plan.children() {
-        stats += self::stats(child);
-    }
-    stats
-}
-
-/// What was counted since `before`.
-fn difference(now: ScoreStats, before: ScoreStats) -> ScoreStats {
-    let mut since = now;
-    since.rows -= before.rows;
-    since.pairs -= before.pairs;
-    since.duplicates -= before.duplicates;
-    since.truncated -= before.truncated;
-    since.tokens -= before.tokens;
-    since.padding_tokens -= before.padding_tokens;
-    since.batches -= before.batches;
-    since.tokenize_time -= before.tokenize_time;
-    since.device_time -= before.device_time;
-    since
 }
 
 /// Refuses queries of which a unit's result depends on other units.

@@ -118,7 +118,7 @@ mod weights;
 #[cfg(feature = "cluster")]
 pub use cluster::{
     ClusterAddress, ExecutorModels, PlannedModel, RerankClusterExt, RerankCodec, cluster_config, failure_cause,
-    function_registry, plan_models, scheduler_session,
+    function_registry, scheduler_session,
 };
 pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
@@ -128,6 +128,6 @@ pub use registry::ModelRegistry;
 pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};
 pub use scores::Scores;
 #[cfg(feature = "datafusion")]
-pub use sql::{RerankConfig, RerankFunctions, WithRerank, register_all};
+pub use sql::{RerankConfig, RerankFunctions, WithRerank, plan_models, plan_stats, register_all};
 pub use stream::{PairColumns, ScoredRows};
 pub use weights::{BatchMeasurement, CachedWeights, WeightsCache};

@@ -33,6 +33,7 @@ pub use config::RerankConfig;
 pub(crate) use errors::planning;
 #[cfg(feature = "cluster")]
 pub(crate) use exec::{CallModel, RerankCall, RerankExec};
+pub use exec::{plan_models, plan_stats};
 #[cfg(feature = "cluster")]
 pub(crate) use known_functions::KnownFunctions;
 pub use register::{RerankFunctions, WithRerank, register_all};

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Formatter};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{Array, ArrayRef, RecordBatch};
 use datafusion::arrow::datatypes::{FieldRef, Schema, SchemaRef};
@@ -37,6 +37,18 @@ use crate::sql::function::{MakeColumn, check_planned, column};
 
 /// Windows of one partition that are under way at once: while one runs, the next is tokenized.
 const WINDOWS_IN_FLIGHT: usize = 2;
+
+// Names of metrics, as `EXPLAIN ANALYZE` shows them and [`RerankExec::stats`] reads them back.
+const PAIRS: &str = "pairs";
+const SCORED_PAIRS: &str = "scored_pairs";
+const DUPLICATES: &str = "duplicates";
+const TRUNCATED: &str = "truncated";
+const TOKENS: &str = "tokens";
+const PADDING_TOKENS: &str = "padding_tokens";
+const DEVICE_BATCHES: &str = "device_batches";
+const TOKENIZE_TIME: &str = "tokenize_time";
+const DEVICE_TIME: &str = "device_time";
+const WAIT_TIME: &str = "wait_time";
 
 /// One score column.
 #[derive(Debug, Clone)]
@@ -97,9 +109,26 @@ impl RerankExec {
 }
 
 impl RerankExec {
-    #[cfg(feature = "cluster")]
     pub(crate) fn calls(&self) -> &[RerankCall] {
         &self.calls
+    }
+
+    /// What the calls have counted so far, over all partitions; rows are left at 0.
+    pub(crate) fn stats(&self) -> ScoreStats {
+        let metrics = self.metrics.clone_inner();
+        let count = |name| metrics.sum_by_name(name).map_or(0, |value| value.as_usize() as u64);
+        let time = |name| Duration::from_nanos(count(name));
+        ScoreStats {
+            pairs: count(PAIRS),
+            duplicates: count(DUPLICATES),
+            truncated: count(TRUNCATED),
+            tokens: count(TOKENS),
+            padding_tokens: count(PADDING_TOKENS),
+            batches: count(DEVICE_BATCHES),
+            tokenize_time: time(TOKENIZE_TIME),
+            device_time: time(DEVICE_TIME),
+            ..ScoreStats::default()
+        }
     }
 
     /// `[call AS column, column], model=.., options=.., device=.., precision=..`
@@ -371,16 +400,16 @@ impl Metrics {
         let counter = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
         let time = |name: &'static str| MetricBuilder::new(metrics).subset_time(name, partition);
         Self {
-            pairs: counter("pairs"),
-            scored_pairs: counter("scored_pairs"),
-            duplicates: counter("duplicates"),
-            truncated: counter("truncated"),
-            tokens: counter("tokens"),
-            padding_tokens: counter("padding_tokens"),
-            device_batches: counter("device_batches"),
-            tokenize_time: time("tokenize_time"),
-            device_time: time("device_time"),
-            wait_time: time("wait_time"),
+            pairs: counter(PAIRS),
+            scored_pairs: counter(SCORED_PAIRS),
+            duplicates: counter(DUPLICATES),
+            truncated: counter(TRUNCATED),
+            tokens: counter(TOKENS),
+            padding_tokens: counter(PADDING_TOKENS),
+            device_batches: counter(DEVICE_BATCHES),
+            tokenize_time: time(TOKENIZE_TIME),
+            device_time: time(DEVICE_TIME),
+            wait_time: time(WAIT_TIME),
         }
     }
 
