@@ -5,6 +5,7 @@ use std::fs;
 use assert_cmd::Command;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::{contains, is_match};
+use serde_json::Value;
 use tempfile::tempdir;
 
 use crate::cli::{MODEL, model, rerank};
@@ -31,6 +32,34 @@ fn a_command_prints_rows_alone() {
         printed(sql().args(["--format", "csv"]).write_stdin("SELECT 2 AS two;\nSELECT 3 AS three")),
         "two\n2\nthree\n3\n"
     );
+}
+
+#[test]
+fn the_most_rows_of_a_table_are_no_limit_of_other_formats() {
+    const ROWS: usize = 30_000;
+    let query = format!("SELECT value AS v FROM generate_series(1, {ROWS})");
+    let print = |arguments: &[&str]| printed(sql().args(["-c", &query]).args(arguments));
+    let values = (1..=ROWS).map(|value| value.to_string()).collect::<Vec<_>>();
+    for format in ["csv", "tsv"] {
+        let lines = print(&["--format", format]);
+        assert!(lines.lines().skip(1).eq(&values), "{} lines of {format}", lines.lines().count());
+    }
+    let numbers = |rows: &[Value]| rows.iter().map(|row| row["v"].to_string()).collect::<Vec<_>>();
+    let rows: Vec<Value> = serde_json::from_str(&print(&["--format", "json"])).unwrap();
+    assert!(numbers(&rows) == values, "{} rows of json", rows.len());
+    let lines = print(&["--format", "nd-json", "--max-rows", "1"]);
+    let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(numbers(&rows) == values, "{} rows of nd-json", rows.len());
+
+    // Three lines above the rows, three for those that are left out, and one below.
+    for (arguments, lines) in [
+        (&[][..], 40 + 7),
+        (&["--format", "table"], 40 + 7),
+        (&["--max-rows", "3"], 3 + 7),
+        (&["--max-rows", "inf"], ROWS + 4),
+    ] {
+        assert_eq!(print(arguments).lines().count(), lines, "{arguments:?}");
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub(crate) struct SqlArgs {
     #[arg(long, value_enum, default_value = "automatic")]
     pub(crate) format: datafusion_cli::print_format::PrintFormat,
 
-    /// Most rows of a result that are printed as a table; `inf` prints all.
+    /// Most rows of a result that are printed as a table; `inf` prints all. Other formats always have all rows.
     #[arg(long, value_name = "ROWS", default_value = "40")]
     pub(crate) max_rows: datafusion_cli::print_options::MaxRows,
 

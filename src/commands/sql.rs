@@ -13,7 +13,8 @@ use datafusion_cli::catalog::DynamicObjectStoreCatalog;
 use datafusion_cli::exec;
 use datafusion_cli::functions::ParquetMetadataFunc;
 use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistry;
-use datafusion_cli::print_options::PrintOptions;
+use datafusion_cli::print_format::PrintFormat;
+use datafusion_cli::print_options::{MaxRows, PrintOptions};
 #[cfg(feature = "cluster")]
 use datafusion_rerank::RerankClusterExt;
 use datafusion_rerank::{RerankConfig, RerankFunctions, WithRerank};
@@ -52,7 +53,7 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
         format: args.format,
         // What is read by a program is rows alone.
         quiet: printer.is_quiet() || !std::io::stdout().is_terminal(),
-        maxrows: args.max_rows,
+        maxrows: most_rows(args.format, args.max_rows),
         color: std::io::stdout().is_terminal() && printer::colours(),
         instrumented_registry: stores,
     };
@@ -61,6 +62,16 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
         return exec::exec_from_repl(&ctx, &mut print).await.context("the shell ended");
     };
     exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| one_line(&error))
+}
+
+/// The limit is for a table, which a person reads. The shell would stop collecting rows at it whatever the format, and
+/// print a part of the result as if it were all of it.
+fn most_rows(format: PrintFormat, table: MaxRows) -> MaxRows {
+    match format {
+        // The shell prints a table for `automatic`, to a terminal or not.
+        PrintFormat::Table | PrintFormat::Automatic => table,
+        PrintFormat::Csv | PrintFormat::Tsv | PrintFormat::Json | PrintFormat::NdJson => MaxRows::Unlimited,
+    }
 }
 
 /// What to run, in order; `None` to ask a person.
