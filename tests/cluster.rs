@@ -120,13 +120,18 @@ impl Cluster {
 
     fn add_executor(&mut self) {
         let port = free_ports();
+        let work_dir = self.folder.path().join(format!("work-{port}"));
+        self.add_executor_in(&work_dir, port);
+    }
+
+    fn add_executor_in(&mut self, work_dir: &Path, port: u16) {
         let mut command = rerank();
         command
             .args(["cluster", "executor", "--heartbeat", "1", "--threads", "1"])
             .args(["--scheduler", &self.address(), "--port", &port.to_string()])
             .envs(self.environment.clone())
             .arg("--work-dir")
-            .arg(self.folder.path().join(format!("work-{port}")))
+            .arg(work_dir)
             .stderr(log(self.folder.path(), &format!("executor-{port}")));
         for model in &self.models {
             command.args(["--model", model]);
@@ -401,6 +406,47 @@ fn an_interrupted_job_is_cancelled_on_the_cluster() {
     std::thread::sleep(Duration::from_secs(2));
     assert_eq!(job.markers("out").len(), units);
     assert!(units < UNITS);
+}
+
+#[cfg(unix)]
+#[test]
+fn an_executor_removes_its_own_folder_and_what_dead_ones_left() {
+    let mut cluster = Cluster::start(0);
+    let shared = cluster.folder.path().join("shared");
+    let write = |file: &str| {
+        let file = shared.join(file);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, "").unwrap();
+    };
+    let theirs = ["data/precious", "notes", "rerank-executor-plans/precious"];
+    let dead = ["rerank-executor-dead/executor.lock", "rerank-executor-dead/work/job/rows"];
+    theirs.into_iter().chain(dead).for_each(write);
+    let folders = || {
+        let entries = std::fs::read_dir(&shared).unwrap().map(|entry| entry.unwrap());
+        entries.map(|entry| entry.file_name().into_string().unwrap()).collect::<BTreeSet<_>>()
+    };
+    let mut expected = BTreeSet::from(["data", "notes", "rerank-executor-plans"].map(str::to_owned));
+    let mut own = Vec::new();
+    for _ in 0..2 {
+        cluster.add_executor_in(&shared, free_ports());
+        let added: Vec<String> = folders().difference(&expected).cloned().collect();
+        assert_eq!(added.len(), 1, "{added:?}");
+        assert!(added[0].starts_with("rerank-executor-"), "{added:?}");
+        expected.extend(added.iter().cloned());
+        own.extend(added);
+    }
+    // Rows of a query are what they have in their folders.
+    let query = "SELECT column1, count(rerank(column1, 'b')) FROM (VALUES ('a'), ('b'), ('c')) GROUP BY column1";
+    let query = rerank().args(["sql", "--cluster", &cluster.address(), "-c", query]).output().unwrap();
+    assert!(query.status.success(), "{}\n{}", stderr(&query), cluster.logs());
+    assert!(files(&shared).iter().any(|file| file.contains("/work/")), "{:?}", files(&shared));
+    for (folder, mut executor) in own.iter().zip(std::mem::take(&mut cluster.executors)) {
+        Command::new("kill").args(["-TERM", &executor.process.0.id().to_string()]).status().unwrap();
+        assert!(executor.process.0.wait().unwrap().success());
+        assert!(expected.remove(folder));
+        assert_eq!(folders(), expected, "the other executor lives");
+    }
+    assert_eq!(files(&shared), theirs);
 }
 
 #[test]

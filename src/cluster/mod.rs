@@ -16,9 +16,11 @@ mod messages;
 mod score_units_exec;
 mod stores;
 mod unit_work;
+mod work_dir;
 
 pub(crate) use client::{Cluster, cancel_orphan};
 pub(crate) use job_codec::JobCodec;
 pub(crate) use messages::JobMessage;
 pub(crate) use stores::Stores;
 pub(crate) use unit_work::UnitWork;
+pub(crate) use work_dir::WorkDir;

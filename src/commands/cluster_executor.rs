@@ -1,6 +1,6 @@
 //! `rerank cluster executor`: Ballista's executor, with our functions, operators and models.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -13,10 +13,9 @@ use datafusion::prelude::SessionConfig;
 use datafusion_rerank::{
     ExecutorModels, ModelRegistry, RerankCodec, RerankConfig, RerankFunctions, cluster_config, function_registry,
 };
-use tempfile::TempDir;
 
 use crate::args::ExecutorArgs;
-use crate::cluster::{JobCodec, Stores, UnitWork};
+use crate::cluster::{JobCodec, Stores, UnitWork, WorkDir};
 use crate::model::open;
 use crate::terminal::{Printer, stop};
 
@@ -43,7 +42,8 @@ pub(crate) fn run(args: ExecutorArgs, printer: Printer) -> Result<()> {
 async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
     let name = name(&args);
     let (registry, settings) = open::executor_settings(&args).with_context(|| format!("executor {name}"))?;
-    let work_dir = WorkDir::new(args.work_dir.as_deref())?;
+    // Kept while the process waits for another scheduler.
+    let work_dir = WorkDir::new(&args.work_dir.clone().unwrap_or_else(std::env::temp_dir))?;
 
     let stopped = Arc::new(AtomicBool::new(false));
     tokio::spawn({
@@ -67,31 +67,6 @@ async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
         // Ballista's process ends when its scheduler is silent for long, or took it for lost. Models stay open.
         tracing::warn!(executor = name, scheduler = %args.scheduler, "the scheduler was lost; waiting for it");
         TERMINATING.store(false, Ordering::Release);
-    }
-}
-
-/// The folder of an executor.
-enum WorkDir {
-    Given(PathBuf),
-    /// Removed in the end.
-    Temporary(TempDir),
-}
-
-impl WorkDir {
-    fn new(given: Option<&Path>) -> Result<Self> {
-        let Some(folder) = given else {
-            let temporary = tempfile::Builder::new().prefix("rerank-executor-").tempdir();
-            return Ok(Self::Temporary(temporary.context("there is no temporary folder")?));
-        };
-        std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
-        Ok(Self::Given(folder.to_owned()))
-    }
-
-    fn path(&self) -> &Path {
-        match self {
-            Self::Given(folder) => folder,
-            Self::Temporary(folder) => folder.path(),
-        }
     }
 }
 

@@ -1,10 +1,12 @@
-//! Who is at work on a job, where the file system can tell.
+//! Who is at work on a job, a file or a folder, where the file system can tell.
 
+#[cfg(unix)]
+use std::fs::Metadata;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
-/// Held while a process works on a job; the system lets go of it when the process ends, however it ends.
+/// Held while a process is at work; the system lets go of it when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
@@ -25,7 +27,22 @@ impl Lock {
     /// Opens the file that the lock is on and tells whether others hold it. If there are none, they are kept out until
     /// [`Self::share`] is called.
     pub(crate) fn new(path: &Path) -> io::Result<(Self, Others)> {
-        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Self::ask(OpenOptions::new().read(true).write(true).open(path)?))
+    }
+
+    /// As [`Self::new`], on a file that is made if there is none, and that whoever holds the lock may delete.
+    pub(crate) fn create(path: &Path) -> io::Result<(Self, Others)> {
+        loop {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+            let (lock, others) = Self::ask(file);
+            // Between the two, another process may have deleted the file; the next one would make and lock a new one.
+            if others != Others::None || lock.is_on(path) {
+                return Ok((lock, others));
+            }
+        }
+    }
+
+    fn ask(file: File) -> (Self, Others) {
         let others = match file.try_lock() {
             Ok(()) => Others::None,
             Err(TryLockError::WouldBlock) => Others::AtWork,
@@ -34,7 +51,23 @@ impl Lock {
                 Others::Unknown
             }
         };
-        Ok((Self { file }, others))
+        (Self { file }, others)
+    }
+
+    /// Whether the file of this name is still the one that the lock is on.
+    #[cfg(unix)]
+    pub(crate) fn is_on(&self, path: &Path) -> bool {
+        use std::os::unix::fs::MetadataExt;
+
+        let id = |file: io::Result<Metadata>| file.ok().map(|file| (file.dev(), file.ino()));
+        let own = id(self.file.metadata());
+        own.is_some() && own == id(std::fs::metadata(path))
+    }
+
+    /// Whether there is still a file of this name.
+    #[cfg(not(unix))]
+    pub(crate) fn is_on(&self, path: &Path) -> bool {
+        path.exists()
     }
 
     /// Lets others in; they see from now on that this process is at work.
@@ -66,5 +99,22 @@ mod tests {
         assert_eq!(Lock::new(&path).unwrap().1, Others::AtWork);
         drop(second);
         assert_eq!(Lock::new(&path).unwrap().1, Others::None);
+    }
+
+    #[test]
+    fn a_file_that_was_deleted_is_locked_by_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (first, others) = Lock::create(&path).unwrap();
+        assert_eq!(others, Others::None);
+        assert!(first.is_on(&path));
+        assert_eq!(Lock::create(&path).unwrap().1, Others::AtWork);
+        std::fs::remove_file(&path).unwrap();
+        assert!(!first.is_on(&path));
+        let (second, others) = Lock::create(&path).unwrap();
+        assert_eq!(others, Others::None);
+        assert!(second.is_on(&path));
+        #[cfg(unix)]
+        assert!(!first.is_on(&path));
     }
 }
