@@ -393,6 +393,52 @@ fn the_report_counts_what_was_done() {
 }
 
 #[test]
+fn a_report_replaces_nothing_that_the_run_reads_or_writes() {
+    let (_folder, at) = folder();
+    let refused = |input: &str, output: &str, report: &str, expected: &str| {
+        let mut command = run(at(input), at(output));
+        command.args(["--overwrite", "--report"]).arg(at(report));
+        assert_fails(command, expected);
+    };
+    for name in ["in.parquet", "data.json", "in/a.parquet", "in/deep/b.parquet", "elsewhere/c.parquet"] {
+        write(&at(name), &pairs(&[("a", "b")]));
+    }
+    std::fs::write(at("old.parquet"), "precious").unwrap();
+    let before = files(&at("."));
+    refused("in.parquet", "out.parquet", "in.parquet", "in.parquet, which is INPUT; name another file");
+    refused("in.parquet", "out.parquet", "missing/../in.parquet", "which is INPUT; name another file");
+    refused("in.parquet", "out.parquet", "out.parquet", "out.parquet, which is OUTPUT; name another file");
+    refused("in.parquet", "old.parquet", "in/../old.parquet", "old.parquet, which is OUTPUT; name another file");
+    // The JSON beside a page.
+    refused("data.json", "out.parquet", "data.html", "data.json, which is INPUT; name another file");
+    refused("in", "out", "in/deep/b.parquet", "in/deep/b.parquet, which is INPUT; name another file");
+    refused("in", "out", "in", "in, which is INPUT; name another file");
+    refused("in", "out", "in/c.parquet", "in/c.parquet, which would be read as INPUT too; name another file");
+    refused("in/*", "out", "in/report.html", "in/report.json, which would be read as INPUT too; name another file");
+    for report in ["out", "out/_rerank/job.html", "out/deep/b-00000.parquet", "x/../out/part.parquet"] {
+        refused("in", "out", report, "which belongs to the job in OUTPUT; name another file");
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::symlink;
+
+        symlink(at("in.parquet"), at("link.json")).unwrap();
+        refused("in.parquet", "out.parquet", "link.json", "in.parquet, which is INPUT; name another file");
+        std::fs::remove_file(at("link.json")).unwrap();
+        symlink(at("elsewhere/c.parquet"), at("in/c.parquet")).unwrap();
+        refused("in", "out", "elsewhere/c.parquet", "elsewhere/c.parquet, which is INPUT; name another file");
+        std::fs::remove_file(at("in/c.parquet")).unwrap();
+    }
+    assert_eq!(files(&at(".")), before, "something was done before it was refused");
+    assert_eq!(read(&at("in.parquet")).num_rows(), 1);
+
+    // A report may be in the directory of a job, as long as nobody takes it for data.
+    run(at("in"), at("out")).arg("--report").arg(at("out/report.html")).assert().success();
+    run(at("in"), at("out")).arg("--report").arg(at("out/report.html")).assert().success();
+    assert!(at("out/report.json").exists());
+}
+
+#[test]
 fn quiet_says_nothing_and_verbose_more() {
     let (_folder, at) = folder();
     write(&at("in.parquet"), &pairs(&[("a", "b")]));

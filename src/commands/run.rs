@@ -44,7 +44,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     if args.restart && matches!(target, Target::File(..)) {
         bail!("--restart is for jobs, whose OUTPUT is a directory; to replace a file pass --overwrite");
     }
-    let report_files = args.report.as_deref().map(ReportFiles::parse).transpose()?;
+    let report_files = args.report.as_deref().map(|text| ReportFiles::find(text, &inputs, &target)).transpose()?;
     let reranker =
         open::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window.window_rows);
     let kind = match &target {
@@ -125,10 +125,33 @@ struct ReportFiles {
 
 impl ReportFiles {
     /// `x.html` is a page, with the JSON beside it in `x.json`; any other name is JSON.
-    fn parse(text: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// If one of them would replace what the run reads or writes, or would be read by the next run.
+    fn find(text: &str, inputs: &Inputs, target: &Target) -> Result<Self> {
         let html = text.strip_suffix(".html");
         let json = html.map_or_else(|| text.to_owned(), |stem| format!("{stem}.json"));
-        Ok(Self { json: Location::parse(&json)?, html: html.map(|_| Location::parse(text)).transpose()? })
+        let files = Self { json: Location::parse(&json)?, html: html.map(|_| Location::parse(text)).transpose()? };
+        for file in std::iter::once(&files.json).chain(&files.html) {
+            if let Some(what) = conflict(file, inputs, target) {
+                bail!("--report '{text}' would write {file}, which {what}; name another file");
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// What a file is to the run that must not be replaced.
+fn conflict(file: &Location, inputs: &Inputs, target: &Target) -> Option<&'static str> {
+    if inputs.are_at(file) {
+        return Some("is INPUT");
+    }
+    if inputs.take(file) {
+        return Some("would be read as INPUT too");
+    }
+    match target {
+        Target::File(output, _) => output.is_same(file).then_some("is OUTPUT"),
+        Target::Directory(output) => Ledger::owns(output, file).then_some("belongs to the job in OUTPUT"),
     }
 }
 

@@ -124,6 +124,11 @@ impl Inputs {
         matches!(self.selection, Selection::OneFile)
     }
 
+    /// Whether the place is that of INPUT, or of one of its files, whatever links lead to it.
+    pub(crate) fn are_at(&self, location: &Location) -> bool {
+        self.base.is_same(location) || self.files.iter().any(|file| file.location.resolved().is_same(location))
+    }
+
     /// Whether a file there would be an input of this run or, once it is written, of the next.
     pub(crate) fn take(&self, location: &Location) -> bool {
         match self.selection {

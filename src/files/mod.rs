@@ -8,7 +8,7 @@ mod layout;
 mod output;
 mod source;
 
-pub(crate) use format::{Compression, OutputKind};
+pub(crate) use format::{Compression, FileFormat, OutputKind};
 pub(crate) use input::{InputFile, Inputs};
 pub(crate) use layout::{Columns, Layout, difference};
 pub(crate) use output::{Format, OutputFile, Target, refuse_input};

@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use super::manifest::{Manifest, UnitEntry, now};
 use super::marker::{Failure, Marker};
+use crate::files::FileFormat;
 use crate::storage::{Location, Lock, Others, write_small};
 
 /// Folder of the records.
@@ -78,6 +79,15 @@ impl Ledger {
         // Processes on different machines, or in different containers, may have the same id.
         let writer = format!("{}-{:08x}", std::process::id(), RandomState::new().hash_one(0) as u32);
         Self { output, failed: HashSet::new(), commits: 0, lock: None, writer }
+    }
+
+    /// Whether a file is, or may become, one of a job with this output directory: a record or a data file.
+    pub(crate) fn owns(output: &Location, file: &Location) -> bool {
+        if file.relative_to(&output.below(FOLDER).resolved()).is_some() {
+            return true;
+        }
+        // Which data files there are depends on the inputs, and on those of runs before.
+        file.relative_to(output).is_some_and(|name| name.is_empty() || FileFormat::of(&name).is_some())
     }
 
     /// Where a unit's data file appears.

@@ -54,6 +54,12 @@ impl Location {
         self.with_path(self.path.parts().chain(Path::from(relative).parts()).collect())
     }
 
+    /// The same place without the links in its path. One that was put together from names may have some.
+    pub(crate) fn resolved(&self) -> Self {
+        let path = self.local_path().and_then(|path| Path::from_absolute_path(real_path(&path)).ok());
+        path.map_or_else(|| self.clone(), |path| self.with_path(path))
+    }
+
     /// Whether both are the same place.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         self.root == other.root && self.path == other.path
@@ -140,6 +146,8 @@ mod tests {
             std::fs::create_dir(folder.path().join("real")).unwrap();
             std::os::unix::fs::symlink(folder.path().join("real"), folder.path().join("link")).unwrap();
             assert!(at("real/x").is_same(&at("link/x")));
+            let below = at("").below("link/x");
+            assert!(!below.is_same(&at("link/x")) && below.resolved().is_same(&at("link/x")));
         }
     }
 
