@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -623,51 +624,71 @@ fn a_failure_leaves_complete_files_only() {
 }
 
 /// A table whose first rows are large, so that its output is begun early, and whose other rows take long to score.
-fn slow_table() -> RecordBatch {
-    let table = many_pairs(60_000);
+fn slow_table(rows: usize) -> RecordBatch {
+    let table = many_pairs(rows);
     let mut state = 1_u64;
     let mut noise = || {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 56) as u8
     };
     let blobs: Vec<Option<Vec<u8>>> =
-        (0..60_000).map(|row| (row < 300).then(|| (0..100_000).map(|_| noise()).collect())).collect();
+        (0..rows).map(|row| (row < 300).then(|| (0..100_000).map(|_| noise()).collect())).collect();
     let blobs: BinaryArray = blobs.iter().map(|blob| blob.as_deref()).collect();
     let [query, passage] = [0, 1].map(|column| Arc::clone(table.column(column)));
     RecordBatch::try_from_iter([("query", query), ("passage", passage), ("blob", Arc::new(blobs) as ArrayRef)]).unwrap()
+}
+
+fn write_slow(path: &Path, rows: usize) {
+    let uncompressed = WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).build();
+    write_with(path, &slow_table(rows), uncompressed);
+}
+
+/// Starts a run that takes its time over what [`write_slow`] wrote.
+fn start_slowly(input: &Path, output: &Path) -> Child {
+    std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
+        .arg("run")
+        .args([input, output])
+        .args([&model(MODEL), "--window-rows=100", "--row-group-rows=100", "--compression=none", "--batch-tokens=1024"])
+        .arg("--overwrite")
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// Waits until there are rows in a file of a folder.
+fn wait_for_rows(folder: &Path, child: &mut Child) {
+    let start = Instant::now();
+    while files(folder).iter().all(|file| std::fs::metadata(folder.join(file)).map_or(0, |file| file.len()) == 0) {
+        assert!(child.try_wait().unwrap().is_none(), "the run ended before it wrote");
+        assert!(start.elapsed() < Duration::from_mins(1), "nothing was written in a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The status of a run, and what it wrote to standard error.
+fn ended(mut child: Child) -> (ExitStatus, String) {
+    let mut message = String::new();
+    std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut message).unwrap();
+    (child.wait().unwrap(), message)
+}
+
+#[cfg(unix)]
+fn send(signal: &str, child: &Child) {
+    std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
 }
 
 #[test]
 #[cfg(unix)]
 fn interrupted_it_leaves_nothing() {
     let (_folder, at) = folder();
-    let uncompressed = WriterProperties::builder().set_compression(Compression::UNCOMPRESSED).build();
-    write_with(&at("in.parquet"), &slow_table(), uncompressed);
+    write_slow(&at("in.parquet"), 60_000);
     for (signal, code, word) in [("INT", 130, "interrupted"), ("TERM", 143, "terminated")] {
         std::fs::create_dir(at("out")).unwrap();
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
-            .arg("run")
-            .args([at("in.parquet"), at("out/out.parquet")])
-            .args([
-                &model(MODEL),
-                "--window-rows=100",
-                "--row-group-rows=100",
-                "--compression=none",
-                "--batch-tokens=1024",
-            ])
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
-        let start = Instant::now();
-        while files(&at("out")).is_empty() {
-            assert!(start.elapsed() < Duration::from_mins(1), "nothing was written in a minute");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let mut child = start_slowly(&at("in.parquet"), &at("out/out.parquet"));
+        wait_for_rows(&at("out"), &mut child);
         assert_ne!(files(&at("out")), ["out.parquet"], "the file appeared before it was complete");
-        std::process::Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status().unwrap();
-        let status = child.wait().unwrap();
-        let mut message = String::new();
-        std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut message).unwrap();
+        send(signal, &child);
+        let (status, message) = ended(child);
         assert_eq!(status.code(), Some(code), "{message}");
         // Nothing else: the device was in the middle of a batch, and ends without complaint.
         let expected = format!("error: {word}; files that were not complete have been removed\n");
@@ -675,6 +696,96 @@ fn interrupted_it_leaves_nothing() {
         assert_eq!(files(&at("out")), Vec::<String>::new());
         std::fs::remove_dir(at("out")).unwrap();
     }
+}
+
+// Two runs on one file.
+
+#[test]
+#[cfg(unix)]
+fn a_file_that_another_run_is_writing_is_left_to_it() {
+    const ROWS: usize = 3_000;
+    let (_folder, at) = folder();
+    write_slow(&at("in.parquet"), ROWS);
+    let mut first = start_slowly(&at("in.parquet"), &at("out/out.parquet"));
+    wait_for_rows(&at("out"), &mut first);
+    // So that it is not done before the others were refused.
+    send("STOP", &first);
+    let message = format!("another process is writing OUTPUT {}; wait", at("out/out.parquet").display());
+    let begun = files(&at("out"));
+    for arguments in [&[][..], &["--overwrite"]] {
+        let mut second = run(at("in.parquet"), at("out/../out/out.parquet"));
+        second.args(arguments);
+        assert_fails(second, &message);
+        assert_eq!(files(&at("out")), begun);
+    }
+    // Another file beside it is another matter, and whoever reads the folder does not see what is unfinished.
+    run(fixture("xquad.parquet"), at("out/other.parquet")).assert().success();
+    run(at("out"), at("again")).args(["--score", "score_2"]).assert().success();
+    assert_eq!(data_files(&at("again")).iter().map(|name| input_of(name)).collect::<Vec<_>>(), ["other"]);
+    send("CONT", &first);
+    let (status, message) = ended(first);
+    assert!(status.success(), "{message}");
+    assert_eq!(read(&at("out/out.parquet")).num_rows(), ROWS);
+    assert_eq!(files(&at("out")), ["other.parquet", "out.parquet"]);
+}
+
+#[test]
+fn runs_that_begin_together_leave_one_complete_file() {
+    const ROWS: usize = 1_000;
+    let (_folder, at) = folder();
+    write_slow(&at("in.parquet"), ROWS);
+    let runs: Vec<Child> = (0..3).map(|_| start_slowly(&at("in.parquet"), &at("out/out.parquet"))).collect();
+    let mut written = 0;
+    for (status, message) in runs.into_iter().map(ended) {
+        assert!(status.success() || message.starts_with("error: another process is writing OUTPUT "), "{message}");
+        written += usize::from(status.success());
+    }
+    assert!(written > 0);
+    assert_eq!(read(&at("out/out.parquet")).num_rows(), ROWS);
+    assert_eq!(files(&at("out")), ["out.parquet"]);
+}
+
+#[test]
+fn what_a_killed_run_left_is_removed_by_the_next_on_its_file() {
+    let (_folder, at) = folder();
+    write_slow(&at("in.parquet"), 60_000);
+    let mut killed = start_slowly(&at("in.parquet"), &at("out/out.parquet"));
+    wait_for_rows(&at("out"), &mut killed);
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    let others = [".other.parquet.1-00000000.unfinished", ".out.parquet.notes.unfinished"];
+    for other in others {
+        std::fs::write(at("out").join(other), "").unwrap();
+    }
+    let left = files(&at("out"));
+    assert!(left.len() > others.len() && !left.contains(&"out.parquet".to_owned()), "{left:?}");
+    write(&at("in.parquet"), &pairs(&[("a", "b")]));
+    run(at("in.parquet"), at("out/out.parquet")).assert().success();
+    assert_eq!(read(&at("out/out.parquet")).num_rows(), 1);
+    assert_eq!(files(&at("out")), [others[0], others[1], "out.parquet"]);
+}
+
+#[test]
+fn runs_with_one_report_leave_it_whole() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &pairs(&[("a", "b")]));
+    let start = |place: usize| {
+        std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
+            .arg("run")
+            .args([at("in.parquet"), at(&format!("out-{place}.parquet"))])
+            .args([&model(MODEL), "--quiet", "--report"])
+            .arg(at("reports/report.json"))
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let runs: Vec<Child> = (0..4).map(start).collect();
+    for (status, message) in runs.into_iter().map(ended) {
+        assert!(status.success(), "{message}");
+    }
+    let report: Value = serde_json::from_slice(&std::fs::read(at("reports/report.json")).unwrap()).unwrap();
+    assert_eq!(report["rows"], 1);
+    assert_eq!(files(&at("reports")), ["report.json"]);
 }
 
 // The other subcommands.

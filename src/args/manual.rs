@@ -4,7 +4,9 @@
 pub(super) const RUN_MANUAL: &str = "\
 Files
   An OUTPUT that ends in .parquet, .arrow, .feather (Arrow IPC files) or .arrows (an Arrow IPC
-  stream) is one file, for an INPUT that is one file. It appears when it is complete.
+  stream) is one file, for an INPUT that is one file. It appears when it is complete. Until then
+  its rows are in a file beside it (on a local disk) whose name begins with a dot, and another run
+  with the same OUTPUT is refused.
 
   Any other OUTPUT is the directory of a job. INPUT is cut into units of about --unit-rows rows,
   between row groups and never across files; each unit becomes one Parquet file:

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -15,16 +16,13 @@ use datafusion_rerank::{ModelRegistry, Reranker};
 use crate::args::RunArgs;
 #[cfg(feature = "cluster")]
 use crate::cluster::{Cluster, JobMessage, cancel_orphan};
-use crate::files::{Columns, Format, InputFile, Inputs, OutputKind, Target, refuse_input};
-use crate::job::{
-    Group, InputIdentity, Ledger, Manifest, Marker, ModelIdentity, Permissions, Unit, UnitEntry, ledger,
-    remove_unfinished, unit,
-};
+use crate::files::{Columns, Format, InputFile, Inputs, OutputKind, Target, refuse_existing, refuse_input};
+use crate::job::{Group, InputIdentity, Ledger, Manifest, Marker, ModelIdentity, Permissions, Unit, UnitEntry, unit};
 use crate::model::{conversion, open};
 use crate::report::Totals;
 use crate::report::{Before, Report, html};
 use crate::run::{Estimate, Journal, OnError, Plan, Query, Scoring, Task, pipeline, query_lines, survey};
-use crate::storage::{Location, write_small};
+use crate::storage::{Claim, Location, write_small};
 use crate::terminal::human_count;
 use crate::terminal::{Extent, Printer, Progress, Stopped, stop};
 
@@ -56,9 +54,10 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     let (manifest, units) = plan_units(&args, &target, &inputs.files, &groups, &reranker)?;
     #[cfg(feature = "cluster")]
     let cluster = cluster(&args, &target).await?;
+    let claim = claim(&target, &args, stop.as_mut()).await?;
     let permissions = Permissions { restart: args.restart, overwrite: args.overwrite };
     let Work { mut ledger, tasks, committed } = match target {
-        Target::File(file, _) => Work::file(&file, &manifest, units),
+        Target::File(file, _) => Work::file(&file, claim.as_ref(), &manifest, units),
         Target::Directory(output) => Work::job(output, &inputs, &manifest, units, permissions, args.dry_run).await?,
     };
     if !committed.is_empty() {
@@ -78,9 +77,6 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
         }
         return Ok(());
     }
-    if let (None, Some(task)) = (&ledger, plan.tasks.first()) {
-        sweep_beside(&task.output);
-    }
     #[cfg(feature = "cluster")]
     let done = match (cluster, ledger.as_mut()) {
         (Some(cluster), Some(ledger)) => {
@@ -91,6 +87,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     #[cfg(not(feature = "cluster"))]
     let done = work(plan, &reranker, ledger.as_mut(), &manifest, printer, stop).await;
     let (totals, load) = done?;
+    drop(claim);
 
     let report = Report { files: manifest.units.len() - committed.len(), totals, load, before };
     for line in report.lines() {
@@ -166,12 +163,12 @@ struct Work {
 
 impl Work {
     /// All of it, into one file.
-    fn file(file: &Location, manifest: &Manifest, units: Vec<Unit>) -> Self {
+    fn file(file: &Location, claim: Option<&Claim>, manifest: &Manifest, units: Vec<Unit>) -> Self {
         let task = |(unit, entry): (Unit, &UnitEntry)| Task {
             unit,
             entry: entry.clone(),
             output: file.clone(),
-            staging: None,
+            staging: claim.map(|claim| claim.staging().clone()),
         };
         let tasks = units.into_iter().zip(&manifest.units).map(task).collect();
         Self { ledger: None, tasks, committed: HashMap::new() }
@@ -356,16 +353,24 @@ async fn work_on_cluster(
     }
 }
 
-/// Deletes what a killed run left beside the file that it wrote. Two runs that write one file at once are a mistake
-/// that one of them is told of: its unfinished file is gone.
-fn sweep_beside(file: &Location) {
-    if let Some(path) = file.local_path()
-        && let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str()))
-    {
-        remove_unfinished(folder, |unfinished| {
-            ledger::is_unfinished(unfinished) && unfinished.rsplit_once('#').is_some_and(|(file, _)| file == name)
-        });
+/// The right to write OUTPUT, if that is a local file. What the run leaves beside it goes when it is dropped.
+async fn claim(
+    target: &Target,
+    args: &RunArgs,
+    stop: Pin<&mut impl Future<Output = Stopped>>,
+) -> Result<Option<Claim>> {
+    let Target::File(file, _) = target else { return Ok(None) };
+    if args.dry_run {
+        return Ok(None);
     }
+    // Signals are waited for from here on. Before, they ended the process, and there was nothing to remove.
+    if let Poll::Ready(stopped) = futures::poll!(stop) {
+        return Err(stopped.into());
+    }
+    let claim = Claim::new(file)?;
+    // Another process may have been writing it when it was looked for.
+    refuse_existing(file, args.overwrite).await?;
+    Ok(claim)
 }
 
 /// Loads the weights, converted first where that is needed, finds out how batches are to be cut if `rows` are many, and

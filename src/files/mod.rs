@@ -11,5 +11,5 @@ mod source;
 pub(crate) use format::{Compression, FileFormat, OutputKind};
 pub(crate) use input::{InputFile, Inputs};
 pub(crate) use layout::{Columns, Layout, difference};
-pub(crate) use output::{Format, OutputFile, Target, refuse_input};
+pub(crate) use output::{Format, OutputFile, Target, refuse_existing, refuse_input};
 pub(crate) use source::Source;

@@ -47,11 +47,18 @@ impl Target {
             bail!("OUTPUT '{text}' is a file name; it must be a directory, because INPUT is not one file");
         }
         refuse_input(&output, inputs)?;
-        if !overwrite && output.file_size_bytes().await?.is_some() {
-            bail!("OUTPUT {output} exists already; pass --overwrite to replace it");
-        }
+        refuse_existing(&output, overwrite).await?;
         Ok(Self::File(output, kind))
     }
+}
+
+/// # Errors
+/// If there is a file that may not be replaced.
+pub(crate) async fn refuse_existing(output: &Location, overwrite: bool) -> Result<()> {
+    if !overwrite && output.file_size_bytes().await?.is_some() {
+        bail!("OUTPUT {output} exists already; pass --overwrite to replace it");
+    }
+    Ok(())
 }
 
 /// # Errors

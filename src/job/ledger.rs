@@ -15,7 +15,6 @@
 //! do the same work twice, and whoever is later replaces a file by its equal.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -27,7 +26,7 @@ use serde::Serialize;
 use super::manifest::{Manifest, UnitEntry, now};
 use super::marker::{Failure, Marker};
 use crate::files::FileFormat;
-use crate::storage::{Location, Lock, Others, write_small};
+use crate::storage::{Location, Lock, Others, is_unfinished, remove_unfinished, write_small, writer_id};
 
 /// Folder of the records.
 const FOLDER: &str = "_rerank";
@@ -76,9 +75,7 @@ type Listing = HashMap<Path, u64>;
 impl Ledger {
     /// The records of the job with this output directory, if there is one.
     pub(crate) fn new(output: Location) -> Self {
-        // Processes on different machines, or in different containers, may have the same id.
-        let writer = format!("{}-{:08x}", std::process::id(), RandomState::new().hash_one(0) as u32);
-        Self { output, failed: HashSet::new(), commits: 0, lock: None, writer }
+        Self { output, failed: HashSet::new(), commits: 0, lock: None, writer: writer_id() }
     }
 
     /// Whether a file is, or may become, one of a job with this output directory: a record or a data file.
@@ -443,49 +440,4 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec(value).context("a record is not JSON")?;
     text.push(b'\n');
     Ok(text)
-}
-
-/// Deletes the files of a local folder whose names match. Files that cannot be deleted are logged: they do no harm.
-pub(crate) fn remove_unfinished(folder: &std::path::Path, matches: impl Fn(&str) -> bool) {
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_file())
-            && entry.file_name().to_str().is_some_and(&matches)
-            && let Err(error) = std::fs::remove_file(entry.path())
-        {
-            tracing::warn!(file = %entry.path().display(), %error, "an unfinished file could not be removed");
-        }
-    }
-}
-
-/// Whether a local file is one that is being written: `object_store` writes `<name>#<number>` and renames it.
-pub(crate) fn is_unfinished(name: &str) -> bool {
-    name.rsplit_once('#').is_some_and(|(_, number)| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unfinished_files_are_known_by_their_names() {
-        assert!(is_unfinished("x.parquet#1"));
-        assert!(is_unfinished("a#b#12"));
-        for other in ["x.parquet", "x#", "x#1a", "#x"] {
-            assert!(!is_unfinished(other), "{other}");
-        }
-    }
-
-    #[test]
-    fn only_matching_files_are_removed() {
-        let folder = tempfile::tempdir().unwrap();
-        for name in ["a.json", "a.json#1", "b.json#22"] {
-            std::fs::write(folder.path().join(name), "").unwrap();
-        }
-        std::fs::create_dir(folder.path().join("d#1")).unwrap();
-        remove_unfinished(folder.path(), is_unfinished);
-        let mut left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
-        left.sort();
-        assert_eq!(left, ["a.json", "d#1"]);
-        remove_unfinished(&folder.path().join("missing"), is_unfinished);
-    }
 }

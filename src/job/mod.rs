@@ -6,7 +6,7 @@ mod marker;
 mod status;
 pub(crate) mod unit;
 
-pub(crate) use ledger::{Ledger, Permissions, remove_unfinished};
+pub(crate) use ledger::{Ledger, Permissions};
 pub(crate) use manifest::{InputIdentity, Manifest, ModelIdentity, Settings, UnitEntry, now};
 pub(crate) use marker::{Marker, Worker};
 pub(crate) use status::Status;
