@@ -1,5 +1,5 @@
-//! The README and the page on clusters, followed word by word: their commands run as they stand, and what the README
-//! shows of their output is compared.
+//! The README and the pages of `examples/`, followed word by word: their `sh` blocks run as they stand, and the `text` block
+//! after one is compared with what it prints.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -22,6 +22,19 @@ const GAP: &str = "...";
 /// How far a number of the output may be from the one shown: processors add up in different orders.
 const TOLERANCE: f64 = 0.01;
 
+/// The pages that are followed, each from top to bottom on a fresh machine.
+const PAGES: &[&str] = &[
+    "README.md",
+    "examples/job.md",
+    "examples/models.md",
+    "examples/settings.md",
+    "examples/sql.md",
+    "examples/etl.md",
+];
+
+/// Followed by a test of its own, for its ports.
+const CLUSTER_PAGE: &str = "examples/cluster.md";
+
 /// The picture at the top of the README, and what it is of.
 const PICTURE: &str = "examples/demo.svg";
 const DEMONSTRATION: &str = "make demo";
@@ -35,10 +48,17 @@ struct Block<'a> {
     text: String,
 }
 
-fn blocks(readme: &str) -> Vec<Block<'_>> {
+impl Block<'_> {
+    /// Whether it is commands that a test can run.
+    fn runs(&self) -> bool {
+        self.language == "sh" && self.needs.is_none()
+    }
+}
+
+fn blocks(page: &str) -> Vec<Block<'_>> {
     let mut blocks: Vec<Block<'_>> = Vec::new();
     let mut inside = false;
-    for (index, line) in readme.lines().enumerate() {
+    for (index, line) in page.lines().enumerate() {
         match line.strip_prefix("```") {
             Some(_) if inside => inside = false,
             Some(info) => {
@@ -134,7 +154,7 @@ impl Machine {
             ("name", Arc::new(StringArray::from(vec!["English", "Chinese"]))),
         ];
         write(&machine.at("languages.parquet"), &RecordBatch::try_from_iter(languages).unwrap());
-        assert_eq!(BUCKET, "bucket", "the README calls it so");
+        assert_eq!(BUCKET, "bucket", "the pages call it so");
         machine
     }
 
@@ -176,7 +196,7 @@ impl Machine {
     }
 }
 
-/// A table of the columns that the README's queries name.
+/// A table of the columns that the pages' queries name.
 fn pairs() -> RecordBatch {
     let columns: [(&str, ArrayRef); 5] = [
         ("id", Arc::new(Int64Array::from_iter_values(0..3))),
@@ -192,38 +212,71 @@ fn root(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-#[test]
-#[cfg(unix)]
-fn every_block_runs_and_prints_what_is_shown() {
-    let readme = root("README.md");
-    let machine = Machine::new();
+/// What happened to the blocks of a page.
+#[derive(Default)]
+struct Followed {
+    ran: usize,
+    compared: usize,
+    pictured: bool,
+}
+
+/// Follows a page from top to bottom.
+#[track_caller]
+fn follow(name: &str) -> Followed {
+    let (page, machine) = (root(name), Machine::new());
+    let mut followed = Followed::default();
     // Of the block before, if it was one of commands that ran.
     let mut printed: Option<String> = None;
-    let (mut ran, mut compared, mut pictured) = (0, 0, false);
-    for Block { line, language, needs, text } in blocks(&readme) {
-        let place = format!("README.md, line {line}");
+    for Block { line, language, needs, text } in blocks(&page) {
+        let place = format!("{name}, line {line}");
         match (language, needs, printed.take()) {
             ("sh", None, _) => {
                 let output = machine.run(&text, &place);
                 if text.trim() == DEMONSTRATION {
                     assert_pictured(&output);
-                    pictured = true;
+                    followed.pictured = true;
                 }
                 printed = Some(output);
-                ran += 1;
+                followed.ran += 1;
             }
             ("sh", Some(needs), _) => println!("{place}: not run, needs {needs}"),
             ("text", None, Some(printed)) => {
                 assert!(same_text(&text, &printed), "{place} shows\n{text}\nbut what is printed is\n{printed}");
-                compared += 1;
+                followed.compared += 1;
             }
             // Settings are kept in the file that the program looks for.
             ("toml", None, _) => fs::write(machine.at("rerank.toml"), text).unwrap(),
             _ => {}
         }
     }
-    assert!(ran >= 8 && compared >= 5, "{ran} blocks ran, {compared} were compared");
+    followed
+}
+
+#[test]
+#[cfg(unix)]
+fn every_block_runs_and_prints_what_is_shown() {
+    let (mut ran, mut compared, mut pictured) = (0, 0, false);
+    for name in PAGES {
+        let followed = follow(name);
+        assert!(followed.ran > 0, "no block of {name} runs");
+        ran += followed.ran;
+        compared += followed.compared;
+        pictured |= followed.pictured;
+    }
+    assert!(ran >= 16 && compared >= 8, "{ran} blocks ran, {compared} were compared");
     assert!(pictured, "no block runs {DEMONSTRATION} alone");
+}
+
+#[test]
+fn no_page_is_left_out() {
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")).unwrap() {
+        let name = format!("examples/{}", entry.unwrap().file_name().to_str().unwrap());
+        let is_page = Path::new(&name).extension().is_some_and(|extension| extension == "md");
+        if is_page && name != CLUSTER_PAGE && !PAGES.contains(&name.as_str()) {
+            let runs = blocks(&root(&name)).iter().any(Block::runs);
+            assert!(!runs, "{name} has commands that no test runs: add it to PAGES, or say what they need");
+        }
+    }
 }
 
 /// With other ports than those of the page, which may not be free.
@@ -236,18 +289,16 @@ fn every_block_of_the_page_on_clusters_runs() {
             std::net::TcpListener::bind(("127.0.0.1", port)).is_ok()
         })
     });
-    let (page, ports, machine) = (root("examples/cluster.md"), ports.unwrap(), Machine::new());
+    let (page, ports, machine) = (root(CLUSTER_PAGE), ports.unwrap(), Machine::new());
     let mut ran = 0;
-    for Block { line, text, .. } in
-        blocks(&page).into_iter().filter(|block| block.language == "sh" && block.needs.is_none())
-    {
+    for Block { line, text, .. } in blocks(&page).into_iter().filter(Block::runs) {
         // Without the option the default port is meant.
         let commands = text.replace("cluster scheduler &", "cluster scheduler --port 50050 &");
         let executor = "cluster executor --port";
         let commands =
             commands.replace(executor, &format!("{} --scheduler df://127.0.0.1:50050 --port", &executor[..16]));
         let commands = format!("trap 'kill $(jobs -p)' EXIT\n{}", commands.replace("5005", &ports));
-        machine.run(&commands, &format!("examples/cluster.md, line {line}"));
+        machine.run(&commands, &format!("{CLUSTER_PAGE}, line {line}"));
         ran += 1;
     }
     assert!(ran > 0);
