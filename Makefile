@@ -14,8 +14,9 @@ DEMO_OUTPUT := target/demo.parquet
 REFERENCE := tests/fixtures/reference
 PEERS := $(REFERENCE)/venv
 
-# What `make bench-pure` compares with.
+# What `make bench-pure` compares with. `make semver` has its own default: the last tag, or else the commit before this.
 BASE ?= HEAD
+SEMVER_BASE = $(if $(filter file,$(origin BASE)),$(shell git describe --tags --abbrev=0 HEAD~ 2>/dev/null || git rev-parse HEAD~),$(BASE))
 BASE_TREE := target/base
 PURE := --quiet --package datafusion-rerank --no-default-features --bench pure --
 export CRITERION_HOME ?= $(CURDIR)/target/criterion
@@ -25,7 +26,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test chaos lint features onnxruntime bench-pure bench-peers bench-gpu-dry-run
+.PHONY: help demo test chaos lint features semver onnxruntime bench-pure bench-peers bench-gpu-dry-run
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -63,6 +64,11 @@ features: ## check each feature by itself, none and all of them
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub
 	$(CARGO) check --quiet --package rerank --no-default-features --features shell
 	$(CARGO) check --quiet --package rerank --no-default-features --features hub,shell
+
+semver: ## compare the library's API with that of the commit BASE (default: the last tag, or else the commit before)
+	@$(CARGO) semver-checks --version > /dev/null 2>&1 || \
+	    { echo "cargo-semver-checks is missing; cargo install cargo-semver-checks --locked" >&2; exit 1; }
+	$(CARGO) semver-checks --package datafusion-rerank --all-features --baseline-rev $(SEMVER_BASE)
 
 bench-pure: ## time the parts that run no model, and those of the commit BASE beside them (default: HEAD, for what is not committed)
 	@if [ -e $(BASE_TREE) ]; then git worktree remove --force $(BASE_TREE); fi

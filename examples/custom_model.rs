@@ -6,7 +6,6 @@ use std::path::Path;
 
 use arrow::array::StringArray;
 use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
-use serde_json::json;
 
 /// The checkpoint used if none is given: a tiny one with random weights, for a quick look.
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-minicpm-layerwise-reranker");
@@ -27,10 +26,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("logits: {:?}", reranker.score(&queries, &passages)?.values());
 
     // Options give another view of the same model; one that the family does not have is refused here, not later.
-    let options = ScoreOptions::from_json(&json!({"normalize": true, "max_length": 128}))?;
+    let options = ScoreOptions::default().with_normalize(true).with_max_length(128);
     println!("normalized: {:?}", reranker.with_options(&options)?.score(&queries, &passages)?.values());
     if let Some((first, last, _)) = reranker.shape().and_then(|shape| shape.exits) {
-        let options = ScoreOptions::from_json(&json!({"cutoff_layers": [first, last]}))?;
+        let options = ScoreOptions::default().with_cutoff_layers([first, last]);
         let scores = reranker.with_options(&options)?.score_rows(&queries, &passages)?;
         println!("at layers {first} and {last}, in one pass: {:?}", scores.to_array());
     }

@@ -196,8 +196,10 @@ mod tests {
             "model = 'm3'\nnormalize = true\nthreads = 1\ncutoff-layers = [8, 16]\n[run]\nthreads = 2\nunit-rows = 7";
         let Parsed::Run(run) = parse(settings, "rerank run in out --model mine").unwrap().command else { panic!() };
         assert_eq!((run.model.model.as_deref(), run.unit_rows, run.engine.threads), (Some("mine"), 7, Some(2)));
-        assert!(run.options.normalize);
-        assert_eq!(run.options.graph.cutoff_layers, [8, 16]);
+        assert_eq!(
+            run.options.flags,
+            [("normalize", serde_json::json!(true)), ("cutoff_layers", serde_json::json!([8, 16]))]
+        );
         let Parsed::Score(score) = parse(settings, "rerank score a b").unwrap().command else { panic!() };
         assert_eq!((score.model.model.as_deref(), score.engine.threads), (Some("m3"), Some(1)));
     }

@@ -36,9 +36,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let queries = StringArray::from_iter_values(pairs.iter().map(|(query, _)| query));
     let passages = StringArray::from_iter_values(pairs.iter().map(|(_, passage)| passage));
 
-    let mut engine = EngineOptions::default();
-    engine.threads = Some(task.threads);
-    engine.cache = Some(task.cache);
+    let engine = EngineOptions::default().with_threads(task.threads).with_cache(task.cache);
     let reranker = Reranker::open(&task.model, &engine)?.with_options(&ScoreOptions::from_json(&task.options)?)?;
     reranker.load()?;
     println!("{}", json!({"versions": {"datafusion-rerank": env!("CARGO_PKG_VERSION")}}));

@@ -4,6 +4,7 @@
 mod cluster;
 mod manual;
 mod model;
+mod options;
 mod run;
 mod score;
 mod scoring;
@@ -19,9 +20,10 @@ pub(crate) use cluster::{ClusterCommand, ExecutorArgs, SchedulerArgs};
 #[cfg(feature = "hub")]
 pub(crate) use model::PullArgs;
 pub(crate) use model::{ExportArgs, InspectArgs, ListArgs, ModelCommand, PruneArgs};
+pub(crate) use options::{GraphOptionArgs, OptionArgs, OptionFlags};
 pub(crate) use run::{RunArgs, StatusArgs};
 pub(crate) use score::ScoreArgs;
-pub(crate) use scoring::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs};
+pub(crate) use scoring::{EngineArgs, ModelArgs};
 #[cfg(feature = "shell")]
 pub(crate) use sql::SqlArgs;
 

@@ -8,7 +8,7 @@ use datafusion_rerank::Device;
 #[cfg(feature = "hub")]
 use super::manual::PULL_MANUAL;
 use super::manual::{LIST_MANUAL, PRUNE_MANUAL};
-use super::scoring::GraphOptionArgs;
+use super::options::GraphOptionArgs;
 #[cfg(feature = "hub")]
 use crate::hub::HubModel;
 

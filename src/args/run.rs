@@ -4,7 +4,8 @@ use clap::Args;
 #[cfg(feature = "cluster")]
 use datafusion_rerank::ClusterAddress;
 
-use super::scoring::{EngineArgs, ModelArgs, OptionArgs, WindowArgs, at_least_one};
+use super::options::OptionArgs;
+use super::scoring::{EngineArgs, ModelArgs, WindowArgs, at_least_one};
 use crate::files::Compression;
 use crate::run::OnError;
 

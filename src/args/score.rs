@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::scoring::{EngineArgs, ModelArgs, OptionArgs};
+use super::options::OptionArgs;
+use super::scoring::{EngineArgs, ModelArgs};
 
 /// `rerank score`.
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! What commands that score have in common: the model, its options, the device.
+//! Arguments that commands which score have in common: the model, the device, the window.
 
 use std::path::PathBuf;
 
@@ -15,71 +15,12 @@ pub(crate) struct ModelArgs {
     pub(crate) model: Option<String>,
 }
 
-/// How pairs are made into text and scored.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Model options")]
-pub(crate) struct OptionArgs {
-    /// Give the sigmoid of the logit (0 to 1) instead of the logit.
-    #[arg(long)]
-    pub(crate) normalize: bool,
-
-    /// Longest passage, and longest pair, in tokens [default: 512].
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) max_length: Option<usize>,
-
-    /// Longest query, in tokens [default: three quarters of the longest pair].
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) query_max_length: Option<usize>,
-
-    /// Text put before every query.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) query_instruction: Option<String>,
-
-    /// Text put before every passage.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) passage_instruction: Option<String>,
-
-    /// The question put to a decoder after the pair.
-    #[arg(long, value_name = "TEXT")]
-    pub(crate) prompt: Option<String>,
-
-    #[command(flatten)]
-    pub(crate) graph: GraphOptionArgs,
-}
-
-/// Options that change what is computed, not the text.
-#[derive(Debug, Default, Args)]
-#[command(next_help_heading = "Model options")]
-pub(crate) struct GraphOptionArgs {
-    /// In what the layers compute: `fp32`; `fp16` or `bf16` on a GPU, which are several times as fast; `int8` on the CPU,
-    /// which is about twice as fast and less exact. Weights are converted once and kept in the cache [default: fp32 on the
-    /// CPU; on a GPU fp16 for m3, bf16 for the decoders].
-    #[arg(long, value_name = "PRECISION")]
-    pub(crate) precision: Option<String>,
-
-    /// The layer whose score is wanted, or several separated by commas [default: the last].
-    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
-    pub(crate) cutoff_layers: Vec<usize>,
-
-    /// How many neighbouring passage tokens are averaged into one at each compression layer [default: 1].
-    #[arg(long, value_name = "TOKENS")]
-    pub(crate) compress_ratio: Option<usize>,
-
-    /// The layers before which passages are compressed, separated by commas [default: 8].
-    #[arg(long, value_name = "LAYERS", value_delimiter = ',')]
-    pub(crate) compress_layers: Vec<usize>,
-
-    /// Any option of the model by its name; may be repeated.
-    #[arg(long = "option", value_name = "NAME=VALUE", value_parser = name_and_value)]
-    pub(crate) named: Vec<(String, String)>,
-}
-
 /// Where and how the model runs.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct EngineArgs {
-    /// Where the model runs: `cpu`, `cuda`, `cuda:N`, or on several GPUs `cuda:N,M`, each with weights of its own and all
-    /// fed from one queue. A GPU that cannot be used is an error.
+    /// Where the model runs: `cpu`, `cuda`, `cuda:N`, or on several GPUs `cuda:N,M`, each with its own weights and all fed
+    /// from one queue. A GPU that cannot be used is an error.
     #[arg(long, default_value_t = Devices::default())]
     pub(crate) device: Devices,
 
@@ -87,17 +28,18 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 
-    /// Most tokens in a device batch, padding included [default: what a large job measured, or else 512 a thread on the CPU,
-    /// 65536 on a GPU].
+    /// Most tokens in a device batch, padding included [default: what a large job measured, or else 512 per thread on the
+    /// CPU, 65536 on a GPU].
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
 
-    /// Folder in which weights of another precision, what was measured of batches and the bundled model are kept [default: `rerank` in the user's cache folder].
+    /// Folder for converted weights, batch measurements and the bundled model [default: `rerank` in the user's cache
+    /// folder].
     #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 }
 
-/// Of how many rows batches are made.
+/// How many rows are cut into batches together.
 #[derive(Debug, Args)]
 pub(crate) struct WindowArgs {
     /// Rows sorted by length and cut into batches together: more rows mean less padding and more memory.
@@ -105,16 +47,11 @@ pub(crate) struct WindowArgs {
     pub(crate) window_rows: usize,
 }
 
-pub(super) fn at_least_one(text: &str) -> Result<usize, String> {
+pub(super) fn at_least_one(text: &str) -> Result<usize, &'static str> {
     match text.parse() {
         Ok(number) if number > 0 => Ok(number),
-        _ => Err("expected a whole number of at least 1".to_owned()),
+        _ => Err("expected a whole number of at least 1"),
     }
-}
-
-fn name_and_value(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text.split_once('=').ok_or("expected NAME=VALUE")?;
-    Ok((name.to_owned(), value.to_owned()))
 }
 
 #[cfg(test)]
@@ -127,11 +64,5 @@ mod tests {
         for wrong in ["0", "-1", "x", ""] {
             assert!(at_least_one(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn an_option_may_hold_equals_signs() {
-        assert_eq!(name_and_value("prompt=a=b"), Ok(("prompt".to_owned(), "a=b".to_owned())));
-        assert!(name_and_value("prompt").is_err());
     }
 }

@@ -6,7 +6,8 @@ use clap::Args;
 #[cfg(feature = "cluster")]
 use datafusion_rerank::ClusterAddress;
 
-use super::scoring::{EngineArgs, OptionArgs, WindowArgs};
+use super::options::OptionArgs;
+use super::scoring::{EngineArgs, WindowArgs};
 
 /// `rerank sql`.
 #[derive(Debug, Args)]

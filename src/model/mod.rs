@@ -3,5 +3,6 @@
 pub(crate) mod bundled;
 pub(crate) mod conversion;
 pub(crate) mod open;
+mod options;
 
 pub(crate) use conversion::convert_weights;

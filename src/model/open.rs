@@ -8,20 +8,16 @@ use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 #[cfg(feature = "cluster")]
 use datafusion::common::config::ExtensionOptions;
-use datafusion_rerank::{Cutoffs, Device, EngineOptions, ModelRegistry, RerankConfig, Reranker, ScoreOptions};
-use serde_json::json;
+use datafusion_rerank::{Cutoffs, Device, EngineOptions, ModelRegistry, RerankConfig, Reranker};
 
 use super::bundled;
+use super::options::{engine_options, graph_options, score_options};
 #[cfg(feature = "cluster")]
 use crate::args::ExecutorArgs;
 #[cfg(feature = "shell")]
 use crate::args::SqlArgs;
 use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs, RunArgs};
 use crate::job::Settings;
-
-/// Options that shape the graph and therefore mean something to an export.
-const GRAPH_OPTIONS: &[&str] =
-    &["precision", "cutoff_layers", "compress_ratio", "compress_layers", "heads", "attention_softcap"];
 
 /// Opens the model that the arguments name, with their options in force.
 pub(crate) fn open_model(model: &ModelArgs, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
@@ -45,17 +41,8 @@ fn open_with_options(model: &str, options: &OptionArgs, engine: &EngineArgs) -> 
 
 /// Opens a checkpoint for what is done with its graph alone, with the options that shape it.
 pub(crate) fn open_for_graph(model: &str, device: Device, options: &GraphOptionArgs) -> Result<Reranker> {
-    if let Some((name, _)) = options.named.iter().find(|(name, _)| !GRAPH_OPTIONS.contains(&name.as_str())) {
-        bail!(
-            "option {name}: it changes the text, not the graph; give it when scoring (the graph has {})",
-            GRAPH_OPTIONS.join(", ")
-        );
-    }
-    let mut resolved = ScoreOptions::default();
-    set_graph_options(&mut resolved, options)?;
-    let mut engine = EngineOptions::default();
-    engine.devices = device.into();
-    Ok(open(model, &engine)?.with_options(&resolved)?)
+    let options = graph_options(options)?;
+    Ok(open(model, &EngineOptions::default().with_devices(device))?.with_options(&options)?)
 }
 
 /// Opens a model as it is.
@@ -180,117 +167,9 @@ fn value_name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }
 
-fn engine_options(args: &EngineArgs) -> EngineOptions {
-    let mut options = EngineOptions::default();
-    options.devices = args.device.clone();
-    options.threads = args.threads;
-    options.batch_tokens = args.batch_tokens;
-    options.cache.clone_from(&args.cache);
-    options
-}
-
-/// All values go through the library's own checks, whichever flag they came by.
-fn score_options(args: &OptionArgs) -> Result<ScoreOptions> {
-    let OptionArgs { normalize, max_length, query_max_length, query_instruction, passage_instruction, prompt, graph } =
-        args;
-    let mut options = ScoreOptions::default();
-    let flags = [
-        ("normalize", normalize.then(|| json!(true))),
-        ("max_length", max_length.map(|n| json!(n))),
-        ("query_max_length", query_max_length.map(|n| json!(n))),
-        ("query_instruction", query_instruction.as_ref().map(|text| json!(text))),
-        ("passage_instruction", passage_instruction.as_ref().map(|text| json!(text))),
-        ("prompt", prompt.as_ref().map(|text| json!(text))),
-    ];
-    for (name, value) in flags {
-        if let Some(value) = value {
-            options.set(name, &value)?;
-        }
-    }
-    set_graph_options(&mut options, graph)?;
-    Ok(options)
-}
-
-fn set_graph_options(options: &mut ScoreOptions, args: &GraphOptionArgs) -> Result<()> {
-    let GraphOptionArgs { precision, cutoff_layers, compress_ratio, compress_layers, named } = args;
-    if let Some(precision) = precision {
-        options.set_text("precision", precision)?;
-    }
-    options.cutoff_layers = match cutoff_layers.as_slice() {
-        [] => None,
-        [layer] => Some(Cutoffs::One(*layer)),
-        layers => Some(Cutoffs::Many(layers.to_vec())),
-    };
-    if let Some(ratio) = compress_ratio {
-        options.set("compress_ratio", &json!(ratio))?;
-    }
-    if !compress_layers.is_empty() {
-        options.compress_layers = Some(compress_layers.clone());
-    }
-    for (name, value) in named {
-        if options.to_json().get(name).is_some() {
-            bail!("option {name}: it was given twice");
-        }
-        options.set_text(name, value)?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn named(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    #[test]
-    fn every_flag_reaches_the_options() {
-        let args = OptionArgs {
-            normalize: true,
-            max_length: Some(256),
-            query_max_length: Some(64),
-            query_instruction: Some("q".into()),
-            passage_instruction: Some("p".into()),
-            prompt: Some("?".into()),
-            graph: GraphOptionArgs {
-                precision: Some("int8".into()),
-                cutoff_layers: vec![8, 16],
-                compress_ratio: Some(2),
-                compress_layers: vec![4],
-                named: named(&[("heads", "by_layer")]),
-            },
-        };
-        assert_eq!(
-            score_options(&args).unwrap().to_json(),
-            json!({
-                "precision": "int8", "normalize": true, "max_length": 256, "query_max_length": 64, "query_instruction": "q",
-                "passage_instruction": "p", "prompt": "?", "cutoff_layers": [8, 16], "compress_ratio": 2,
-                "compress_layers": [4], "heads": "by_layer",
-            })
-        );
-    }
-
-    #[test]
-    fn one_cutoff_layer_is_not_a_list() {
-        let graph = GraphOptionArgs { cutoff_layers: vec![8], ..Default::default() };
-        let options = score_options(&OptionArgs { graph, ..Default::default() }).unwrap();
-        assert_eq!(options.cutoff_layers, Some(Cutoffs::One(8)));
-    }
-
-    #[test]
-    fn an_option_given_twice_is_refused() {
-        let graph = GraphOptionArgs { named: named(&[("max_length", "8")]), ..Default::default() };
-        let args = OptionArgs { max_length: Some(4), graph, ..Default::default() };
-        assert_eq!(score_options(&args).unwrap_err().to_string(), "option max_length: it was given twice");
-    }
-
-    #[test]
-    fn an_export_refuses_what_it_cannot_keep() {
-        let options = GraphOptionArgs { named: named(&[("max_length", "8")]), ..Default::default() };
-        let error = open_for_graph("anything", Device::Cpu, &options).unwrap_err().to_string();
-        assert!(error.starts_with("option max_length: it changes the text, not the graph"), "{error}");
-    }
 
     #[test]
     fn names_are_split_from_directories() {

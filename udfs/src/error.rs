@@ -45,7 +45,7 @@ pub enum Error {
         message: String,
     },
 
-    /// An option that does not exist, or whose value the model cannot honour.
+    /// An option that does not exist, or a value that it does not take or that the model cannot honour.
     #[error("option {name}: {message}")]
     Option {
         /// The option's name.
@@ -85,8 +85,15 @@ pub enum Error {
         /// What was attempted, with shapes.
         action: String,
         /// ONNX Runtime's own error.
-        source: ort::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+
+    /// There is no folder for converted weights and batch measurements.
+    #[error(
+        "there is no cache folder: RERANK_CACHE is not set and this user has no cache folder; set RERANK_CACHE, or --cache \
+         of the command line, to a folder"
+    )]
+    NoCacheFolder,
 
     /// The engine was shut down while work was still queued.
     #[error("the scoring engine stopped before this batch was scored; open the model again")]

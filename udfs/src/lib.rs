@@ -6,26 +6,24 @@
 //!
 //! There are three ways in, from the lowest.
 //!
-//! **Arrays.** [`Reranker::open`] reads a checkpoint, [`Reranker::score`] scores two text arrays and blocks;
-//! [`Reranker::score_rows_async`] does so without blocking, and [`Reranker::score_rows`] tells of each row how many tokens it
-//! had, whether it was cut, and why it failed.
+//! **Arrays.** [`Reranker::open`] reads a checkpoint. [`Reranker::score`] scores two text arrays and blocks;
+//! [`Reranker::score_rows_async`] does so without blocking. [`Reranker::score_rows`] also returns, for each row, how many
+//! tokens it had, whether it was truncated, and why it failed.
 //!
 //! ```no_run
 //! use arrow::array::StringArray;
-//! use datafusion_rerank::{Cutoffs, EngineOptions, Reranker, ScoreOptions};
+//! use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 //!
-//! let mut options = ScoreOptions::default();
-//! options.cutoff_layers = Some(Cutoffs::One(28));
-//! let reranker =
-//!     Reranker::open("bge-reranker-v2-minicpm-layerwise", &EngineOptions::default())?.with_options(&options)?;
+//! let reranker = Reranker::open("bge-reranker-v2-minicpm-layerwise", &EngineOptions::default().with_threads(8))?;
+//! let reranker = reranker.with_options(&ScoreOptions::default().with_cutoff_layers(28))?;
 //! let queries = StringArray::from(vec!["what is a panda?", "what is a panda?"]);
 //! let passages = StringArray::from(vec!["hi", "The giant panda is a bear species endemic to China."]);
 //! println!("{:?}", reranker.score(&queries, &passages)?);
 //! # Ok::<(), datafusion_rerank::Error>(())
 //! ```
 //!
-//! **Streams.** [`Reranker::score_stream`] appends a score column to any stream of record batches, in its order, with two
-//! windows of rows under way.
+//! **Streams.** [`Reranker::score_stream`] appends a score column to any stream of record batches. It keeps their order and
+//! has two windows of rows in flight.
 //!
 //! ```no_run
 //! use arrow::array::RecordBatch;
@@ -43,8 +41,8 @@
 //! ```
 //!
 //! **SQL**, with the feature `datafusion`: `register_all` adds `rerank(query, passage, 'm3')` and its relatives to a
-//! DataFusion session, with an operator and the rules that place it. Only rows that need a score are scored, each once,
-//! wherever in a statement the call stands.
+//! DataFusion session, with an operator and the rules that place it. A call may stand anywhere in a statement; only rows
+//! that need a score are scored, each once.
 //!
 //! ```no_run
 //! # #[cfg(feature = "datafusion")]
@@ -58,8 +56,8 @@
 //! # }
 //! ```
 //!
-//! What a call can ask for is in [`ScoreOptions`], how a model is run in [`EngineOptions`], the models' names in
-//! [`ModelRegistry`].
+//! [`ScoreOptions`] has the options of a call, [`EngineOptions`] where and how a model runs, [`ModelRegistry`] the models'
+//! names.
 //!
 //! # Features
 //!
@@ -70,25 +68,31 @@
 //!
 //! # ONNX Runtime
 //!
-//! Version 1.28 or newer is opened when the first model is loaded: from `ORT_DYLIB_PATH`, beside the executable, from
-//! `.onnxruntime/` of the working tree, from the active Python's package, or from the system. A process that uses it
-//! already hands its environment over with [`set_environment`], or takes this crate's from [`environment()`].
+//! Version 1.28 or newer is loaded when the first model is: from `ORT_DYLIB_PATH`, beside the executable, from
+//! `.onnxruntime/` of the working tree, from the active Python's package, or from the system. A process that already uses
+//! it hands its environment over with [`set_environment`], or takes this crate's from [`environment()`]. These two are the
+//! only places where a type of the crate `ort` appears; it is re-exported as [`ort`] and changes with its releases.
 //!
-//! Newer builds report their use to Microsoft. This crate turns the events off as soon as there is an environment; a host
+//! Newer builds report their use to Microsoft. This crate turns the events off as soon as there is an environment. A host
 //! that wants no trace of it, the database in the user's cache folder included, sets `ORT_DISABLE_TELEMETRY=1` before its
 //! first thread starts. The crate cannot: another thread might be reading the environment.
 //!
 //! # Threads and memory
 //!
-//! A loaded model runs on worker threads of its own; texts are encoded on rayon's pool. Memory is that of the
-//! weights, of one device batch and of the windows under way, whatever the length of the input: a window is
-//! [`DEFAULT_WINDOW_ROWS`] rows, sorted by length, cut into batches by tokens. Clones of a [`Reranker`], and rerankers that
-//! differ in options that leave the graph alone, share tokenizer, weights and device.
+//! A loaded model has its own worker threads; texts are encoded on rayon's pool. Memory holds the weights, one device batch
+//! and the windows in flight, whatever the length of the input: a window is [`DEFAULT_WINDOW_ROWS`] rows, sorted by length
+//! and cut into batches by tokens. Clones of a [`Reranker`] share tokenizer, weights and device, and so do rerankers whose
+//! options differ only in what does not change the graph.
 //!
 //! # Errors
 //!
-//! An [`Error`] is one line that names the thing, its value and the remedy. A row that cannot be scored is a failure of
-//! its own, which does not touch the others: see [`Scores::errors`].
+//! An [`Error`] is one line that names the thing, its value and the remedy. A row that cannot be scored fails alone, and
+//! the others have their scores: see [`Scores::errors`].
+//!
+//! # Stability
+//!
+//! Structs with public fields and enums that may grow are `#[non_exhaustive]`: build them with `default()` and `with_*`
+//! setters, and match with a `_` arm.
 //!
 //! # Another family
 //!
@@ -123,7 +127,13 @@ pub use cluster::{
 pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, set_environment};
 pub use error::{Error, Result};
 pub use models::{Family, ModelShape};
-pub use options::{Cutoffs, Heads, OPTION_NAMES, Precision, ScoreOptions};
+pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, Precision, ScoreOptions};
+/// The binding to ONNX Runtime, in the version that this crate uses.
+///
+/// A host that shares the process's one environment, through [`set_environment`] or [`environment()`], must use the same
+/// version of these types, so it takes them from here. Nothing else in this crate's signatures is from `ort`. It is a
+/// release candidate: code that uses this module may need changes when this crate upgrades it.
+pub use ort;
 pub use registry::ModelRegistry;
 pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};
 pub use scores::Scores;
@@ -131,3 +141,36 @@ pub use scores::Scores;
 pub use sql::{RerankConfig, RerankFunctions, WithRerank, plan_models, plan_stats, register_all};
 pub use stream::{PairColumns, ScoredRows};
 pub use weights::{BatchMeasurement, CachedWeights, WeightsCache};
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, StringArray};
+
+    use super::*;
+
+    /// Compiles only if other threads may hold and share values of this type, for as long as they like.
+    fn is_shared<T: Send + Sync + 'static>() {}
+
+    /// Compiles only if another thread may take the value.
+    fn is_sent<T: Send + 'static>(_: T) {}
+
+    #[test]
+    fn values_cross_threads() {
+        is_shared::<Error>();
+        is_shared::<Reranker>();
+        is_shared::<ModelRegistry>();
+        is_shared::<Scores>();
+        is_shared::<ScoreOptions>();
+        is_shared::<EngineOptions>();
+        is_shared::<WeightsCache>();
+        let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-xlmr-reranker");
+        let reranker = Reranker::open(tiny, &EngineOptions::default()).unwrap();
+        is_sent(reranker.score_stream(futures::stream::empty(), PairColumns::default(), "score"));
+        is_sent(reranker.score_batches(futures::stream::empty(), PairColumns::default()));
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+        is_sent(reranker.score_rows_async(Arc::clone(&texts), texts));
+    }
+}

@@ -1,7 +1,7 @@
 //! One opened checkpoint, and the engines that run its graphs.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::checkpoint::{Checkpoint, Weights};
@@ -29,8 +29,9 @@ impl Model {
     /// Reads everything but the weights.
     ///
     /// # Errors
-    /// [`Error::Model`], [`Error::Checkpoint`] or [`Error::Io`].
+    /// [`Error::Model`], [`Error::Checkpoint`], [`Error::Io`], or [`Error::Option`] for options that mean nothing.
     pub(crate) fn open(path: &Path, options: &EngineOptions) -> Result<Self> {
+        options.validate()?;
         let checkpoint = Checkpoint::open(path)?;
         let architecture = recognise(&checkpoint)?;
         let tokenizer = Tokenizer::read(&checkpoint.tokenizer_file())?;
@@ -45,7 +46,7 @@ impl Model {
         Ok(Self { checkpoint, architecture, tokenizer, options: options.clone(), engines: Mutex::default() })
     }
 
-    pub(crate) fn path(&self) -> &PathBuf {
+    pub(crate) fn path(&self) -> &Path {
         &self.checkpoint.path
     }
 
@@ -63,7 +64,8 @@ impl Model {
     /// [`Error::Option`].
     pub(crate) fn resolve(&self, options: &ScoreOptions) -> Result<(PairEncoder, GraphOptions)> {
         let family = self.architecture.family();
-        options.check_allowed(family.name(), family.options())?;
+        options.validate()?;
+        options.check_family(family)?;
         let mut graph_options = self.architecture.graph_options(options)?;
         graph_options.precision = self.precision(options)?;
         graph_options.on_gpu = !self.options.devices.is_cpu();

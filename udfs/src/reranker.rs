@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Float32Array};
@@ -48,7 +48,7 @@ pub struct Reranker {
 impl std::fmt::Debug for Reranker {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Reranker")
-            .field("model", self.location())
+            .field("model", &self.location())
             .field("family", &self.family())
             .field("options", &self.options)
             .finish_non_exhaustive()
@@ -62,7 +62,8 @@ impl Reranker {
     /// Reads headers and the tokenizer only; the weights are loaded by the first call, or by [`Self::load`].
     ///
     /// # Errors
-    /// [`Error::Model`] if there is no such directory, [`Error::Checkpoint`] or [`Error::Io`] if a file is wrong.
+    /// [`Error::Model`] if there is no such directory, [`Error::Checkpoint`] or [`Error::Io`] if a file is wrong,
+    /// [`Error::Option`] for engine options that mean nothing.
     pub fn open(location: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
         Self::new(Arc::new(Model::open(location.as_ref(), options)?), ScoreOptions::default())
     }
@@ -94,7 +95,7 @@ impl Reranker {
     }
 
     /// The checkpoint's directory.
-    pub fn location(&self) -> &PathBuf {
+    pub fn location(&self) -> &Path {
         self.model.path()
     }
 

@@ -57,7 +57,7 @@ impl ExecutorModels {
             if fingerprint == planned.fingerprint() {
                 return Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()));
             }
-            other.get_or_insert((reranker.location().clone(), fingerprint));
+            other.get_or_insert((reranker.location().to_owned(), fingerprint));
         }
         let (name, expected) = (planned.name(), planned.fingerprint());
         Err(match (other, unknown) {
@@ -86,7 +86,7 @@ impl ExecutorModels {
         }
         let fingerprint = reranker.fingerprint()?;
         let mut fingerprints = self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
-        fingerprints.insert(reranker.location().clone(), fingerprint.clone());
+        fingerprints.insert(reranker.location().to_owned(), fingerprint.clone());
         Ok(fingerprint)
     }
 }

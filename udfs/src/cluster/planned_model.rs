@@ -34,10 +34,10 @@ impl PlannedModel {
         let location = reranker.location();
         Ok(Self {
             name: name.to_owned(),
-            location: absolute(location).unwrap_or_else(|_| location.clone()).display().to_string(),
+            location: absolute(location).unwrap_or_else(|_| location.to_owned()).display().to_string(),
             fingerprint: reranker.fingerprint()?,
             // Where no option says, another device might compute in another precision.
-            options: ScoreOptions { precision: Some(reranker.precision()), ..reranker.options().clone() },
+            options: reranker.options().clone().with_precision(reranker.precision()),
             window_rows: reranker.window_rows(),
             batch_tokens: reranker.engine_options().batch_tokens,
             models: None,
@@ -105,7 +105,8 @@ impl PlannedModel {
     }
 
     /// # Errors
-    /// [`Error::Input`] for what [`Self::to_json`] does not write, [`Error::Option`] for options that do not exist.
+    /// [`Error::Input`] for what [`Self::to_json`] does not write, [`Error::Option`] for options that do not exist or have
+    /// values that mean nothing.
     pub fn from_json(value: &Value) -> Result<Self> {
         let fields = Fields::deserialize(value)
             .map_err(|error| Error::input(format!("a model of a plan cannot be read: {error}; {MIXED_VERSIONS}")))?;

@@ -5,12 +5,16 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// The fastest, or within 8 % of it, for layers of 384 to 1,024 in fp32 and int8 (of 128, 256, .. 4,096): eight times as
-/// many, whose activations spill out of the second-level cache, take 8 to 32 % longer.
+/// The fastest of 128, 256, .. 4,096, or within 8 % of it, for layers of 384 to 1,024 in fp32 and int8. At 4,096 the
+/// activations spill out of the second-level cache, and the work takes 8 to 32 % longer.
 const CPU_BATCH_TOKENS_PER_THREAD: usize = 512;
 
-/// 40 TFLOP of work for m3's layers: between two batches nothing is to be seen of the start of another.
+/// 40 TFLOP of work for m3's layers, so that starting a batch costs nothing measurable.
 const GPU_BATCH_TOKENS: usize = 65_536;
+
+const ONLY_GPUS: &str = "only GPUs can be several, by their numbers: cuda:N,M";
+
+const NAMED_TWICE: &str = "a GPU is named twice";
 
 /// An execution device: `cpu`, or an NVIDIA GPU as `cuda` or `cuda:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -24,8 +28,8 @@ pub enum Device {
 }
 
 impl Device {
-    /// Tokens of a batch where neither the caller nor a measurement says: on the CPU what keeps the activations of a layer in the caches of
-    /// `threads` cores, on a GPU enough to fill it.
+    /// Tokens in a batch where neither the caller nor a measurement says: on the CPU what keeps the activations of a layer
+    /// in the caches of `threads` cores, on a GPU enough to fill it.
     pub(crate) fn usual_batch_tokens(self, threads: usize) -> usize {
         match self {
             Self::Cpu => CPU_BATCH_TOKENS_PER_THREAD * threads,
@@ -33,8 +37,8 @@ impl Device {
         }
     }
 
-    /// Batches that are under way at once. A GPU computes one while the scores of the last are handed over and the next is
-    /// padded; on the CPU that would take the cores from the one that computes (2 to 3 % slower).
+    /// Batches in flight. A GPU computes one while the last one's scores are handed over and the next is padded. On the CPU
+    /// that would take cores from the batch that computes (2 to 3 % slower).
     pub(crate) fn batches_in_flight(self) -> usize {
         match self {
             Self::Cpu => 1,
@@ -68,11 +72,32 @@ impl FromStr for Device {
     }
 }
 
-/// The devices that a model runs on, each with weights of its own, all fed from one queue: the CPU, or one or more GPUs.
+/// The devices that a model runs on: the CPU, or one or more GPUs. Each has its own copy of the weights, and all take
+/// batches from one queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Devices(Vec<Device>);
 
 impl Devices {
+    /// Several devices.
+    ///
+    /// # Errors
+    /// [`Error::Device`] for none, for a GPU that is named twice, or for the CPU together with others.
+    pub fn new(devices: impl IntoIterator<Item = Device>) -> Result<Self, Error> {
+        let devices = Self(devices.into_iter().collect());
+        let fail = |message: &str| Error::Device { device: devices.to_string(), message: message.to_owned() };
+        let [first, others @ ..] = devices.0.as_slice() else {
+            return Err(fail("name at least one"));
+        };
+        if !others.is_empty() && devices.0.contains(&Device::Cpu) {
+            return Err(fail(ONLY_GPUS));
+        }
+        let mut seen = std::collections::HashSet::from([first]);
+        if !others.iter().all(|device| seen.insert(device)) {
+            return Err(fail(NAMED_TWICE));
+        }
+        Ok(devices)
+    }
+
     /// The devices in the order given, never none.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Device> {
         self.0.iter().copied()
@@ -124,22 +149,19 @@ impl FromStr for Devices {
     /// `cpu`, `cuda`, `cuda:N`, or several GPUs as `cuda:N,M`.
     fn from_str(text: &str) -> Result<Self, Error> {
         let fail = |message: &str| Error::Device { device: text.to_owned(), message: message.to_owned() };
-        let mut parts = text.split(',');
+        let (first, others) = text.split_once(',').map_or((text, None), |(first, others)| (first, Some(others)));
         let mut devices =
-            vec![parts.next().unwrap_or_default().parse().map_err(|_| {
+            vec![first.parse().map_err(|_| {
                 fail("there is no such device; expected cpu, cuda, cuda:N or, for several GPUs, cuda:N,M")
             })?];
-        for part in parts {
-            let index = part.strip_prefix("cuda:").unwrap_or(part).parse();
-            let (Device::Cuda(_), Ok(index)) = (devices[0], index) else {
-                return Err(fail("only GPUs can be several, by their numbers: cuda:N,M"));
-            };
-            if devices.contains(&Device::Cuda(index)) {
-                return Err(fail("a GPU is named twice"));
-            }
-            devices.push(Device::Cuda(index));
+        for index in others.into_iter().flat_map(|others| others.split(',')) {
+            let index = index.strip_prefix("cuda:").unwrap_or(index).parse();
+            devices.push(Device::Cuda(index.map_err(|_| fail(ONLY_GPUS))?));
         }
-        Ok(Self(devices))
+        Self::new(devices).map_err(|error| match error {
+            Error::Device { message, .. } => Error::Device { device: text.to_owned(), message },
+            other => other,
+        })
     }
 }
 
@@ -165,7 +187,11 @@ mod tests {
         assert_eq!(devices.iter().collect::<Vec<_>>(), [Device::Cuda(2), Device::Cuda(0)]);
         assert_eq!(devices.to_string(), "cuda:2,0");
         assert_eq!("cuda:2,cuda:0".parse::<Devices>().unwrap(), devices);
+        assert_eq!(Devices::new([Device::Cuda(2), Device::Cuda(0)]).unwrap(), devices);
         assert!(Devices::default().is_cpu() && !devices.is_cpu());
+        for wrong in [vec![], vec![Device::Cuda(1), Device::Cpu], vec![Device::Cuda(1); 2]] {
+            assert!(matches!(Devices::new(wrong), Err(Error::Device { .. })));
+        }
         for (wrong, why) in [
             ("cpu,cpu", "only GPUs can be several"),
             ("cpu,0", "only GPUs can be several"),

@@ -24,7 +24,8 @@ static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
 /// Makes the library use an ONNX Runtime environment that the host process already has.
 ///
 /// ONNX Runtime allows one environment per process. A host that uses it for something else must hand over its own
-/// before the first model is scored; otherwise one is made then and kept for the life of the process.
+/// before the first model is scored; otherwise one is created then and kept for the life of the process. The environment
+/// must come from the `ort` that this crate uses: [`datafusion_rerank::ort`](crate::ort).
 ///
 /// # Errors
 /// [`Error::Library`] if an environment is in use already.
@@ -36,7 +37,8 @@ pub fn set_environment(environment: Environment) -> Result<()> {
 
 /// The process's ONNX Runtime environment: the host's own, or one made by finding and loading the library.
 ///
-/// A host that runs other models in the same process shares this one, since there can be no second.
+/// A host that runs other models in the same process shares this one, since there can be no second. Its type is from
+/// [`datafusion_rerank::ort`](crate::ort).
 ///
 /// # Errors
 /// [`Error::Library`] if ONNX Runtime is not found or too old, with where it was looked for and how to get it.

@@ -90,7 +90,7 @@ impl Session {
         let fail = |action: &str, source: ort::Error| Error::Runtime {
             model: model.to_owned(),
             action: action.to_owned(),
-            source,
+            source: source.into(),
         };
         let mut builder = session_builder(environment, device, threads).map_err(|error| match error {
             BuildError::Device(source) => {
@@ -119,10 +119,10 @@ impl Session {
     pub(crate) fn run(&mut self, feed: &Feed) -> Result<Vec<f32>> {
         let Feed { padded_tokens, ids, mask, head_tokens, tail_tokens, .. } = feed;
         let (size, padded_tokens) = (head_tokens.len(), *padded_tokens);
-        let fail = |source| Error::Runtime {
+        let fail = |source: ort::Error| Error::Runtime {
             model: self.model.clone(),
             action: format!("scoring {size} pairs of {padded_tokens} tokens"),
-            source,
+            source: source.into(),
         };
         let shape = [size, padded_tokens];
         let tensor = |values| TensorRef::from_array_view((shape, values)).map_err(fail);
@@ -153,7 +153,7 @@ impl Session {
 
 /// Whether a run failed because the device had no memory left for it.
 pub(crate) fn is_out_of_memory(error: &Error) -> bool {
-    matches!(error, Error::Runtime { source, .. } if says_out_of_memory(source.message()))
+    matches!(error, Error::Runtime { source, .. } if says_out_of_memory(&source.to_string()))
 }
 
 /// ONNX Runtime has no code of its own for it: its arena, CUDA, cuBLAS, cuDNN and C++ each say it in their own words.

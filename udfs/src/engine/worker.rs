@@ -1,6 +1,5 @@
 //! Devices and the threads that feed them from one queue.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -12,35 +11,8 @@ use super::backoff::{MemoryLimit, Ran};
 use super::batch::{Batch, cut};
 use super::session::{Feed, Program, Session, is_out_of_memory};
 use super::window::{Cancel, Encoded, Window, WindowScores};
-use super::{Device, Devices, ScoreStats};
+use super::{Device, EngineOptions, ScoreStats};
 use crate::error::{Error, Result};
-
-/// How a model is run.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-#[non_exhaustive]
-pub struct EngineOptions {
-    /// Where the model runs. Default: the CPU.
-    pub devices: Devices,
-    /// Threads of the CPU device. Default: all cores that the process may use.
-    pub threads: Option<usize>,
-    /// Most tokens in a device batch, padding included. Default: what
-    /// [`Reranker::tune_batches`](crate::Reranker::tune_batches) found, or else 512 a thread on the CPU, 65,536 on a GPU.
-    pub batch_tokens: Option<usize>,
-    /// Folder in which weights of another [`Precision`](crate::Precision) and what was measured of batches are kept.
-    /// Default: the variable `RERANK_CACHE`, or else `rerank` in the user's cache folder.
-    pub cache: Option<PathBuf>,
-}
-
-impl EngineOptions {
-    pub(crate) fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
-    }
-
-    /// Tokens of a batch where neither the caller nor a measurement says.
-    pub(crate) fn usual_batch_tokens(&self) -> usize {
-        self.devices.usual_batch_tokens(self.threads())
-    }
-}
 
 /// What an engine runs: everything a session is loaded from.
 #[derive(Debug, Clone)]

@@ -1,4 +1,4 @@
-//! The names under which the families are known.
+//! The families and their names.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,7 @@ use super::from_config;
 use crate::checkpoint::Config;
 use crate::engine::Devices;
 use crate::error::Result;
-use crate::options::{OPTION_NAMES, Precision};
+use crate::options::Precision;
 
 /// A family of rerankers, named as in SQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -37,7 +37,7 @@ impl Family {
         }
     }
 
-    /// The checkpoint that the short name stands for, on the Hugging Face hub.
+    /// The checkpoint on the Hugging Face hub that the short name stands for.
     pub fn hub_id(self) -> &'static str {
         match self {
             Self::M3 => "BAAI/bge-reranker-v2-m3",
@@ -47,8 +47,8 @@ impl Family {
         }
     }
 
-    /// In what it computes where the caller does not say. On GPUs that is half precision: fp16 for the cross-encoders,
-    /// whose normalised activations stay small; bf16 for the decoders, whose residual streams may exceed fp16's range.
+    /// The precision where the caller sets none. On GPUs that is half precision: fp16 for the cross-encoders, whose
+    /// normalised activations stay small; bf16 for the decoders, whose residual streams may exceed fp16's range.
     pub(crate) fn default_precision(self, devices: &Devices) -> Precision {
         match self {
             _ if devices.is_cpu() => Precision::Fp32,
@@ -57,28 +57,15 @@ impl Family {
         }
     }
 
-    /// The options that mean something to the family, in the order of [`ScoreOptions`](crate::ScoreOptions).
-    pub fn options(self) -> &'static [&'static str] {
-        // Each family has the options of the one before it and some more.
-        let last = match self {
-            Self::M3 => "passage_instruction_format",
-            Self::Gemma => "prompt",
-            Self::MiniCpm => "cutoff_layers",
-            Self::Gemma2 => "attention_softcap",
-        };
-        let count = OPTION_NAMES.iter().take_while(|name| **name != last).count();
-        &OPTION_NAMES[..=count]
-    }
-
-    /// The family of the checkpoint with this `config.json`. `path` is what errors call it; nothing is read there.
+    /// Recognises the family of a checkpoint from its `config.json`. Errors name `path`; nothing is read from it.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it is of no family, or of one in a shape that is not supported.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it belongs to no family, or has a shape that is not supported.
     pub fn of_config(path: &Path, json: &[u8]) -> Result<Self> {
         Ok(from_config(&Config::parse(path, json)?)?.family())
     }
 
-    /// The family of this short name.
+    /// The family with this short name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|family| family.name() == name)
     }
@@ -93,13 +80,6 @@ impl fmt::Display for Family {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn each_family_adds_options() {
-        let counts: Vec<usize> = Family::ALL.iter().map(|family| family.options().len()).collect();
-        assert_eq!(counts, [8, 9, 10, OPTION_NAMES.len()]);
-        assert_eq!(Family::MiniCpm.options().last(), Some(&"cutoff_layers"));
-    }
 
     #[test]
     fn names_round_trip() {

@@ -127,10 +127,10 @@ impl ExtensionOptions for RerankConfig {
             .models
             .iter()
             .map(|(name, location)| entry(&format!("models.{name}"), Some(location.clone()), "Location of a model"));
-        let options = self.options.to_json();
-        let options = OPTION_NAMES.iter().map(|name| {
-            let value = options.get(name).map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-            entry(name, value, "Default of this scoring option; the model's own if unset")
+        let options = ScoreOptions::declarations().iter().map(|option| {
+            let value = option.value(&self.options);
+            let text = value.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+            entry(option.name, text, option.documentation)
         });
         fixed.chain(models).chain(options).collect()
     }

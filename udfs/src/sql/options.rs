@@ -6,10 +6,10 @@ use datafusion::common::ScalarValue;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
-use crate::options::{Cutoffs, OPTION_NAMES, ScoreOptions};
+use crate::options::{Cutoffs, ScoreOptions};
 
-/// What is known of the options from their type alone: that every option exists, and whether a list of scores is asked
-/// for. The fields of a struct are known long before their values.
+/// Checks what the options' type alone shows: that every option exists, and whether the call returns one score or a list.
+/// A struct's fields are known long before their values.
 ///
 /// # Errors
 /// [`Error::Option`] for an option that does not exist, [`Error::Input`] for a type that cannot hold options.
@@ -17,11 +17,11 @@ pub(crate) fn check_type(data_type: &DataType, value: Option<&ScalarValue>) -> R
     match data_type {
         DataType::Null => Ok(ResultShape::Score),
         DataType::Struct(fields) => {
-            // Reading nothing but NULLs finds the names that do not exist.
+            // Reading only NULLs finds the names that do not exist.
             ScoreOptions::from_json(&Value::Object(
                 fields.iter().map(|field| (field.name().clone(), Value::Null)).collect(),
             ))?;
-            // Values come later than types, but what they say must not change the type of the function.
+            // Values arrive later than types, but must not change the function's type.
             if let Some(value) = value {
                 from_scalar(value)?;
             }
@@ -95,9 +95,11 @@ fn object(entries: &StructArray, row: usize) -> Result<Value> {
 
 /// One value of an option's column as JSON.
 fn json(name: &str, column: &ArrayRef, row: usize) -> Result<Value> {
-    let unreadable = |reason: String| {
-        let known = if OPTION_NAMES.contains(&name) { name } else { "options" };
-        Error::option(known, format!("its value cannot be read: {reason}"))
+    let unreadable = |reason: String| match ScoreOptions::declaration(name) {
+        Some(option) => {
+            Error::option(name, format!("its value cannot be read: {reason}; expected {}", option.kind.sql_type()))
+        }
+        None => Error::option("options", format!("its value cannot be read: {reason}")),
     };
     let value = ScalarValue::try_from_array(column, row).map_err(|error| unreadable(error.to_string()))?;
     if value.is_null() {
@@ -133,7 +135,9 @@ fn elements(name: &str, list: &ArrayRef) -> Result<Value> {
 mod tests {
     use std::sync::Arc;
 
-    use datafusion::arrow::array::{BooleanArray, Int32Array, ListArray, NullArray, StringViewArray, UInt64Array};
+    use datafusion::arrow::array::{
+        BooleanArray, Date32Array, Int32Array, ListArray, NullArray, StringViewArray, UInt64Array,
+    };
     use datafusion::arrow::datatypes::{Field, Int64Type};
     use serde_json::json;
 
@@ -186,6 +190,14 @@ mod tests {
         assert!(error.starts_with("option max_lenght: there is no such option"), "{error}");
         let error = check_type(&DataType::Int64, None).unwrap_err().to_string();
         assert!(error.contains("options is Int64, expected a struct"), "{error}");
+    }
+
+    #[test]
+    fn values_of_an_unknown_type_name_the_expected_one() {
+        let value = structure(vec![("max_length", Arc::new(Date32Array::from(vec![64])))]);
+        let error = from_scalar(&value).unwrap_err().to_string();
+        assert!(error.starts_with("option max_length: its value cannot be read: "), "{error}");
+        assert!(error.ends_with("; expected BIGINT"), "{error}");
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl PairEncoder {
                 options.passage_instruction.as_deref().or(passage_default),
                 options.passage_instruction_format.as_deref(),
             ),
-            query_max_length: options.query_max_length.unwrap_or(max_length * 3 / 4),
+            query_max_length: options.query_max_length.unwrap_or(max_length.saturating_mul(3) / 4),
             max_length,
             prompt,
             side: tokenizer.truncation_side,
@@ -180,7 +180,7 @@ impl PairEncoder {
         let bos = bos.as_slice();
         let first = bos.len() + query.ids.len();
         let second = separator.len() + passage.ids.len();
-        let kept = only_second(first, second, 0, self.max_length + tail);
+        let kept = only_second(first, second, 0, self.max_length.saturating_add(tail));
         let mut second_ids = [separator, &passage.ids].concat();
         let truncated = truncate(&mut second_ids, kept, self.side);
         let ids = [bos, &query.ids, &second_ids, separator, &self.prompt].concat();

@@ -74,10 +74,10 @@ pub(crate) struct Origin<'a> {
     pub(crate) family: Family,
 }
 
-/// What lies beside the weights.
+/// The file beside the weights.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-struct Record {
+struct WeightsRecord {
     checkpoint: Option<PathBuf>,
     family: Option<String>,
 }
@@ -86,7 +86,7 @@ impl WeightsCache {
     /// The cache in `folder`, or in `RERANK_CACHE`, or in `rerank` in the user's cache folder. It need not exist.
     ///
     /// # Errors
-    /// [`Error::Option`] if there is no such folder to be found.
+    /// [`Error::NoCacheFolder`] if neither the caller, nor the variable, nor the system names one.
     pub fn open(folder: Option<&Path>) -> Result<Self> {
         Ok(Self { folder: folder.map_or_else(default_folder, |folder| Ok(folder.to_owned()))? })
     }
@@ -163,7 +163,7 @@ impl WeightsCache {
     /// there first: weights that can be seen can be told apart.
     pub(crate) fn finish(&self, weights: tempfile::NamedTempFile, file: &Path, origin: &Origin<'_>) -> Result<()> {
         let checkpoint = origin.checkpoint.canonicalize().unwrap_or_else(|_| origin.checkpoint.to_owned());
-        let record = Record { checkpoint: Some(checkpoint), family: Some(origin.family.name().to_owned()) };
+        let record = WeightsRecord { checkpoint: Some(checkpoint), family: Some(origin.family.name().to_owned()) };
         let place = record_file(file);
         let beside = self.begin()?;
         serde_json::to_writer(&beside, &record).map_err(|error| Error::io(&place, error.into()))?;
@@ -204,7 +204,7 @@ impl CachedWeights {
         let size_bytes = std::fs::metadata(&file).ok()?.len();
         // Weights of an earlier version have none.
         let record = std::fs::read(record_file(&file)).ok();
-        let record: Record = record.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
+        let record: WeightsRecord = record.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
         let family = record.family.as_deref().and_then(Family::from_name);
         Some(Self { file, size_bytes, precision, fingerprint, checkpoint: record.checkpoint, family })
     }
@@ -265,13 +265,12 @@ fn file_name(path: &Path) -> &str {
 
 /// `RERANK_CACHE`, or `rerank` in the user's cache folder.
 fn default_folder() -> Result<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    variable("RERANK_CACHE")
-        .or_else(|| variable("XDG_CACHE_HOME").map(|folder| folder.join("rerank")))
-        .or_else(|| variable("HOME").map(|folder| folder.join(".cache").join("rerank")))
-        .ok_or_else(|| {
-            Error::option("precision", "there is no folder to keep converted weights in; set RERANK_CACHE to one")
-        })
+    let variable = std::env::var_os("RERANK_CACHE").filter(|value| !value.is_empty());
+    folder_of(variable.map(PathBuf::from), dirs::cache_dir())
+}
+
+fn folder_of(variable: Option<PathBuf>, user: Option<PathBuf>) -> Result<PathBuf> {
+    variable.or_else(|| user.map(|folder| folder.join("rerank"))).ok_or(Error::NoCacheFolder)
 }
 
 #[cfg(test)]
@@ -291,6 +290,16 @@ mod tests {
         let origin = Origin { fingerprint, checkpoint: Path::new("/models/mine"), family: Family::MiniCpm };
         cache.finish(weights, &file, &origin).unwrap();
         (folder, cache, file)
+    }
+
+    #[test]
+    fn the_variable_comes_before_the_users_folder() {
+        let folder =
+            |variable: Option<&str>, user: Option<&str>| folder_of(variable.map(Into::into), user.map(Into::into));
+        assert_eq!(folder(Some("mine"), Some("/home/me/.cache")).unwrap(), Path::new("mine"));
+        assert_eq!(folder(None, Some("/home/me/.cache")).unwrap(), Path::new("/home/me/.cache/rerank"));
+        let error = folder(None, None).unwrap_err().to_string();
+        assert!(error.starts_with("there is no cache folder: ") && error.contains("set RERANK_CACHE"), "{error}");
     }
 
     #[test]
