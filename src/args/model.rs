@@ -76,7 +76,7 @@ pub(crate) struct InspectArgs {
 pub(crate) struct PullArgs {
     /// A published model's name (`m3`, `gemma`, `minicpm`, `gemma2`) or the id of a repository on the hub (`ORG/REPO`),
     /// with `@REVISION` (a branch, a tag or a commit) if it is not `main` that is wanted.
-    #[arg(value_name = "NAME|ORG/REPO[@REVISION]", value_parser = HubModel::parse)]
+    #[arg(value_name = "NAME|ORG/REPO[@REVISION]")]
     pub(crate) model: HubModel,
 }
 

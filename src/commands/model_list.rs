@@ -4,20 +4,20 @@ use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::Result;
-use datafusion_rerank::{CachedWeights, Family, Precision, WeightsCache};
+use datafusion_rerank::{CachedWeights, Family, HubCache, Precision, WeightsCache};
 use indicatif::HumanBytes;
 use serde_json::{Value, json};
 
 use crate::args::ListArgs;
-use crate::hub::{HubCache, Snapshot, short_commit};
+use crate::hub::{Snapshot, find_cache, short_commit};
 use crate::terminal::{Printer, table};
 
-/// What stands in a column that has nothing to say.
+/// Fills an empty column.
 const NOTHING: &str = "-";
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &ListArgs, printer: Printer) -> Result<()> {
-    let (hub, cache) = (HubCache::find()?, WeightsCache::open(args.cache.as_deref())?);
+    let (hub, cache) = (find_cache()?, WeightsCache::open(args.cache.as_deref())?);
     let listing = Listing::new(&hub, &cache)?;
     if args.json {
         return Ok(printer.data(&format!("{:#}", listing.to_json(&hub, &cache)))?);
@@ -35,9 +35,9 @@ pub(crate) fn run(args: &ListArgs, printer: Printer) -> Result<()> {
     Ok(())
 }
 
-/// What there is.
+/// The models and converted weights on this machine.
 struct Listing {
-    /// Models and the weights that were made of them.
+    /// Models with the weights converted from them.
     models: Vec<(Snapshot, Vec<CachedWeights>)>,
     /// Weights of checkpoints that are not in the Hugging Face cache.
     others: Vec<CachedWeights>,
@@ -47,8 +47,8 @@ impl Listing {
     fn new(hub: &HubCache, cache: &WeightsCache) -> Result<Self> {
         let mut models = Vec::new();
         let mut theirs: HashSet<PathBuf> = HashSet::new();
-        for snapshot in hub.snapshots()? {
-            // One that lacks files, or whose files are wrong, has never been loaded.
+        for snapshot in Snapshot::list(hub)? {
+            // An incomplete or damaged model was never loaded, so it has no weights.
             let weights = cache.weights_of(&snapshot.folder).unwrap_or_default();
             theirs.extend(weights.iter().map(|weights| weights.file.clone()));
             models.push((snapshot, weights));
@@ -61,12 +61,11 @@ impl Listing {
         let mut rows = vec![["name", "id", "revision", "family", "size", "converted"].map(str::to_owned).to_vec()];
         for (snapshot, weights) in &self.models {
             let Snapshot { model, commit, refs, family, size_bytes, complete, .. } = snapshot;
-            let name = Some(model.short_name()).filter(|name| *name != model.id());
             let refs = if refs.is_empty() { String::new() } else { format!(" ({})", refs.join(", ")) };
             let missing = if *complete { "" } else { ", not complete" };
             rows.push(vec![
-                name.unwrap_or_else(|| NOTHING.to_owned()),
-                model.id(),
+                model.published_name().unwrap_or(NOTHING).to_owned(),
+                model.id().to_string(),
                 format!("{}{refs}", short_commit(commit)),
                 family.to_string(),
                 format!("{}{missing}", HumanBytes(*size_bytes)),
@@ -90,8 +89,8 @@ impl Listing {
     fn to_json(&self, hub: &HubCache, cache: &WeightsCache) -> Value {
         let models = self.models.iter().map(|(snapshot, weights)| {
             json!({
-                "name": Some(snapshot.model.short_name()).filter(|name| *name != snapshot.model.id()),
-                "id": snapshot.model.id(),
+                "name": snapshot.model.published_name(),
+                "id": snapshot.model.id().to_string(),
                 "commit": snapshot.commit,
                 "refs": snapshot.refs,
                 "family": snapshot.family.name(),
@@ -111,7 +110,7 @@ impl Listing {
     }
 }
 
-/// The size of all of them, by precision: `int8 557.21 MiB, fp16 1.06 GiB`.
+/// The total size of each precision: `int8 557.21 MiB, fp16 1.06 GiB`.
 fn sizes(weights: &[CachedWeights]) -> String {
     let of = |precision: &Precision| {
         let sizes = weights.iter().filter(|weights| weights.precision == *precision);

@@ -1,4 +1,4 @@
-//! `rerank model prune`: removes weights in other precisions, and what was measured of batches.
+//! `rerank model prune`: removes converted weights and measured batch sizes.
 
 use std::path::Path;
 
@@ -8,8 +8,7 @@ use indicatif::HumanBytes;
 
 use crate::args::PruneArgs;
 use crate::hub::HubModel;
-use crate::terminal::Printer;
-use crate::terminal::human_count;
+use crate::terminal::{Printer, human_count};
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &PruneArgs, printer: Printer) -> Result<()> {
@@ -49,7 +48,7 @@ pub(crate) fn run(args: &PruneArgs, printer: Printer) -> Result<()> {
     Ok(())
 }
 
-/// What has been removed.
+/// Files removed, or that would be.
 #[derive(Default)]
 struct Freed {
     files: u64,
@@ -63,21 +62,21 @@ impl Freed {
     }
 }
 
-/// The weights that were made of a model: of what its name stands for now and, if it is one of the hub, of whatever
-/// revision of it, which may be gone from the Hugging Face cache.
+/// The weights converted from a model: from the checkpoint that its name resolves to and, for a model of the hub, from every
+/// revision, including those that the Hugging Face cache no longer has.
 fn weights_of(cache: &WeightsCache, model: &str) -> Result<Vec<CachedWeights>> {
     let location = ModelRegistry::default().resolve(model);
     let mut weights = match &location {
         Ok(location) => cache.weights_of(location)?,
         Err(_) => Vec::new(),
     };
-    if let Ok(model) = HubModel::parse(model) {
+    if let Ok(model) = model.parse::<HubModel>() {
         let was_there = |weights: &CachedWeights| weights.checkpoint.as_deref().is_some_and(|path| model.is_at(path));
         let earlier = cache.weights()?.into_iter().filter(was_there);
         weights.extend(earlier.filter(|earlier| !weights.contains(earlier)).collect::<Vec<_>>());
     }
     match location {
-        // It may be misspelt.
+        // The name may be misspelt.
         Err(error) if weights.is_empty() => {
             bail!("{error}; and there are no weights of it in {}", cache.folder().display())
         }
@@ -85,7 +84,7 @@ fn weights_of(cache: &WeightsCache, model: &str) -> Result<Vec<CachedWeights>> {
     }
 }
 
-/// What was measured of batches of a model, or of whatever revision of it `weights` are.
+/// The batch measurements of a model, and of every revision that `weights` were converted from.
 fn measurements_of(cache: &WeightsCache, model: &str, weights: &[CachedWeights]) -> Result<Vec<BatchMeasurement>> {
     let mut measurements = match ModelRegistry::default().resolve(model) {
         Ok(location) => cache.measurements_of(&location)?,
@@ -98,7 +97,7 @@ fn measurements_of(cache: &WeightsCache, model: &str, weights: &[CachedWeights])
     Ok(measurements)
 }
 
-/// Where weights come from, for people.
+/// The precision and the checkpoint of weights, for people.
 fn origin(weights: &CachedWeights) -> String {
     let of =
         weights.checkpoint.as_ref().map_or_else(|| "an unknown checkpoint".into(), |path| path.display().to_string());

@@ -1,42 +1,42 @@
-//! `rerank model pull`: fetches a model from the Hugging Face Hub.
+//! `rerank model pull`: downloads a model from the Hugging Face Hub.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
 
 use anyhow::{Context, Result, anyhow};
-use datafusion_rerank::Family;
+use datafusion_rerank::{CONFIG_FILE, Family, HubCache, INDEX_FILE, shard_files};
 use futures::{StreamExt, TryStreamExt};
 use indicatif::HumanBytes;
 
 use crate::args::PullArgs;
-use crate::hub::{
-    CONFIG, Download, HubCache, HubClient, HubModel, INDEX, RemoteFile, Repository, Transfer, needed, shards,
-    short_commit,
-};
-use crate::terminal::human_count;
-use crate::terminal::{LINE_INTERVAL, Printer, stop};
+use crate::hub::{Download, HubClient, HubModel, RemoteFile, Repository, Transfer, find_cache, needed, short_commit};
+use crate::terminal::{LINE_INTERVAL, Printer, human_count, stop};
 
-/// Files that are fetched at once.
+/// Concurrent downloads.
 const FILES_AT_ONCE: usize = 4;
 
-/// The variable that forbids to ask the hub, and what it says then, in whichever case. (`huggingface_hub.constants`)
+/// The variable that forbids requests to the hub, and the values that do so, in any case. (`huggingface_hub.constants`)
 const OFFLINE: (&str, [&str; 4]) = ("HF_HUB_OFFLINE", ["1", "ON", "YES", "TRUE"]);
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &PullArgs, printer: Printer) -> Result<()> {
-    let cache = HubCache::find()?;
+    let cache = find_cache()?;
     let snapshot = if is_offline() {
         find_offline(&cache, &args.model)?
     } else {
         let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
         let outcome = runtime.block_on(execute(&cache, &args.model, printer));
-        // After a failure a thread may still be reading a file or asking for an address.
+        // After a failure a thread may still be hashing a file or resolving an address.
         runtime.shutdown_background();
         outcome?
     };
     printer.data(&snapshot.display().to_string())?;
-    let name = if args.model.is_main() { args.model.short_name() } else { format!("'{}'", snapshot.display()) };
+    let name = match args.model.published_name() {
+        Some(name) if args.model.is_main() => name.to_owned(),
+        None if args.model.is_main() => args.model.id().to_string(),
+        _ => format!("'{}'", snapshot.display()),
+    };
     printer.note(&format!(
         "score with it: rerank score --model {name} \"what is a panda?\" \"hi\" \"The giant panda is a bear.\""
     ));
@@ -49,14 +49,14 @@ fn is_offline() -> bool {
 }
 
 fn find_offline(cache: &HubCache, model: &HubModel) -> Result<PathBuf> {
-    let snapshot = cache.repository(model).complete_snapshot(model.revision());
+    let snapshot = Repository::new(cache, model).complete_snapshot(model.revision());
     snapshot.with_context(|| {
         let folder = cache.folder().display();
         format!("HF_HUB_OFFLINE is set, and {model} is not in the Hugging Face cache ({folder}): unset it to fetch the model")
     })
 }
 
-/// Fetches the model unless somebody asks to stop before that.
+/// Downloads the model, or stops when asked to.
 async fn execute(cache: &HubCache, model: &HubModel, printer: Printer) -> Result<PathBuf> {
     let stop = pin!(stop::requested());
     tokio::select! {
@@ -70,7 +70,7 @@ async fn execute(cache: &HubCache, model: &HubModel, printer: Printer) -> Result
 
 async fn pull(cache: &HubCache, model: &HubModel, printer: Printer) -> Result<PathBuf> {
     let client = HubClient::new(model)?;
-    let repository = cache.repository(model);
+    let repository = Repository::new(cache, model);
     let commit = client.commit().await?;
     let selection = Selection::new(&client, &repository, model, &commit).await?;
     let missing: Vec<&RemoteFile> = selection.files.iter().filter(|file| !repository.has(&commit, file)).collect();
@@ -88,12 +88,12 @@ async fn pull(cache: &HubCache, model: &HubModel, printer: Printer) -> Result<Pa
         drop(transfer);
         printer.note(&format!("fetched {summary}"));
     }
-    // Last: the name then stands for a model that is complete.
+    // Last, so that the name never resolves to an incomplete model.
     repository.set_ref(model.revision(), &commit)?;
     Ok(repository.snapshot(&commit))
 }
 
-/// Fetches files, saying how far it is.
+/// Downloads files and shows progress.
 async fn fetch(download: &Download<'_>, files: Vec<&RemoteFile>) -> Result<()> {
     let fetched = futures::stream::iter(files).map(Ok);
     let fetched = fetched.try_for_each_concurrent(FILES_AT_ONCE, |file| async move {
@@ -109,14 +109,15 @@ async fn fetch(download: &Download<'_>, files: Vec<&RemoteFile>) -> Result<()> {
     }
 }
 
-/// What there is to fetch.
+/// The files to download.
 struct Selection {
     family: Family,
     files: Vec<RemoteFile>,
 }
 
 impl Selection {
-    /// Looks at the small files that say what the model is and which others it needs, before gigabytes are fetched.
+    /// Reads the configuration and the index, which say whether the model can be scored with and which files it needs, before
+    /// gigabytes are downloaded.
     async fn new(client: &HubClient, repository: &Repository, model: &HubModel, commit: &str) -> Result<Self> {
         let mut listed: BTreeMap<String, RemoteFile> =
             client.files(commit).await?.into_iter().map(|file| (file.name.clone(), file)).collect();
@@ -129,16 +130,16 @@ impl Selection {
             }
         };
         let refuse = |error: anyhow::Error| error.context(format!("{model} cannot be scored with"));
-        let Some(config) = listed.get(CONFIG) else {
-            return Err(refuse(anyhow!("it has no {CONFIG}")));
+        let Some(config) = listed.get(CONFIG_FILE) else {
+            return Err(refuse(anyhow!("it has no {CONFIG_FILE}")));
         };
         let family =
-            Family::of_config(Path::new(CONFIG), &read(config).await?).map_err(|error| refuse(error.into()))?;
-        let shards = match listed.get(INDEX) {
+            Family::of_config(Path::new(CONFIG_FILE), &read(config).await?).map_err(|error| refuse(error.into()))?;
+        let shards = match listed.get(INDEX_FILE) {
             None => None,
             Some(index) => {
-                let shards = shards(&read(index).await?);
-                Some(shards.ok_or_else(|| refuse(anyhow!("its {INDEX} is no index of safetensors files")))?)
+                let shards = shard_files(&read(index).await?);
+                Some(shards.ok_or_else(|| refuse(anyhow!("its {INDEX_FILE} is no index of safetensors files")))?)
             }
         };
         let names: BTreeSet<String> = listed.keys().cloned().collect();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion_rerank::is_text;
 
 use super::input::InputFile;
 use super::source::Source;
@@ -134,15 +135,6 @@ fn text_column(schema: &Schema, name: &str, flag: &str) -> Result<usize> {
         return Ok(index);
     }
     bail!("column '{name}' is of type {data_type}, expected text; name another with {flag}")
-}
-
-/// What the library reads as text; a column of nothing but NULL has scores of nothing but NULL.
-fn is_text(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
-        DataType::Dictionary(_, values) => is_text(values),
-        _ => false,
-    }
 }
 
 #[cfg(test)]

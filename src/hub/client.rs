@@ -1,7 +1,7 @@
-//! The hub itself: what it has of a model, and why it does not give it.
+//! Requests to the hub, and what its errors mean to the user.
 //!
-//! `hf-hub` speaks the protocol: addresses, redirects, tokens, requests that are tried again. Its own downloads are not
-//! used: they begin a file anew after every cut, and keep an error page for its content.
+//! `hf-hub` implements the protocol: addresses, redirects, tokens, retries of requests. Its downloads are not used: they
+//! restart a file after every broken connection, and save an error page as the content.
 
 use std::error::Error;
 use std::time::Duration;
@@ -15,13 +15,13 @@ use hf_hub::{HFClient, HFError, HFResult};
 
 use super::HubModel;
 
-/// How long the hub may take to answer, and to send more of a file.
+/// Longest wait for a response, and for more bytes of a file.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// How often something is tried in a row without success.
+/// Failed attempts in a row after which a request is given up.
 const MOST_FAILURES: u32 = 6;
 
-/// How long is waited before the second attempt; before each further one twice as long.
+/// Delay before the second attempt. It doubles with each further attempt.
 const FIRST_DELAY: Duration = Duration::from_millis(250);
 
 /// One model on the hub.
@@ -32,14 +32,14 @@ pub(crate) struct HubClient {
     model: HubModel,
 }
 
-/// A file as the hub lists it.
+/// A file of a repository, as the hub lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct RemoteFile {
     pub(crate) name: String,
     pub(crate) size_bytes: u64,
-    /// Its id in git: that of its content or, if it is large, of the pointer to it.
+    /// Git id of the content or, for a large file, of the pointer to it.
     pub(crate) id: String,
-    /// Whether it is large.
+    /// Whether git holds a pointer in place of the content, as it does for large files.
     pub(crate) is_pointer: bool,
 }
 
@@ -47,8 +47,8 @@ pub(crate) struct RemoteFile {
 #[derive(Debug)]
 pub(super) struct Failure {
     error: anyhow::Error,
-    /// Whether it may succeed if it is tried again.
-    passing: bool,
+    /// Whether a retry may succeed.
+    transient: bool,
 }
 
 /// Failures in a row.
@@ -56,16 +56,16 @@ pub(super) struct Failure {
 pub(super) struct Failures(u32);
 
 impl HubClient {
-    /// The hub that `HF_ENDPOINT` names, with the token of the environment. Nothing is asked of it yet.
+    /// A client of the hub at `HF_ENDPOINT`, with the token of the environment. Sends no request yet.
     pub(crate) fn new(model: &HubModel) -> Result<Self> {
         let agent = concat!("rerank/", env!("CARGO_PKG_VERSION"));
         let client = HFClient::builder().user_agent(agent).cache_enabled(false).build();
         let client = client.map_err(|error| anyhow!("cannot use the hub: {error}; check HF_ENDPOINT if it is set"))?;
-        let repository = client.model(model.organisation(), model.name());
+        let repository = client.model(model.id().organisation(), model.id().name());
         Ok(Self { client, repository, model: model.clone() })
     }
 
-    /// The commit that the model's revision is.
+    /// The commit that the model's revision points to.
     pub(crate) async fn commit(&self) -> Result<String> {
         let info = self.repository.info().revision(self.model.revision()).send();
         match self.answer(info).await?.sha {
@@ -74,7 +74,7 @@ impl HubClient {
         }
     }
 
-    /// The files in the repository's main folder.
+    /// The files in the top folder of the repository.
     pub(crate) async fn files(&self, commit: &str) -> Result<Vec<RemoteFile>> {
         let entries = async { self.repository.list_tree().revision(commit).send()?.try_collect::<Vec<_>>().await };
         let file = |entry| match entry {
@@ -84,7 +84,7 @@ impl HubClient {
             RepoTreeEntry::Directory { .. } => None,
         };
         let files: Vec<RemoteFile> = self.answer(entries).await?.into_iter().filter_map(file).collect();
-        // They become names of files here.
+        // The names and ids become file names in the cache.
         match files.iter().find(|file| file.name.contains(['/', '\\']) || !is_commit(&file.id)) {
             Some(odd) => bail!("{} lists {odd:?}; check HF_ENDPOINT", self.client.endpoint()),
             None => Ok(files),
@@ -111,39 +111,39 @@ impl HubClient {
         if content.len() as u64 == file.size_bytes { Ok(content) } else { Err(self.broken(file, "it ended too early")) }
     }
 
-    /// The content of a file, from a byte of it on.
+    /// The content of a file from byte `from` on.
     pub(super) async fn open(&self, commit: &str, file: &RemoteFile, from: u64) -> Result<HFByteStream, Failure> {
         let range = (from > 0).then_some(from..file.size_bytes);
         let request = self.repository.download_file_stream().filename(&file.name).revision(commit).maybe_range(range);
         match tokio::time::timeout(PATIENCE, request.send()).await {
             Ok(Ok((_, stream))) => Ok(stream),
             Ok(Err(error)) => {
-                let passing = match &error {
+                let transient = match &error {
                     HFError::Request { .. } | HFError::RateLimited { .. } => true,
                     HFError::Http { context } => context.status.is_server_error(),
                     _ => false,
                 };
-                Err(Failure { error: self.explain(error), passing })
+                Err(Failure { error: self.explain(error), transient })
             }
-            Err(_) => Err(Failure { error: self.silent(), passing: true }),
+            Err(_) => Err(Failure { error: self.no_answer(), transient: true }),
         }
     }
 
-    /// The next piece of a content.
+    /// The next bytes of a content; `None` at its end.
     pub(super) async fn next(&self, stream: &mut HFByteStream) -> Result<Option<Bytes>, Failure> {
         let error = match tokio::time::timeout(PATIENCE, stream.next()).await {
             Ok(None) => return Ok(None),
             Ok(Some(Ok(bytes))) => return Ok(Some(bytes)),
             Ok(Some(Err(HFError::Request { source, .. }))) => self.cut(&root(&source)),
             Ok(Some(Err(error))) => self.cut(&error.to_string()),
-            Err(_) => self.silent(),
+            Err(_) => self.no_answer(),
         };
-        Err(Failure { error, passing: true })
+        Err(Failure { error, transient: true })
     }
 
-    /// A content that is not what was asked for.
+    /// The failure of a download whose content is wrong.
     pub(super) fn broken(&self, file: &RemoteFile, reason: &str) -> Failure {
-        Failure { error: self.cut(&format!("{}: {reason}", file.name)), passing: true }
+        Failure { error: self.cut(&format!("{}: {reason}", file.name)), transient: true }
     }
 
     fn cut(&self, reason: &str) -> anyhow::Error {
@@ -153,20 +153,20 @@ impl HubClient {
         )
     }
 
-    fn silent(&self) -> anyhow::Error {
+    fn no_answer(&self) -> anyhow::Error {
         let seconds = PATIENCE.as_secs();
         anyhow!("{} has not answered for {seconds} s; the same command goes on where it was", self.client.endpoint())
     }
 
-    /// Waits for an answer.
+    /// Waits for a response, up to [`PATIENCE`].
     async fn answer<T>(&self, answer: impl Future<Output = HFResult<T>>) -> Result<T> {
         match tokio::time::timeout(PATIENCE, answer).await {
             Ok(answer) => answer.map_err(|error| self.explain(error)),
-            Err(_) => Err(self.silent()),
+            Err(_) => Err(self.no_answer()),
         }
     }
 
-    /// Says what an error means for whoever wants the model, and what to do.
+    /// An error as the user needs it: what it means and what to do.
     fn explain(&self, error: HFError) -> anyhow::Error {
         let (endpoint, id) = (self.client.endpoint(), self.model.id());
         match error {
@@ -219,7 +219,10 @@ impl HubClient {
 }
 
 impl Failures {
-    /// Waits before the next attempt. What lasts, and what has failed too often, is an error.
+    /// Waits before the next attempt.
+    ///
+    /// # Errors
+    /// The failure, if it is permanent or one too many.
     pub(super) async fn wait(&mut self, failure: Failure) -> Result<()> {
         let delay = self.delay(failure)?;
         tokio::time::sleep(delay).await;
@@ -228,7 +231,7 @@ impl Failures {
 
     fn delay(&mut self, failure: Failure) -> Result<Duration> {
         self.0 += 1;
-        if !failure.passing || self.0 >= MOST_FAILURES {
+        if !failure.transient || self.0 >= MOST_FAILURES {
             return Err(failure.error);
         }
         tracing::info!(attempt = self.0, "trying again: {:#}", failure.error);
@@ -237,13 +240,13 @@ impl Failures {
 }
 
 impl From<anyhow::Error> for Failure {
-    /// What goes wrong on this machine does not pass.
+    /// A failure on this machine is permanent.
     fn from(error: anyhow::Error) -> Self {
-        Self { error, passing: false }
+        Self { error, transient: false }
     }
 }
 
-/// The cause of all others.
+/// The message of the innermost cause.
 fn root(error: &dyn Error) -> String {
     let mut root = error;
     while let Some(cause) = root.source() {
@@ -252,7 +255,7 @@ fn root(error: &dyn Error) -> String {
     root.to_string()
 }
 
-/// Whether it looks like a git id.
+/// Whether a text looks like a git id.
 fn is_commit(text: &str) -> bool {
     text.len() == 40 && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
@@ -262,13 +265,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patience_ends() {
-        let failure = |passing| Failure { error: anyhow!("odd"), passing };
+    fn retries_end() {
+        let failure = |transient| Failure { error: anyhow!("odd"), transient };
         let mut failures = Failures::default();
         let delays: Vec<u128> =
             (1..MOST_FAILURES).map(|_| failures.delay(failure(true)).unwrap().as_millis()).collect();
         assert_eq!(delays, [250, 500, 1000, 2000, 4000]);
         assert_eq!(failures.delay(failure(true)).unwrap_err().to_string(), "odd");
-        assert!(Failures::default().delay(failure(false)).is_err(), "what lasts is not tried again");
+        assert!(Failures::default().delay(failure(false)).is_err(), "a permanent failure is not retried");
     }
 }

@@ -1,7 +1,7 @@
-//! One file on its way from the hub into the cache.
+//! Downloads of single files into the cache.
 //!
-//! It is written to a file of its own, which a download that was cut or killed goes on with, and gets its name when its
-//! content is known to be the one that the hub lists.
+//! A download is written to a file of its own, which a later attempt resumes. The file gets its final name once its content
+//! has the id that the hub lists.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 
-use super::cache::Repository;
 use super::client::{Failure, Failures, HubClient, RemoteFile};
 use super::git::{BlobId, pointer_id, sha256_hex};
+use super::repository::Repository;
 use super::transfer::Transfer;
 
-/// An attempt that has brought this much counts as a success even if it was cut.
+/// Bytes after which a broken attempt no longer counts as a failure.
 const SUCCESS_BYTES: u64 = 1 << 20;
 
-/// Fetches files of one commit.
+/// Downloads the files of one commit.
 #[derive(Debug)]
 pub(crate) struct Download<'a> {
     pub(crate) client: &'a HubClient,
@@ -28,7 +28,7 @@ pub(crate) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Puts a file into the snapshot, fetching what of it is not there.
+    /// Adds a file to the snapshot and downloads what the cache does not have of it.
     pub(crate) async fn fetch(&self, file: &RemoteFile) -> Result<()> {
         let _lock = self.repository.lock(file).await?;
         if let Some(blob) = self.repository.blob(file) {
@@ -49,12 +49,12 @@ impl Download<'_> {
             if kept_bytes == 0 {
                 bail!("what was fetched is not what the hub lists (git id {}); try again", file.id);
             }
-            // What an earlier run had left of it was damaged.
+            // The part that an earlier run left was damaged.
             tracing::warn!(file = file.name, "what was there of it is not what the hub lists; fetching it anew");
         }
     }
 
-    /// Fetches the rest.
+    /// Downloads the rest of a file, with retries.
     async fn fill(&self, file: &RemoteFile, part: &mut Part) -> Result<()> {
         let mut failures = Failures::default();
         while part.position < part.size_bytes {
@@ -69,12 +69,12 @@ impl Download<'_> {
         Ok(())
     }
 
-    /// Fetches until the end, or until something goes wrong.
+    /// Downloads until the end or the first failure.
     async fn append(&self, file: &RemoteFile, part: &mut Part) -> Result<(), Failure> {
         let mut stream = self.client.open(self.commit, file, part.position).await?;
         while let Some(bytes) = self.client.next(&mut stream).await? {
             if bytes.len() as u64 > part.size_bytes - part.position {
-                // A server that does not know parts of files has sent it from the beginning.
+                // A server without range requests has sent the file from the beginning.
                 self.transfer.lose(part.position);
                 part.restart()?;
                 return Err(self.client.broken(file, "it is longer than the hub lists"));
@@ -86,7 +86,7 @@ impl Download<'_> {
     }
 }
 
-/// The beginning of a file.
+/// A file that is being downloaded.
 #[derive(Debug)]
 struct Part {
     path: PathBuf,
@@ -94,17 +94,17 @@ struct Part {
     position: u64,
     size_bytes: u64,
     is_pointer: bool,
-    id: Id,
+    hash: ContentHash,
 }
 
-/// What a content will be called, fed piece by piece.
+/// The hash that names a content in the cache, computed piece by piece.
 #[derive(Debug)]
-enum Id {
+enum ContentHash {
     Blob(BlobId),
     Large(Sha256),
 }
 
-impl Id {
+impl ContentHash {
     fn new(size_bytes: u64, is_pointer: bool) -> Self {
         if is_pointer { Self::Large(Sha256::new()) } else { Self::Blob(BlobId::new(size_bytes)) }
     }
@@ -118,7 +118,7 @@ impl Id {
 }
 
 impl Part {
-    /// Opens what there is of a file, or begins it. What is there is read, which takes a second per gigabyte or so.
+    /// Opens a file and hashes what it holds already, which takes about a second per gigabyte.
     async fn open(path: PathBuf, file: &RemoteFile) -> Result<Self> {
         let (size_bytes, is_pointer) = (file.size_bytes, file.is_pointer);
         tokio::task::spawn_blocking(move || {
@@ -134,21 +134,21 @@ impl Part {
         if file.metadata()?.len() > size_bytes {
             file.set_len(0)?;
         }
-        let mut id = Id::new(size_bytes, is_pointer);
+        let mut hash = ContentHash::new(size_bytes, is_pointer);
         let mut buffer = vec![0; 1 << 20];
         let mut position = 0;
         loop {
             match file.read(&mut buffer)? {
-                0 => return Ok(Self { path, file, position, size_bytes, is_pointer, id }),
+                0 => return Ok(Self { path, file, position, size_bytes, is_pointer, hash }),
                 length => {
-                    id.update(&buffer[..length]);
+                    hash.update(&buffer[..length]);
                     position += length as u64;
                 }
             }
         }
     }
 
-    /// Appends bytes. It does not wait for the disk, and is done where it is called.
+    /// Appends bytes. Does not wait for the disk, so async callers call it directly.
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes).map_err(|error| {
             let remedy = match error.kind() {
@@ -159,25 +159,27 @@ impl Part {
             };
             anyhow!("cannot write {}: {error}{remedy}", self.path.display())
         })?;
-        self.id.update(bytes);
+        self.hash.update(bytes);
         self.position += bytes.len() as u64;
         Ok(())
     }
 
-    /// Forgets what there is.
+    /// Drops what has been written.
     fn restart(&mut self) -> Result<()> {
         let restart = self.file.set_len(0).and_then(|()| self.file.rewind());
         restart.with_context(|| format!("cannot write {}", self.path.display()))?;
         self.position = 0;
-        self.id = Id::new(self.size_bytes, self.is_pointer);
+        self.hash = ContentHash::new(self.size_bytes, self.is_pointer);
         Ok(())
     }
 
-    /// What the complete content is called in the cache, if it is the one with this id in git.
+    /// The name of the complete content in the cache, if `expected` is its git id.
     fn name(&mut self, expected: &str) -> Option<String> {
-        match std::mem::replace(&mut self.id, Id::new(self.size_bytes, self.is_pointer)) {
-            Id::Blob(id) => Some(id.finish()).filter(|id| id == expected),
-            Id::Large(hash) => Some(sha256_hex(hash)).filter(|name| pointer_id(name, self.size_bytes) == expected),
+        match std::mem::replace(&mut self.hash, ContentHash::new(self.size_bytes, self.is_pointer)) {
+            ContentHash::Blob(id) => Some(id.finish()).filter(|id| id == expected),
+            ContentHash::Large(hash) => {
+                Some(sha256_hex(hash)).filter(|name| pointer_id(name, self.size_bytes) == expected)
+            }
         }
     }
 }
@@ -194,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_goes_on_where_it_was() {
+    fn a_part_is_resumed() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("blobs/x.incomplete");
         for is_pointer in [false, true] {
@@ -211,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_right_has_no_name() {
+    fn a_wrong_content_has_no_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.incomplete");
         let mut part = open(&path, false);

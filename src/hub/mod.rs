@@ -1,8 +1,7 @@
-//! Models of the Hugging Face Hub: what they are called, where their files are on this machine, and how they get there.
+//! Models of the Hugging Face Hub: their names, the cache on this machine, downloads.
 //!
-//! The cache is the one that Python's `huggingface_hub` keeps, in its layout, so that either finds what the other has
-//! fetched: `blobs/` holds contents under their ids, `snapshots/<commit>/` links to them by name, `refs/` says which
-//! commit a branch or tag was. (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>)
+//! The cache is the one that Python's `huggingface_hub` uses, so that each program finds what the other has downloaded; its
+//! layout is in [`datafusion_rerank::HubCache`].
 
 mod cache;
 #[cfg(feature = "hub")]
@@ -18,15 +17,15 @@ mod repository;
 #[cfg(feature = "hub")]
 mod transfer;
 
-#[cfg(feature = "hub")]
-pub(crate) use cache::Repository;
-pub(crate) use cache::{HubCache, Snapshot, short_commit};
+pub(crate) use cache::{Snapshot, find_cache, short_commit};
 #[cfg(feature = "hub")]
 pub(crate) use client::{HubClient, RemoteFile};
 #[cfg(feature = "hub")]
 pub(crate) use download::Download;
 #[cfg(feature = "hub")]
-pub(crate) use files::{CONFIG, INDEX, needed, shards};
+pub(crate) use files::needed;
 pub(crate) use model::HubModel;
+#[cfg(feature = "hub")]
+pub(crate) use repository::Repository;
 #[cfg(feature = "hub")]
 pub(crate) use transfer::Transfer;

@@ -1,34 +1,56 @@
-//! How files get into the cache.
+//! How a download writes to the cache.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use datafusion_rerank::{HubCache, HubRepository};
 
-use super::RemoteFile;
-use super::cache::Repository;
+use super::files::is_complete;
 use super::git::pointer_id;
+use super::{HubModel, RemoteFile};
 
-/// How often it is looked whether another process has finished.
+/// Interval at which a lock that another process holds is tried again.
 const LOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Digits of a SHA-256.
 const SHA256_DIGITS: usize = 64;
 
+/// The part of the cache that belongs to one model.
+#[derive(Debug)]
+pub(crate) struct Repository {
+    places: HubRepository,
+}
+
 impl Repository {
-    /// The content of a file, if the cache has it, for whichever revision it was fetched.
+    pub(crate) fn new(cache: &HubCache, model: &HubModel) -> Self {
+        Self { places: cache.repository(model.id()) }
+    }
+
+    /// The folder of a commit's files, by their names.
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
+        self.places.snapshot(commit)
+    }
+
+    /// The folder of a branch, a tag or a commit, if it has every file that scoring needs.
+    pub(crate) fn complete_snapshot(&self, revision: &str) -> Option<PathBuf> {
+        let commit = self.places.commit(revision).unwrap_or_else(|| revision.to_owned());
+        Some(self.snapshot(&commit)).filter(|folder| is_complete(folder))
+    }
+
+    /// The content of a file, if the cache has it from this or any other revision.
     pub(super) fn blob(&self, file: &RemoteFile) -> Option<PathBuf> {
-        let whole = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.len() == file.size_bytes);
-        let blobs = self.folder.join("blobs");
+        let is_whole = |path: &Path| std::fs::metadata(path).is_ok_and(|meta| meta.len() == file.size_bytes);
+        let blobs = self.places.blobs();
         let by_id = blobs.join(&file.id);
-        if whole(&by_id) {
+        if is_whole(&by_id) {
             return Some(by_id);
         }
-        // Large files are called by their SHA-256, which the hub's listing only gives in the id of their pointers.
+        // A large file is named by its SHA-256, which the hub lists only as the id of the pointer to it.
         std::fs::read_dir(blobs).ok()?.flatten().map(|entry| entry.path()).find(|path| {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-            name.len() == SHA256_DIGITS && whole(path) && pointer_id(name, file.size_bytes) == file.id
+            name.len() == SHA256_DIGITS && is_whole(path) && pointer_id(name, file.size_bytes) == file.id
         })
     }
 
@@ -37,19 +59,19 @@ impl Repository {
         std::fs::metadata(self.snapshot(commit).join(&file.name)).is_ok_and(|meta| meta.len() == file.size_bytes)
     }
 
-    /// Where a file is while it is fetched. A process that is killed leaves it there for the next.
+    /// Where a file is written while it is downloaded. The next process resumes what a killed one left there.
     pub(super) fn incomplete(&self, file: &RemoteFile) -> PathBuf {
-        self.folder.join("blobs").join(format!("{}.incomplete", file.id))
+        self.places.blobs().join(format!("{}.incomplete", file.id))
     }
 
-    /// Puts a file that has been fetched in its place.
+    /// Moves a complete download to its place.
     pub(super) fn keep(&self, file: &RemoteFile, blob_name: &str) -> Result<PathBuf> {
-        let blob = self.folder.join("blobs").join(blob_name);
+        let blob = self.places.blobs().join(blob_name);
         std::fs::rename(self.incomplete(file), &blob).with_context(|| format!("cannot make {}", blob.display()))?;
         Ok(blob)
     }
 
-    /// Gives a content its name in a snapshot.
+    /// Links a file of a snapshot to its content.
     pub(super) fn link(&self, commit: &str, file: &RemoteFile, blob: &Path) -> Result<()> {
         let folder = self.snapshot(commit);
         let link = folder.join(&file.name);
@@ -63,24 +85,27 @@ impl Repository {
         make().with_context(|| format!("cannot make {}", link.display()))
     }
 
-    /// Notes which commit a branch or tag is.
+    /// Records the commit that a branch or tag points to.
     pub(crate) fn set_ref(&self, revision: &str, commit: &str) -> Result<()> {
         if revision == commit {
             return Ok(());
         }
-        let file = self.folder.join("refs").join(revision);
+        let refs = self.places.refs();
+        let file = refs.join(revision);
         let write = || {
-            std::fs::create_dir_all(file.parent().unwrap_or(&self.folder))?;
+            std::fs::create_dir_all(file.parent().unwrap_or(&refs))?;
             std::fs::write(&file, commit)
         };
         write().with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Waits until no other process fetches this file. The lock ends with the result, or with the process.
+    /// Waits until no other process downloads this file. The lock is released when the result is dropped or the process
+    /// ends.
     pub(super) async fn lock(&self, file: &RemoteFile) -> Result<File> {
-        let path = self.locks.join(format!("{}.lock", file.id));
+        let folder = self.places.locks();
+        let path = folder.join(format!("{}.lock", file.id));
         let open = || {
-            std::fs::create_dir_all(&self.locks)?;
+            std::fs::create_dir_all(folder)?;
             File::create(&path)
         };
         let lock = open().with_context(|| format!("cannot make {}", path.display()))?;
@@ -88,9 +113,9 @@ impl Repository {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_INTERVAL).await,
-                // Without locks two processes may fetch a file at once; what they make of it is checked.
+                // Without locks two processes may download a file at once; either checks its result.
                 Err(TryLockError::Error(error)) => {
-                    tracing::debug!(%error, "no locks here");
+                    tracing::debug!(%error, "the file system has no locks");
                     return Ok(lock);
                 }
             }
@@ -98,14 +123,14 @@ impl Repository {
     }
 }
 
-/// A relative link, so that the cache may be moved.
+/// Makes a relative link, so that the cache can be moved.
 #[cfg(unix)]
 fn point(link: &Path, blob: &Path) -> std::io::Result<()> {
     let name = blob.file_name().unwrap_or_default();
     std::os::unix::fs::symlink(Path::new("../../blobs").join(name), link)
 }
 
-/// Links need privileges on some systems: there it is a second name, or a copy.
+/// Links need privileges on some systems: falls back to a second name, or a copy.
 #[cfg(not(unix))]
 fn point(link: &Path, blob: &Path) -> std::io::Result<()> {
     std::fs::hard_link(blob, link).or_else(|_| std::fs::copy(blob, link).map(|_| ()))

@@ -1,24 +1,24 @@
-//! The model that comes with the program: a small trained reranker, a demonstration that needs no download.
+//! The bundled model: a small trained reranker, for demonstrations without a download.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use datafusion_rerank::WeightsCache;
+use datafusion_rerank::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, WeightsCache};
 
-/// Its name wherever a model is named.
+/// Its name, wherever a model can be named.
 pub(crate) const NAME: &str = "tiny";
 
-/// Version in the folder's name, so that programs of different versions do not replace each other's files.
+/// The name of its folder. It has the version, so that programs of different versions do not replace each other's files.
 const FOLDER: &str = concat!("tiny-", env!("CARGO_PKG_VERSION"));
 
 const FILES: &[(&str, &[u8])] = &[
-    ("config.json", include_bytes!("../../models/tiny/config.json")),
-    ("tokenizer.json", include_bytes!("../../models/tiny/tokenizer.json")),
-    ("model.safetensors", include_bytes!("../../models/tiny/model.safetensors")),
+    (CONFIG_FILE, include_bytes!("../../models/tiny/config.json")),
+    (TOKENIZER_FILE, include_bytes!("../../models/tiny/tokenizer.json")),
+    (WEIGHTS_FILE, include_bytes!("../../models/tiny/model.safetensors")),
 ];
 
-/// The directory of the bundled checkpoint, in `cache` or the default cache folder, written now if it is not there:
+/// The directory of the bundled checkpoint, in `cache` or the default cache folder. Writes what is missing or damaged:
 /// ONNX Runtime maps weights from files.
 pub(crate) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
     let folder = WeightsCache::open(cache)?.folder().join(FOLDER);
@@ -34,7 +34,7 @@ pub(crate) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The file appears when it is complete, whatever other processes do.
+/// Writes a file that appears when it is complete, even if other processes write it too.
 fn write(folder: &Path, file: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;
@@ -51,8 +51,8 @@ mod tests {
     fn damaged_and_missing_files_are_written_again() {
         let cache = tempfile::tempdir().unwrap();
         let folder = directory(Some(cache.path())).unwrap();
-        std::fs::write(folder.join("config.json"), "{}").unwrap();
-        std::fs::remove_file(folder.join("tokenizer.json")).unwrap();
+        std::fs::write(folder.join(CONFIG_FILE), "{}").unwrap();
+        std::fs::remove_file(folder.join(TOKENIZER_FILE)).unwrap();
         assert_eq!(directory(Some(cache.path())).unwrap(), folder);
         for (name, content) in FILES {
             assert_eq!(std::fs::read(folder.join(name)).unwrap(), *content, "{name}");

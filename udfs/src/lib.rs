@@ -106,6 +106,7 @@ mod cluster;
 mod engine;
 mod error;
 mod graph;
+mod hub_cache;
 mod model;
 mod models;
 mod options;
@@ -119,13 +120,15 @@ mod text;
 mod tuning;
 mod weights;
 
+pub use checkpoint::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files};
 #[cfg(feature = "cluster")]
 pub use cluster::{
     ClusterAddress, ExecutorModels, PlannedModel, RerankClusterExt, RerankCodec, cluster_config, failure_cause,
     function_registry, scheduler_session,
 };
-pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, set_environment};
+pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, is_text, set_environment};
 pub use error::{Error, Result};
+pub use hub_cache::{HubCache, HubId, HubRepository};
 pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, Precision, ScoreOptions};
 /// The binding to ONNX Runtime, in the version that this crate uses.

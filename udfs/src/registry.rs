@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
+use crate::hub_cache::{HubCache, HubId};
 use crate::models::Family;
 use crate::reranker::Reranker;
 
@@ -21,7 +22,7 @@ pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
 pub struct ModelRegistry {
     locations: Arc<Mutex<HashMap<String, PathBuf>>>,
     /// `None` stands for the one that the environment names.
-    hub_cache: Option<PathBuf>,
+    hub_cache: Option<HubCache>,
 }
 
 /// A model is shared by all sessions that run it in the same way.
@@ -53,7 +54,7 @@ impl ModelRegistry {
     /// Looks for hub models in `folder` instead of the Hugging Face cache that the environment names.
     #[must_use]
     pub fn with_hub_cache(self, folder: impl Into<PathBuf>) -> Self {
-        Self { hub_cache: Some(folder.into()), ..self }
+        Self { hub_cache: Some(HubCache::new(folder)), ..self }
     }
 
     /// Opens a model by name or location, or returns it if this process has it open in this way already.
@@ -125,7 +126,7 @@ impl ModelRegistry {
             let known = self.names().join(", ");
             let message =
                 format!("it is neither a known name ({known}), nor a directory, nor in the Hugging Face cache");
-            let remedy = match split_hub_id(name) {
+            let remedy = match HubId::parse(name) {
                 Some(_) => format!("; if it is a hub id, run `rerank model pull {name}` or `hf download {name}`"),
                 None => String::new(),
             };
@@ -133,38 +134,15 @@ impl ModelRegistry {
         })
     }
 
-    /// The snapshot of a hub model in the local cache, of the revision that `main` pointed to when it was fetched.
-    /// (Layout: <https://huggingface.co/docs/huggingface_hub/guides/manage-cache>)
+    /// The snapshot of a hub model in the local cache, of the commit that `main` pointed to when it was downloaded.
     fn in_hub_cache(&self, id: &str) -> Option<PathBuf> {
-        let (organisation, model) = split_hub_id(id)?;
-        let folder =
-            self.hub_cache.clone().or_else(Self::default_hub_cache)?.join(format!("models--{organisation}--{model}"));
-        let revision = std::fs::read_to_string(folder.join("refs/main")).ok()?;
-        Some(folder.join("snapshots").join(revision.trim())).filter(|snapshot| snapshot.is_dir())
-    }
-
-    /// The hub cache's folder that the environment names, found as Python's `huggingface_hub` finds it: `HF_HUB_CACHE`,
-    /// `HUGGINGFACE_HUB_CACHE`, `hub` in `HF_HOME`, or `huggingface/hub` in the user's cache folder. `None` if not even
-    /// that is known.
-    pub fn default_hub_cache() -> Option<PathBuf> {
-        let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-        variable("HF_HUB_CACHE")
-            .or_else(|| variable("HUGGINGFACE_HUB_CACHE"))
-            .or_else(|| Some(variable("HF_HOME")?.join("hub")))
-            .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("huggingface/hub")))
-            .or_else(|| Some(variable("HOME")?.join(".cache/huggingface/hub")))
+        let repository = self.hub_cache.clone().or_else(HubCache::from_env)?.repository(&HubId::parse(id)?);
+        Some(repository.snapshot(&repository.commit("main")?)).filter(|snapshot| snapshot.is_dir())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, PathBuf>> {
         self.locations.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Organisation and model of what looks like a hub id.
-fn split_hub_id(id: &str) -> Option<(&str, &str)> {
-    id.split_once('/').filter(|(organisation, model)| {
-        !organisation.is_empty() && !model.is_empty() && !model.contains('/') && !id.contains("..")
-    })
 }
 
 /// A few values by key, the least recently used going first.

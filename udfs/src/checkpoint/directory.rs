@@ -1,18 +1,10 @@
-//! Which files make up a checkpoint.
+//! A checkpoint directory: which of its files are read.
 
 use std::path::{Path, PathBuf};
 
+use super::files::{CONFIG_FILE, INDEX_FILE, ONNX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use super::{Config, Tensors};
 use crate::error::{Error, Result};
-
-/// Name of the tokenizer file every checkpoint must have.
-const TOKENIZER_FILE: &str = "tokenizer.json";
-
-const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
-const CONFIG_FILE: &str = "config.json";
-const WEIGHTS_FILE: &str = "model.safetensors";
-const INDEX_FILE: &str = "model.safetensors.index.json";
-const ONNX_FILE: &str = "model.onnx";
 
 /// A directory with a model in it: a published checkpoint, or somebody's ONNX export beside its tokenizer.
 #[derive(Debug)]
@@ -43,7 +35,9 @@ impl Checkpoint {
         if !path.is_dir() {
             return Err(Error::model(
                 shown,
-                "there is no such directory; give the directory that holds config.json, model.safetensors and tokenizer.json",
+                format!(
+                    "there is no such directory; give the directory that holds {CONFIG_FILE}, {WEIGHTS_FILE} and {TOKENIZER_FILE}"
+                ),
             ));
         }
         let existing = |name: &str| Some(path.join(name)).filter(|file| file.exists());

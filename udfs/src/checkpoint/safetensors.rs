@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::files::ShardIndex;
 use crate::error::{Error, Result};
 
 /// Longest header accepted, as in the reference implementation.
@@ -95,12 +96,6 @@ pub(crate) struct Tensors {
     by_name: BTreeMap<String, Tensor>,
     /// The file to blame for a tensor that is not there: the index, or the only weights file.
     source: PathBuf,
-}
-
-/// Which tensor is in which shard: `model.safetensors.index.json`.
-#[derive(Deserialize)]
-struct ShardIndex {
-    weight_map: BTreeMap<String, String>,
 }
 
 impl Tensors {

@@ -29,6 +29,7 @@ pub use library::{environment, set_environment};
 pub use options::EngineOptions;
 pub(crate) use session::{Program, check_device};
 pub use stats::ScoreStats;
+pub use texts::is_text;
 pub(crate) use texts::texts;
 pub(crate) use window::{Cancel, Encoded, RowScore, WindowScores};
 pub(crate) use worker::{Engine, EngineSpec};

@@ -5,18 +5,27 @@ use arrow::datatypes::DataType;
 
 use crate::error::{Error, Result};
 
-/// The rows of a text column, `None` where it is NULL: `Utf8`, `LargeUtf8`, `Utf8View`, dictionaries of them, or the
-/// all-NULL column.
+/// Whether columns of a type can be scored: `Utf8`, `LargeUtf8`, `Utf8View`, `Null` (every row of which is NULL), and
+/// dictionaries of them.
+pub fn is_text(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
+        DataType::Dictionary(_, values) => is_text(values),
+        _ => false,
+    }
+}
+
+/// The rows of a text column, `None` where it is NULL.
 ///
 /// # Errors
-/// [`Error::Input`] for any other type.
+/// [`Error::Input`] for a column that is no [text](is_text).
 pub(crate) fn texts<'a>(argument: &str, array: &'a dyn Array) -> Result<Vec<Option<&'a str>>> {
     match array.data_type() {
         DataType::Utf8 => Ok(array.as_string::<i32>().iter().collect()),
         DataType::LargeUtf8 => Ok(array.as_string::<i64>().iter().collect()),
         DataType::Utf8View => Ok(array.as_string_view().iter().collect()),
         DataType::Null => Ok(vec![None; array.len()]),
-        DataType::Dictionary(_, _) => {
+        DataType::Dictionary(_, values) if is_text(values) => {
             let dictionary = array.as_any_dictionary();
             if dictionary.values().is_empty() {
                 return Ok(vec![None; array.len()]);
@@ -73,5 +82,8 @@ mod tests {
     fn other_types_are_refused_by_name() {
         let error = texts("passage", &Int32Array::from(vec![1])).unwrap_err().to_string();
         assert!(error.contains("passage is a column of Int32"), "{error}");
+        let numbers = DictionaryArray::<Int32Type>::new(Int32Array::from(vec![0]), Arc::new(Int32Array::from(vec![1])));
+        let error = texts("passage", &numbers).unwrap_err().to_string();
+        assert!(error.contains("passage is a column of Dictionary(Int32, Int32)"), "{error}");
     }
 }

@@ -19,6 +19,7 @@ use super::config::RerankConfig;
 use super::errors::planning;
 use super::options;
 use super::options::ResultShape;
+use crate::engine::is_text;
 use crate::error::Error;
 use crate::models::Family;
 use crate::registry::ModelRegistry;
@@ -264,14 +265,6 @@ pub(crate) fn column(value: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
             let keys = Int32Array::from_value(0, rows);
             Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, value.to_array()?)?))
         }
-    }
-}
-
-fn is_text(data_type: &DataType) -> bool {
-    match data_type {
-        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Null => true,
-        DataType::Dictionary(_, values) => is_text(values),
-        _ => false,
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use crate::checkpoint::TOKENIZER_CONFIG_FILE;
 use crate::error::{Error, Result};
 
 /// Which end of a text is kept when it is too long.
@@ -41,7 +42,7 @@ impl Tokenizer {
         // A published file may carry the settings of its last training run.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-        let settings = Settings::read(&path.with_file_name("tokenizer_config.json"))?;
+        let settings = Settings::read(&path.with_file_name(TOKENIZER_CONFIG_FILE))?;
         let id = |token: &Option<NamedToken>| token.as_ref().and_then(|token| inner.token_to_id(token.content()));
         let (bos, pad) = (id(&settings.bos_token), id(&settings.pad_token));
         Ok(Self { inner, path: path.to_owned(), truncation_side: settings.truncation_side, bos, pad })
