@@ -21,7 +21,7 @@ use anyhow::{Result, anyhow};
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 
 use crate::args::Cli;
-use crate::settings::Settings;
+use crate::settings::SettingsFile;
 use crate::terminal::{Printer, Stopped, printer, stop};
 
 /// Tells ONNX Runtime to report nothing, if it is set to `1` before the library is opened.
@@ -30,7 +30,7 @@ const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 fn main() -> ExitCode {
     forbid_telemetry();
     // What is wrong with the command line is said, with clap's own status, before any file is read.
-    let matches = Cli::command().get_matches();
+    let matches = definition().get_matches();
     let printer = Printer::new(matches.get_flag("quiet"), matches.get_count("verbose"));
     printer.start_log();
     match with_settings(matches)
@@ -56,15 +56,20 @@ fn forbid_telemetry() {
     }
 }
 
-/// The command line with the defaults of the settings, if there are any: parsed, and its definition.
-fn with_settings(mut matches: ArgMatches) -> Result<(Cli, clap::Command, Option<Settings>)> {
-    let Some(settings) = Settings::find(matches.get_one::<PathBuf>("config").map(PathBuf::as_path))? else {
-        return Ok((Cli::from_arg_matches_mut(&mut matches)?, Cli::command(), None));
+/// The definition of the command line.
+fn definition() -> clap::Command {
+    settings::with_negations(Cli::command())
+}
+
+/// The parsed command line and its definition, with the settings of a file, if there is one, as defaults.
+fn with_settings(mut matches: ArgMatches) -> Result<(Cli, clap::Command, Option<SettingsFile>)> {
+    let Some(settings) = SettingsFile::find(matches.get_one::<PathBuf>("config").map(PathBuf::as_path))? else {
+        return Ok((Cli::from_arg_matches_mut(&mut matches)?, definition(), None));
     };
-    let command = settings.apply(Cli::command())?;
+    let command = settings.apply(definition())?;
     let parsed = command.clone().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
     // The command line was right without them.
     let cli = parsed
-        .map_err(|error| anyhow!("settings {}: {}", settings.file.display(), settings::first_paragraph(&error)))?;
+        .map_err(|error| anyhow!("settings {}: {}", settings.path.display(), settings::first_paragraph(&error)))?;
     Ok((cli, command, Some(settings)))
 }

@@ -1,7 +1,7 @@
-//! Settings that come from a file: defaults of the command line's options.
+//! `rerank.toml`: defaults for the options of the command line.
 //!
-//! A file is TOML whose keys are the long names of options. Those outside any table are meant for every command that has
-//! the option, those in the table of a command for that command:
+//! Keys are the long names of options. A key outside any table applies to every command that has the option; a key in the
+//! table of a command applies to that command, and takes precedence:
 //!
 //! ```toml
 //! model = "m3=/models/bge-reranker-v2-m3"
@@ -10,6 +10,8 @@
 //! [run]
 //! unit-rows = 500_000
 //! ```
+//!
+//! A flag that a file turns on is turned off by its negation on the command line: `--no-normalize` for `--normalize`.
 
 use std::path::{Path, PathBuf};
 
@@ -17,10 +19,10 @@ use anyhow::{Context, Result, anyhow, bail};
 use clap::{Arg, ArgAction, Command};
 use toml::{Table, Value};
 
-/// Commands whose options can be set.
+/// Commands whose options can be settings.
 const COMMANDS: &[&str] = &["run", "score", "sql"];
 
-/// Options that are for one call: what to do, to what, and permissions to delete.
+/// Options that cannot be settings, because they are about a single call: what to do, to which files, permission to delete.
 const NOT_SETTINGS: &[&str] = &[
     "command",
     "config",
@@ -38,36 +40,39 @@ const NOT_SETTINGS: &[&str] = &[
     "version",
 ];
 
-/// Name of the file in the current folder and in the user's.
+/// Name of the file, in the current folder and in the user's configuration folder.
 const FILE: &str = "rerank.toml";
 
-/// A file of settings.
+/// Prefix of the negation of a flag.
+const NO: &str = "no-";
+
+/// A `rerank.toml`.
 #[derive(Debug)]
-pub(crate) struct Settings {
-    pub(crate) file: PathBuf,
+pub(crate) struct SettingsFile {
+    pub(crate) path: PathBuf,
     values: Table,
 }
 
-impl Settings {
-    /// Reads `file`, or the file where one is looked for; `None` if there is none.
-    pub(crate) fn find(file: Option<&Path>) -> Result<Option<Self>> {
-        let file = match file {
-            Some(file) => file.to_owned(),
+impl SettingsFile {
+    /// Reads the file at `path`, or the first in the usual places. `None` if there is no file there.
+    pub(crate) fn find(path: Option<&Path>) -> Result<Option<Self>> {
+        let path = match path {
+            Some(path) => path.to_owned(),
             None => match places().into_iter().find(|place| place.is_file()) {
-                Some(file) => file,
+                Some(path) => path,
                 None => return Ok(None),
             },
         };
         let text =
-            std::fs::read_to_string(&file).with_context(|| format!("cannot read settings {}", file.display()))?;
-        let values = text.parse().with_context(|| format!("settings {} are no TOML", file.display()))?;
-        Ok(Some(Self { file, values }))
+            std::fs::read_to_string(&path).with_context(|| format!("cannot read settings {}", path.display()))?;
+        let values = text.parse().with_context(|| format!("settings {} are no TOML", path.display()))?;
+        Ok(Some(Self { path, values }))
     }
 
-    /// The command line with the settings as defaults.
+    /// Makes the settings the defaults of the command line's options.
     ///
     /// # Errors
-    /// A key that no command has, or a value that is no text, number, truth value or list of them.
+    /// A key that is not an option, or a value of the wrong type.
     pub(crate) fn apply(&self, mut cli: Command) -> Result<Command> {
         let mut common = Vec::new();
         for (key, value) in &self.values {
@@ -82,7 +87,7 @@ impl Settings {
                 Value::Table(_) => {
                     bail!(
                         "settings {}: there are no settings for [{key}]; there are for {}",
-                        self.file.display(),
+                        self.path.display(),
                         COMMANDS.join(", ")
                     );
                 }
@@ -92,7 +97,7 @@ impl Settings {
         for (name, value) in common {
             let mut used = false;
             for command in COMMANDS {
-                // A command's own table comes first.
+                // The table of a command takes precedence.
                 used |= self.has_own(command, name)
                     || set(&mut cli, command, name, value).with_context(|| self.place(name))?;
             }
@@ -114,40 +119,80 @@ impl Settings {
     }
 
     fn place(&self, name: &str) -> String {
-        format!("settings {}: {name}", self.file.display())
+        format!("settings {}: {name}", self.path.display())
     }
 }
 
-/// What is wrong with a value, without the advice on usage that follows.
+/// The message of a command line error, without the advice on usage that follows it.
 pub(crate) fn first_paragraph(error: &clap::Error) -> String {
     let text = error.to_string();
     let paragraph = text.split("\n\n").next().unwrap_or_default();
     paragraph.strip_prefix("error: ").unwrap_or(paragraph).to_owned()
 }
 
-/// The options of a command that are settings.
-pub(crate) fn options_of(command: &Command) -> impl Iterator<Item = &Arg> {
-    command.get_arguments().filter(|arg| arg.get_long().is_some_and(|name| !NOT_SETTINGS.contains(&name)))
+/// Gives every flag that a file can turn on a negation that turns it off: `--no-normalize` for `--normalize`. Of a flag and
+/// its negation the last on the command line counts.
+pub(crate) fn with_negations(mut cli: Command) -> Command {
+    for command in COMMANDS {
+        let Some(subcommand) = cli.find_subcommand(command) else { continue };
+        let flags: Vec<Arg> = options_of(subcommand).filter(|option| is_flag(option)).cloned().collect();
+        for flag in flags {
+            cli = cli.mut_subcommand(command, |subcommand| with_negation(subcommand, &flag));
+        }
+    }
+    cli
 }
 
-/// The commands that have settings, as far as the program was built with them.
+fn with_negation(command: Command, flag: &Arg) -> Command {
+    let id = flag.get_id().to_string();
+    let name = flag.get_long().unwrap_or_default();
+    let negation_name = format!("{NO}{name}");
+    let mut negation = Arg::new(negation_name.clone())
+        .long(negation_name.clone())
+        .help(format!("Turn --{name} off, which a settings file has turned on"))
+        .action(ArgAction::SetTrue)
+        .hide_short_help(true)
+        .overrides_with(id.clone());
+    if let Some(heading) = flag.get_help_heading() {
+        negation = negation.help_heading(heading.to_owned());
+    }
+    // A default under a condition takes precedence over the default that the file sets.
+    command
+        .arg(negation)
+        .mut_arg(id, |flag| flag.overrides_with(negation_name.clone()).default_value_if(negation_name, "true", "false"))
+}
+
+fn is_flag(option: &Arg) -> bool {
+    matches!(option.get_action(), ArgAction::SetTrue)
+}
+
+/// The options of a command that can be settings. Negations cannot: a file says `false`.
+pub(crate) fn options_of(command: &Command) -> impl Iterator<Item = &Arg> {
+    let is_negation = |name: &str| {
+        name.strip_prefix(NO).is_some_and(|name| command.get_arguments().any(|arg| arg.get_long() == Some(name)))
+    };
+    command
+        .get_arguments()
+        .filter(move |arg| arg.get_long().is_some_and(|name| !NOT_SETTINGS.contains(&name) && !is_negation(name)))
+}
+
+/// The commands that have settings. Those that the program was built without are left out.
 pub(crate) fn commands(cli: &Command) -> impl Iterator<Item = &Command> {
     COMMANDS.iter().filter_map(|name| cli.find_subcommand(name))
 }
 
-/// Where files are looked for.
+/// The usual places of a file; the first that exists is read.
 fn places() -> Vec<PathBuf> {
-    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let user = variable("XDG_CONFIG_HOME").or_else(|| variable("HOME").map(|home| home.join(".config")));
-    [Some(PathBuf::from(FILE)), user.map(|folder| folder.join("rerank").join(FILE))].into_iter().flatten().collect()
+    let user = dirs::config_dir().map(|folder| folder.join("rerank").join(FILE));
+    [Some(PathBuf::from(FILE)), user].into_iter().flatten().collect()
 }
 
-/// Makes a value the default of a command's option; whether the command has it.
+/// Makes a value the default of a command's option. Returns whether the command has the option.
 fn set(cli: &mut Command, command: &str, name: &str, value: &Value) -> Result<bool> {
     let Some(subcommand) = cli.find_subcommand(command) else { return Ok(false) };
     let Some(option) = options_of(subcommand).find(|option| option.get_long() == Some(name)) else { return Ok(false) };
     let id = option.get_id().to_string();
-    let is_flag = matches!(option.get_action(), ArgAction::SetTrue);
+    let is_flag = is_flag(option);
     let values = match value {
         Value::Array(values) => values.iter().map(text).collect::<Result<Vec<_>>>()?,
         value => vec![text(value)?],
@@ -168,7 +213,7 @@ fn text(value: &Value) -> Result<String> {
     }
 }
 
-/// The names of settings, for messages.
+/// The names of all settings of some commands, for messages.
 fn known(cli: &Command, commands: &[&str]) -> String {
     let commands = commands.iter().filter_map(|name| cli.find_subcommand(name));
     let mut names: Vec<&str> = commands.flat_map(options_of).filter_map(Arg::get_long).collect();
@@ -185,8 +230,8 @@ mod tests {
     use crate::args::{Cli, Command as Parsed};
 
     fn parse(settings: &str, line: &str) -> Result<Cli> {
-        let settings = Settings { file: "rerank.toml".into(), values: settings.parse()? };
-        let matches = settings.apply(Cli::command())?.try_get_matches_from(line.split(' '))?;
+        let settings = SettingsFile { path: "rerank.toml".into(), values: settings.parse()? };
+        let matches = settings.apply(with_negations(Cli::command()))?.try_get_matches_from(line.split(' '))?;
         Ok(Cli::from_arg_matches(&matches)?)
     }
 
@@ -205,6 +250,44 @@ mod tests {
     }
 
     #[test]
+    fn a_negation_undoes_a_flag_of_the_file() {
+        let normalize = |settings: &str, flags: &str| {
+            let Parsed::Score(score) = parse(settings, &format!("rerank score{flags} a b")).unwrap().command else {
+                panic!()
+            };
+            score.options.normalize
+        };
+        for on in ["normalize = true", "[score]\nnormalize = true"] {
+            assert!(normalize(on, ""));
+            assert!(!normalize(on, " --no-normalize"));
+            assert!(normalize(on, " --no-normalize --normalize"));
+        }
+        for off in ["", "normalize = false", "normalize = true\n[score]\nnormalize = false"] {
+            assert!(!normalize(off, ""));
+            assert!(normalize(off, " --normalize"));
+            assert!(!normalize(off, " --normalize --no-normalize"));
+        }
+    }
+
+    #[test]
+    fn every_flag_that_is_a_setting_has_a_negation() {
+        let cli = with_negations(Cli::command());
+        for command in commands(&cli) {
+            for flag in options_of(command).filter(|option| is_flag(option)) {
+                let name = format!("no-{}", flag.get_long().unwrap());
+                assert!(command.get_arguments().any(|option| option.get_long() == Some(&name)), "{name}");
+                assert!(!options_of(command).any(|option| option.get_long() == Some(&name)), "{name} is a setting");
+            }
+        }
+        let has = |command: &str, name| {
+            let command = cli.find_subcommand(command).unwrap();
+            command.get_arguments().any(|option| option.get_long() == Some(name))
+        };
+        assert!(has("run", "no-normalize") && has("score", "no-normalize") && !has("run", "no-overwrite"));
+        cli.debug_assert();
+    }
+
+    #[test]
     fn what_is_no_setting_is_named() {
         let error = |settings: &str| format!("{:#}", parse(settings, "rerank score a b").unwrap_err());
         let unknown = error("devise = 'cpu'");
@@ -214,6 +297,7 @@ mod tests {
         assert!(error("[score]\nunit-rows = 1").contains("unit-rows: score has no such setting"));
         assert!(error("[models]\na = 1").contains("there are no settings for [models]; there are for run, score, sql"));
         assert!(error("threads = { a = 1 }").contains("there are no settings for [threads]"));
+        assert!(error("no-normalize = true").contains("no-normalize: no command has such a setting"));
         assert!(error("normalize = 'yes'").contains("got \"yes\", expected true or false"));
         assert!(error("threads = 'many'").contains("invalid value 'many' for '--threads"));
         assert!(error("threads = [[1]]").contains("expected a text"));

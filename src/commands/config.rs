@@ -1,19 +1,19 @@
-//! `rerank config`: says what every setting is.
+//! `rerank config`: prints the value of every setting.
 
 use anyhow::Result;
 use clap::{Arg, Command};
 use toml::Value;
 
 use crate::settings;
-use crate::settings::Settings;
+use crate::settings::SettingsFile;
 use crate::terminal::Printer;
 
-/// Prints a file of settings in which every option has the value that it has if the command line does not say.
+/// Prints, as a settings file, the value that every setting has unless the command line overrides it.
 ///
-/// `cli` has the settings of the file as defaults.
-pub(crate) fn run(cli: &Command, file: Option<&Settings>, printer: Printer) -> Result<()> {
+/// `cli` is the definition of the command line, with the settings of `file` as defaults.
+pub(crate) fn run(cli: &Command, file: Option<&SettingsFile>, printer: Printer) -> Result<()> {
     match file {
-        Some(settings) => printer.data(&format!("# settings: {}", settings.file.display()))?,
+        Some(settings) => printer.data(&format!("# settings: {}", settings.path.display()))?,
         None => printer.data("# settings: no rerank.toml in this folder nor in the user's")?,
     }
     for command in settings::commands(cli) {

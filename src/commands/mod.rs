@@ -24,14 +24,14 @@ use anyhow::Result;
 #[cfg(feature = "cluster")]
 use crate::args::ClusterCommand;
 use crate::args::{Command, ModelCommand};
-use crate::settings::Settings;
+use crate::settings::SettingsFile;
 use crate::terminal::Printer;
 
 /// Does what the command line says. `cli` is its definition, with the `settings` of a file as defaults.
 pub(crate) fn run(
     command: Command,
     mut cli: clap::Command,
-    settings: Option<&Settings>,
+    settings: Option<&SettingsFile>,
     printer: Printer,
 ) -> Result<()> {
     match command {

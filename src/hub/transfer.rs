@@ -1,109 +1,80 @@
-//! How far a download has come.
+//! Progress of a download, in bytes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar};
+use indicatif::{HumanBytes, HumanDuration};
 
-use crate::terminal::per_second;
-use crate::terminal::{Count, Printer, ProgressStyle, bar};
+use crate::terminal::{Count, Printer, ProgressView, per_second};
 
-/// How often a bar is redrawn while nothing arrives.
-const TICK: Duration = Duration::from_millis(200);
-
-/// Progress of several files that are fetched at once, in bytes.
+/// Counts the bytes of files that are downloaded concurrently and shows the progress.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    printer: Printer,
-    view: View,
-    all: u64,
-    /// What is there, whoever fetched it.
-    there: AtomicU64,
-    /// What has come over the network since the start.
-    fetched: AtomicU64,
+    view: ProgressView,
+    all_bytes: u64,
+    /// Bytes in the cache, whether downloaded now or before.
+    present: AtomicU64,
+    /// Bytes received since the start.
+    received: AtomicU64,
     start: Instant,
 }
 
-#[derive(Debug)]
-enum View {
-    Silent,
-    Lines,
-    Bar(ProgressBar),
-}
-
 impl Transfer {
-    /// Progress towards this much.
-    pub(crate) fn start(printer: Printer, all: u64) -> Self {
-        let view = match printer.progress_style() {
-            ProgressStyle::Silent => View::Silent,
-            ProgressStyle::Lines => View::Lines,
-            ProgressStyle::Bar(target) => {
-                let bar = bar(target, all, Count::Bytes);
-                bar.enable_steady_tick(TICK);
-                View::Bar(bar)
-            }
-        };
-        let (there, fetched) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { printer, view, all, there, fetched, start: Instant::now() }
+    /// Starts at 0 of `all_bytes`.
+    pub(crate) fn start(printer: Printer, all_bytes: u64) -> Self {
+        Self {
+            view: ProgressView::start(printer, all_bytes, Count::Bytes),
+            all_bytes,
+            present: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            start: Instant::now(),
+        }
     }
 
-    /// Counts bytes that have arrived.
+    /// Counts received bytes.
     pub(super) fn add(&self, bytes: u64) {
-        self.fetched.fetch_add(bytes, Ordering::Relaxed);
+        self.received.fetch_add(bytes, Ordering::Relaxed);
         self.keep(bytes);
     }
 
-    /// Counts bytes that are there: an earlier run had fetched them, or another revision has them.
+    /// Counts bytes that the cache had already: from an earlier run, or of another revision.
     pub(super) fn keep(&self, bytes: u64) {
-        self.there.fetch_add(bytes, Ordering::Relaxed);
+        self.present.fetch_add(bytes, Ordering::Relaxed);
         self.show();
     }
 
-    /// Takes back bytes that are of no use.
+    /// Takes back bytes that were dropped.
     pub(super) fn lose(&self, bytes: u64) {
-        self.there.fetch_sub(bytes, Ordering::Relaxed);
+        self.present.fetch_sub(bytes, Ordering::Relaxed);
         self.show();
     }
 
     fn show(&self) {
-        if let View::Bar(bar) = &self.view {
-            bar.set_position(self.there.load(Ordering::Relaxed));
-            bar.set_message(self.rate());
-        }
+        self.view.update(self.present.load(Ordering::Relaxed), || self.rate());
     }
 
-    /// Prints a line, where no bar says it.
+    /// Prints a line, where there is no bar.
     pub(crate) fn line(&self) {
-        if let View::Lines = self.view {
-            let (there, all) = (HumanBytes(self.there.load(Ordering::Relaxed)), HumanBytes(self.all));
-            self.printer.note(&format!("{there}/{all}  {}", self.rate()));
-        }
+        let (present, all) = (HumanBytes(self.present.load(Ordering::Relaxed)), HumanBytes(self.all_bytes));
+        self.view.line(|| format!("{present}/{all}  {}", self.rate()));
     }
 
-    /// `120.00 MiB in 3 seconds, 40.00 MiB/s`
+    /// `120.00 MiB in 3.0 s, 40.00 MiB/s`
     pub(crate) fn summary(&self) -> String {
-        let (fetched, elapsed) = (self.fetched.load(Ordering::Relaxed), self.start.elapsed());
-        let rate = HumanBytes(per_second(fetched, elapsed) as u64);
-        format!("{} in {:.1} s, {rate}/s", HumanBytes(fetched), elapsed.as_secs_f64())
+        let (received, elapsed) = (self.received.load(Ordering::Relaxed), self.start.elapsed());
+        let rate = HumanBytes(per_second(received, elapsed) as u64);
+        format!("{} in {:.1} s, {rate}/s", HumanBytes(received), elapsed.as_secs_f64())
     }
 
     fn rate(&self) -> String {
-        let there = self.there.load(Ordering::Relaxed);
-        rate(self.fetched.load(Ordering::Relaxed), self.all.saturating_sub(there), self.start.elapsed())
-    }
-}
-
-impl Drop for Transfer {
-    fn drop(&mut self) {
-        if let View::Bar(bar) = &self.view {
-            bar.finish_and_clear();
-        }
+        let left = self.all_bytes.saturating_sub(self.present.load(Ordering::Relaxed));
+        rate(self.received.load(Ordering::Relaxed), left, self.start.elapsed())
     }
 }
 
 /// `2 minutes left, 40.00 MiB/s`
-fn rate(fetched: u64, left: u64, elapsed: Duration) -> String {
-    let rate = per_second(fetched, elapsed);
+fn rate(received: u64, left: u64, elapsed: Duration) -> String {
+    let rate = per_second(received, elapsed);
     let shown = format!("{}/s", HumanBytes(rate as u64));
     if rate > 0.0 {
         format!("{} left, {shown}", HumanDuration(Duration::from_secs((left as f64 / rate) as u64)))
@@ -117,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_is_fetched_now_makes_the_rate() {
+    fn the_rate_counts_received_bytes_only() {
         let ten = Duration::from_secs(10);
         assert_eq!(rate(0, 1 << 30, ten), "0 B/s");
         assert_eq!(rate(100 << 20, 1 << 30, ten), "2 minutes left, 10.00 MiB/s");
@@ -125,7 +96,7 @@ mod tests {
         transfer.keep(50);
         transfer.add(30);
         transfer.lose(10);
-        assert_eq!(transfer.there.load(Ordering::Relaxed), 70);
+        assert_eq!(transfer.present.load(Ordering::Relaxed), 70);
         assert!(transfer.summary().starts_with("30 B in "), "{}", transfer.summary());
     }
 }

@@ -1,4 +1,4 @@
-//! Numbers for reading.
+//! Numbers as people read them.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
     if time.is_zero() { 0.0 } else { count as f64 / time.as_secs_f64() }
 }
 
-/// A rate for reading: whole numbers, but not "0" for a slow model.
+/// A rate as a whole number or, below 10, with two decimals: a slow model is not shown as 0.
 pub(crate) fn human_rate(rate: f64) -> String {
     if rate < 10.0 { format!("{rate:.2}") } else { HumanCount(rate.round() as u64).to_string() }
 }
@@ -19,7 +19,7 @@ pub(crate) fn human_count(n: u64, one: &str) -> String {
     format!("{} {one}{}", HumanCount(n), if n == 1 { "" } else { "s" })
 }
 
-/// Share of the time in which the device ran, in percent.
+/// The share of `wall` in which the device was busy, in percent.
 pub(crate) fn busy_percent(device: Duration, wall: Duration) -> f64 {
     100.0 * per_second(1, wall) * device.as_secs_f64()
 }

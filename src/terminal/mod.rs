@@ -1,12 +1,14 @@
-//! What the program tells a person, and how a person stops it.
+//! What the program prints for people, and how they stop it.
 
 mod human;
 pub(crate) mod printer;
 mod progress;
 pub(crate) mod stop;
 pub(crate) mod table;
+mod view;
 
 pub(crate) use human::{busy_percent, human_count, human_rate, per_second};
-pub(crate) use printer::{Count, Printer, ProgressStyle, bar, one_line};
-pub(crate) use progress::{Extent, LINE_INTERVAL, Progress};
+pub(crate) use printer::{Printer, one_line};
+pub(crate) use progress::{Extent, Progress};
 pub(crate) use stop::Stopped;
+pub(crate) use view::{Count, LINE_INTERVAL, ProgressView};

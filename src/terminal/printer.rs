@@ -2,10 +2,9 @@
 
 use std::io::{ErrorKind, IsTerminal, Write};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle as BarStyle};
 use tracing_subscriber::EnvFilter;
 
-/// How much to say.
+/// How much is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verbosity {
     Quiet,
@@ -13,39 +12,10 @@ enum Verbosity {
     Verbose(u8),
 }
 
-/// Where output goes.
+/// Prints what the program says.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
     verbosity: Verbosity,
-}
-
-/// How progress is shown.
-#[derive(Debug)]
-pub(crate) enum ProgressStyle {
-    /// Not at all.
-    Silent,
-    /// A line now and then.
-    Lines,
-    /// A bar that is drawn over.
-    Bar(ProgressDrawTarget),
-}
-
-/// What a bar counts, as its template says it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Count {
-    Bytes,
-    Rows,
-}
-
-/// A bar up to `all`, with the count beside it and a message below it.
-pub(crate) fn bar(target: ProgressDrawTarget, all: u64, count: Count) -> ProgressBar {
-    let template = match count {
-        Count::Bytes => "{wide_bar} {binary_bytes}/{binary_total_bytes}\n{wide_msg}",
-        Count::Rows => "{wide_bar} {human_pos}/{human_len} rows\n{wide_msg}",
-    };
-    // The second line is cut where the terminal ends; one line would be torn in two.
-    let style = BarStyle::with_template(template).unwrap_or_else(|_| BarStyle::default_bar());
-    ProgressBar::with_draw_target(Some(all), target).with_style(style)
 }
 
 impl Printer {
@@ -61,7 +31,7 @@ impl Printer {
     /// Sends the log to standard error: warnings, or more with `--verbose` or `RUST_LOG`.
     pub(crate) fn start_log(self) {
         let default = match self.verbosity {
-            // What fails at the hub or on a cluster is told by the program's own error.
+            // A failure at the hub or on a cluster is reported by the program's own error.
             Verbosity::Quiet => "error,hf_hub=off,ballista_core::execution_plans=off",
             Verbosity::Normal => "warn,hf_hub=off,ballista_core::execution_plans=off",
             Verbosity::Verbose(1) => "warn,rerank=info,datafusion_rerank=info",
@@ -75,63 +45,58 @@ impl Printer {
             .init();
     }
 
-    /// How progress is to be shown. A bar would be torn apart by log lines.
-    pub(crate) fn progress_style(self) -> ProgressStyle {
-        match self.verbosity {
-            Verbosity::Quiet => ProgressStyle::Silent,
-            Verbosity::Normal if std::io::stderr().is_terminal() => ProgressStyle::Bar(ProgressDrawTarget::stderr()),
-            Verbosity::Normal | Verbosity::Verbose(_) => ProgressStyle::Lines,
-        }
+    /// Whether progress may be a bar: on a terminal, unless log lines would tear it.
+    pub(super) fn draws_bars(self) -> bool {
+        self.verbosity == Verbosity::Normal && std::io::stderr().is_terminal()
     }
 
-    /// One that prints data and errors only.
+    /// A printer of data and errors alone.
     #[cfg(feature = "cluster")]
     pub(crate) fn silent() -> Self {
         Self { verbosity: Verbosity::Quiet }
     }
 
-    /// Whether only data and errors are wanted.
-    #[cfg(feature = "shell")]
+    /// Whether only data and errors are printed.
     pub(crate) fn is_quiet(self) -> bool {
         self.verbosity == Verbosity::Quiet
     }
 
     /// Prints a line of data.
-    #[expect(clippy::unused_self, reason = "output is printed by whoever holds the printer")]
+    #[expect(clippy::unused_self, reason = "callers need a printer to print")]
     pub(crate) fn data(self, line: &str) -> std::io::Result<()> {
         writeln!(std::io::stdout().lock(), "{line}")
     }
 
-    /// Prints a line about what is going on.
+    /// Prints a line about the work, unless quiet.
     pub(crate) fn note(self, line: &str) {
         if self.verbosity != Verbosity::Quiet {
             write_error_line(line);
         }
     }
 
-    /// Prints why the program fails, in one line.
-    #[expect(clippy::unused_self, reason = "output is printed by whoever holds the printer")]
+    /// Prints the reason for a failure in one line.
+    #[expect(clippy::unused_self, reason = "callers need a printer to print")]
     pub(crate) fn error(self, error: &anyhow::Error) {
         write_error_line(&format!("error: {}", one_line(error)));
     }
 }
 
-/// Whether terminals may be sent colours: <https://no-color.org>.
+/// Whether colours are allowed: <https://no-color.org>.
 pub(crate) fn colours() -> bool {
     std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
-/// Whether the program failed because nobody reads its output any more.
+/// Whether the program failed because the reader of its output is gone.
 pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// If standard error is closed there is nobody left to tell.
+/// Ignores failures: if standard error is closed, nobody can be told.
 fn write_error_line(line: &str) {
     drop(writeln!(std::io::stderr().lock(), "{line}"));
 }
 
-/// The causes from the outermost to the root; a cause that the message before it quotes already is left out.
+/// The chain of causes, outermost first, in one line. A cause that is already quoted is left out.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut line = String::new();
     for cause in error.chain() {
@@ -156,11 +121,5 @@ mod tests {
         let error = anyhow!("no such\n  file").context("x.parquet: no such file").context("cannot read");
         assert_eq!(one_line(&error), "cannot read: x.parquet: no such file");
         assert_eq!(one_line(&anyhow!("a").context("b")), "b: a");
-    }
-
-    #[test]
-    fn quiet_shows_no_progress() {
-        assert!(matches!(Printer::new(true, 0).progress_style(), ProgressStyle::Silent));
-        assert!(matches!(Printer::new(false, 1).progress_style(), ProgressStyle::Lines));
     }
 }

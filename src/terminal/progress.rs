@@ -1,24 +1,18 @@
-//! How far a run has come.
+//! Progress of a run, in rows.
 
 use std::time::{Duration, Instant};
 
-use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar};
+use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
 use super::human::{busy_percent, human_rate, per_second};
-use super::printer::{Count, Printer, ProgressStyle, bar};
+use super::printer::Printer;
+use super::view::{Count, ProgressView};
 use crate::job::Unit;
 use crate::report::{Histogram, Tally, Totals};
 
-/// How often a line is printed where no bar can be drawn.
-pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(30);
-
-/// How often a bar is redrawn while nothing arrives.
-const TICK: Duration = Duration::from_millis(200);
-
-/// Progress shown to whoever waits.
+/// Counts the rows of a run and shows its progress.
 pub(crate) struct Progress {
-    printer: Printer,
-    view: View,
+    view: ProgressView,
     all: Extent,
     done: Extent,
     start: Instant,
@@ -26,12 +20,12 @@ pub(crate) struct Progress {
     timeline: Histogram,
 }
 
-/// How much there is of something.
+/// An amount of input.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Extent {
     /// Rows.
     pub(crate) rows: u64,
-    /// Bytes that they take in the input.
+    /// Bytes that the rows take in the input.
     pub(crate) bytes: f64,
 }
 
@@ -50,27 +44,17 @@ impl Extent {
     }
 }
 
-enum View {
-    Silent,
-    Lines,
-    Bar(ProgressBar),
-}
-
 impl Progress {
-    /// Progress towards this much.
+    /// Starts at nothing of `all`.
     pub(crate) fn start(printer: Printer, all: Extent) -> Self {
-        let view = match printer.progress_style() {
-            ProgressStyle::Silent => View::Silent,
-            ProgressStyle::Lines => View::Lines,
-            ProgressStyle::Bar(target) => {
-                let bar = bar(target, all.rows, Count::Rows);
-                bar.enable_steady_tick(TICK);
-                View::Bar(bar)
-            }
-        };
-        let timeline = Histogram::new(1.0);
-        let done = Extent::default();
-        Self { printer, view, all, done, start: Instant::now(), tally: Tally::default(), timeline }
+        Self {
+            view: ProgressView::start(printer, all.rows, Count::Rows),
+            all,
+            done: Extent::default(),
+            start: Instant::now(),
+            tally: Tally::default(),
+            timeline: Histogram::new(1.0),
+        }
     }
 
     /// Counts rows of a unit that have been scored.
@@ -79,35 +63,22 @@ impl Progress {
         self.timeline.add(self.start.elapsed().as_secs_f64(), tally.stats.pairs);
         let part = Extent::part(tally.stats.rows, unit);
         self.done = Extent { rows: self.done.rows + part.rows, bytes: self.done.bytes + part.bytes };
-        if let View::Bar(bar) = &self.view {
-            bar.set_position(self.done.rows);
-            bar.set_message(self.rates());
-        }
+        self.view.update(self.done.rows, || self.rates());
     }
 
-    /// Prints a line, where no bar says it.
+    /// Prints a line, where there is no bar.
     pub(crate) fn line(&self) {
-        if let View::Lines = self.view {
-            let (done, all) = (HumanCount(self.done.rows), HumanCount(self.all.rows));
-            self.printer.note(&format!("{done}/{all} rows  {}", self.rates()));
-        }
+        let (done, all) = (HumanCount(self.done.rows), HumanCount(self.all.rows));
+        self.view.line(|| format!("{done}/{all} rows  {}", self.rates()));
     }
 
-    /// The totals until now.
+    /// The totals so far.
     pub(crate) fn totals(&self) -> Totals {
         Totals { tally: self.tally.clone(), timeline: self.timeline.clone(), wall: self.start.elapsed() }
     }
 
     fn rates(&self) -> String {
         rates(&self.tally, self.done, self.all, self.start.elapsed())
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let View::Bar(bar) = &self.view {
-            bar.finish_and_clear();
-        }
     }
 }
 
@@ -129,7 +100,7 @@ fn rates(tally: &Tally, done: Extent, all: Extent, elapsed: Duration) -> String 
     }
 }
 
-/// The time the remaining rows will take if they go on as the others did; `None` before there are any.
+/// The time that the remaining rows take at the rate so far; `None` before the first row is done.
 fn time_left(done: u64, rows: u64, elapsed: Duration) -> Option<Duration> {
     (done > 0).then(|| elapsed.mul_f64(rows.saturating_sub(done) as f64 / done as f64))
 }

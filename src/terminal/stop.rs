@@ -1,8 +1,8 @@
-//! Being asked to stop: Ctrl-C, or a scheduler's SIGTERM.
+//! Requests to stop: Ctrl-C, or SIGTERM from a scheduler.
 
 use std::fmt;
 
-/// How a run was asked to stop.
+/// The request to stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Signal {
     /// Ctrl-C.
@@ -23,18 +23,18 @@ impl Stopped {
         Self { signal, advice: "files that were not complete have been removed".to_owned() }
     }
 
-    /// The error of work that was cancelled by whoever had asked for it.
+    /// The error of work that its client cancelled.
     #[cfg(feature = "cluster")]
     pub(crate) fn cancelled() -> Self {
         Self::new(Signal::Terminate)
     }
 
-    /// Says what is left and how to go on.
+    /// Says what is left and how to resume.
     pub(crate) fn with_advice(self, advice: String) -> Self {
         Self { advice, ..self }
     }
 
-    /// 128 plus the signal's number, as a shell reports it.
+    /// 128 plus the number of the signal, as shells report it.
     pub(crate) fn exit_code(&self) -> u8 {
         match self.signal {
             Signal::Interrupt => 130,
@@ -55,8 +55,8 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Waits for the first request to stop. From then on a second one ends the process at once, in case cleaning up hangs
-/// (an object store that does not answer).
+/// Waits for the first request to stop. A second one ends the process at once, in case cleaning up hangs (an object store
+/// that does not respond).
 pub(crate) async fn requested() -> Stopped {
     let first = Stopped::new(signal().await);
     tokio::spawn(async { exit_now(Stopped::new(signal().await).exit_code()) });

@@ -1,6 +1,6 @@
-//! Tables for reading.
+//! Tables as people read them.
 
-/// Lays out rows in columns as wide as they need to be, two spaces apart.
+/// Lays out rows in columns, each as wide as its widest cell, two spaces apart.
 pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column| rows.iter().filter_map(|row| row.get(column)).map(|cell: &String| cell.chars().count()).max();
