@@ -47,7 +47,7 @@ test: lint onnxruntime ## everything that must pass before a change is merged
 	@for example in $(EXAMPLES); do echo "example $$example"; $(CARGO) run --quiet --example $$example > /dev/null || exit 1; done
 
 chaos: onnxruntime ## kill jobs much oftener than `make test` does
-	RERANK_CHAOS_KILLS=50 $(CARGO) test --quiet --test integration chaos -- --nocapture
+	RERANK_CHAOS_KILLS=50 RERANK_TEST_SECONDS=14400 $(CARGO) test --quiet --test integration chaos -- --nocapture
 
 lint: ## formatting, lints and documentation, without running anything
 	$(CARGO) fmt --all --check

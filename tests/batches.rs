@@ -6,8 +6,8 @@ use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
 
-use crate::cli::{files, folder, read, rerank, run, scores, write};
-use crate::job::numbered;
+use crate::support::tables::{numbered, read, scores, write};
+use crate::support::{files, folder, rerank, run};
 
 /// Of one thread: 11,904 tokens are run to find the best size, in pairs of about 200.
 const ENOUGH_ROWS: usize = 8000;

@@ -12,12 +12,10 @@ use arrow::array::RecordBatch;
 use bytes::Bytes;
 use tempfile::TempDir;
 
-use crate::cli::{files, model};
-use crate::job::numbered;
-use crate::s3::with_zeros;
 use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, Environment, S3Server};
-use crate::support::tables::{decode, encode_groups, rows_by_id};
+use crate::support::tables::{decode, encode_groups, numbered, rows_by_id, with_zeros};
+use crate::support::{files, model};
 
 /// An input of so many units of so many rows each.
 #[derive(Clone, Copy)]

@@ -2,104 +2,35 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{
-    Array, ArrayRef, AsArray, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-    FixedSizeBinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, LargeStringArray, ListArray, MapBuilder,
-    StringArray, StringBuilder, StringViewArray, StructArray, TimestampMicrosecondArray,
-};
-use arrow::buffer::{NullBuffer, OffsetBuffer};
-use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Schema};
+use arrow::array::{Array, ArrayRef, AsArray, BinaryArray, Float32Array, Int32Array, StringArray};
+use arrow::datatypes::{DataType, Field, Float32Type, Schema};
 use arrow::record_batch::RecordBatch;
-use assert_cmd::Command;
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::Compression;
 use parquet::file::metadata::{KeyValue, RowGroupMetaData};
 use parquet::file::properties::WriterProperties;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
-use tempfile::TempDir;
 
-use crate::support::{copy, fixture, open};
-
-pub(crate) const MODEL: &str = "tiny-xlmr-reranker";
+use crate::support::tables::{all_kinds, many_pairs, pairs, read, scores, write, write_with};
+use crate::support::{
+    MODEL, assert_fails, broken_model, damage, data_files, files, fixture, folder, input_of, lines, model, open,
+    rerank, run,
+};
 
 /// Between this program and the reference library, whose own scores depend on the batch by some 5e-6.
 const TOLERANCE: f32 = 5e-5;
-
-/// The program, with nothing of the caller's environment that changes what it does.
-pub(crate) fn rerank() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
-    for variable in ["RERANK_MODEL", "RERANK_CONFIG", "RUST_LOG"] {
-        command.env_remove(variable);
-    }
-    let own = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    command.env("RERANK_CACHE", own.join("cache")).env("XDG_CONFIG_HOME", own.join("config"));
-    command.timeout(Duration::from_mins(2));
-    command
-}
-
-/// `--model` for a tiny checkpoint.
-pub(crate) fn model(checkpoint: &str) -> String {
-    format!("--model={}", fixture(checkpoint).display())
-}
-
-/// `rerank run`, on the tiny encoder.
-pub(crate) fn run(input: impl AsRef<Path>, output: impl AsRef<Path>) -> Command {
-    let mut command = rerank();
-    command.arg("run").arg(input.as_ref()).arg(output.as_ref()).arg(model(MODEL));
-    command
-}
-
-pub(crate) fn write(path: &Path, batch: &RecordBatch) {
-    write_with(path, batch, WriterProperties::default());
-}
-
-pub(crate) fn write_with(path: &Path, batch: &RecordBatch, properties: WriterProperties) {
-    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let mut writer = ArrowWriter::try_new(File::create(path).unwrap(), batch.schema(), Some(properties)).unwrap();
-    writer.write(batch).unwrap();
-    writer.close().unwrap();
-}
-
-pub(crate) fn read(path: &Path) -> RecordBatch {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
-    let schema = Arc::clone(reader.schema());
-    let batches: Vec<_> = reader.build().unwrap().collect::<Result<_, _>>().unwrap();
-    concat_batches(&schema, &batches).unwrap()
-}
-
-pub(crate) fn pairs(rows: &[(&str, &str)]) -> RecordBatch {
-    let queries: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(query, _)| query)));
-    let passages: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, passage)| passage)));
-    RecordBatch::try_from_iter([("query", queries), ("passage", passages)]).unwrap()
-}
-
-/// Pairs of which no two are alike.
-pub(crate) fn many_pairs(count: usize) -> RecordBatch {
-    let queries: ArrayRef = Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("question {}", i % 17))));
-    let passages: ArrayRef =
-        Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("{i} {}", "word ".repeat(i % 23)))));
-    RecordBatch::try_from_iter([("query", queries), ("passage", passages)]).unwrap()
-}
 
 /// The scores that the library gives for a table's `query` and `passage`.
 fn library_scores(table: &RecordBatch) -> Vec<f32> {
     let column = |name| Arc::clone(table.column_by_name(name).unwrap());
     open(MODEL).score(&column("query"), &column("passage")).unwrap().values().to_vec()
-}
-
-pub(crate) fn scores(table: &RecordBatch) -> Vec<f32> {
-    let scores = table.column_by_name("score").unwrap().as_primitive::<Float32Type>();
-    assert_eq!(scores.null_count(), 0);
-    scores.values().to_vec()
 }
 
 #[track_caller]
@@ -108,40 +39,6 @@ fn assert_close(actual: &[f32], expected: &[f32]) {
     for (row, (a, b)) in actual.iter().zip(expected).enumerate() {
         assert!((a - b).abs() <= TOLERANCE, "row {row}: {a} and {b}");
     }
-}
-
-/// The files below a folder, by relative path.
-pub(crate) fn files(folder: &Path) -> Vec<String> {
-    fn visit(base: &Path, folder: &Path, found: &mut Vec<String>) {
-        for entry in std::fs::read_dir(folder).into_iter().flatten() {
-            let path = entry.unwrap().path();
-            if path.is_dir() {
-                visit(base, &path, found);
-            } else {
-                found.push(path.strip_prefix(base).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-    }
-    let mut found = Vec::new();
-    visit(folder, folder, &mut found);
-    found.sort();
-    found
-}
-
-/// The data files of a job's directory, by relative path.
-pub(crate) fn data_files(folder: &Path) -> Vec<String> {
-    files(folder).into_iter().filter(|name| !name.starts_with("_rerank/")).collect()
-}
-
-/// The input of a data file, without its extension: what comes before number and id.
-pub(crate) fn input_of(name: &str) -> String {
-    name.rsplitn(3, '-').nth(2).unwrap().to_owned()
-}
-
-pub(crate) fn folder() -> (TempDir, impl Fn(&str) -> PathBuf) {
-    let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().to_owned();
-    (folder, move |name: &str| root.join(name))
 }
 
 // What goes in comes out.
@@ -155,83 +52,6 @@ fn a_file_gets_its_scores_in_row_order() {
     let scored = read(&at("out.parquet"));
     assert_eq!(scored.project(&[0, 1]).unwrap().columns(), table.columns());
     assert_close(&scores(&scored), &library_scores(&table));
-}
-
-/// A table with columns of every kind, all with NULLs; some of its texts are NULL too.
-pub(crate) fn all_kinds() -> RecordBatch {
-    let rows = 5;
-    let nulls = || Some(NullBuffer::from(vec![true, false, true, true, false]));
-    let item = Arc::new(Field::new(
-        "element",
-        DataType::Struct(vec![Field::new("a", DataType::Int32, true), Field::new("b", DataType::Utf8, true)].into()),
-        true,
-    ));
-    let structs = StructArray::from(vec![
-        (
-            Arc::new(Field::new("a", DataType::Int32, true)),
-            Arc::new(Int32Array::from(vec![Some(1), None, Some(3)])) as ArrayRef,
-        ),
-        (
-            Arc::new(Field::new("b", DataType::Utf8, true)),
-            Arc::new(StringArray::from(vec![None, Some("x"), Some("y")])) as ArrayRef,
-        ),
-    ]);
-    let list = ListArray::new(item, OffsetBuffer::from_lengths([2, 0, 1, 0, 0]), Arc::new(structs), nulls());
-    let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
-    for row in 0..rows {
-        map.keys().append_value(format!("key {row}"));
-        map.values().append_option((row % 2 == 0).then_some("value"));
-        map.append(row != 3).unwrap();
-    }
-    let dictionary: DictionaryArray<Int32Type> = [Some("x"), None, Some("y"), Some("x"), None].into_iter().collect();
-    let query: DictionaryArray<Int32Type> = [Some("a"), Some("b"), None, Some("a"), Some("c")].into_iter().collect();
-    let columns: Vec<(&str, ArrayRef)> = vec![
-        ("int", Arc::new(Int64Array::from(vec![Some(1), None, Some(i64::MAX), Some(i64::MIN), None]))),
-        ("float", Arc::new(Float64Array::from(vec![Some(0.5), None, Some(f64::INFINITY), Some(-0.0), None]))),
-        ("bool", Arc::new(BooleanArray::from(vec![Some(true), None, Some(false), None, None]))),
-        (
-            "decimal",
-            Arc::new(
-                Decimal128Array::from(vec![Some(12345), None, Some(-1), None, None])
-                    .with_precision_and_scale(20, 3)
-                    .unwrap(),
-            ),
-        ),
-        ("date", Arc::new(Date32Array::from(vec![Some(0), None, Some(20_000), None, None]))),
-        (
-            "time",
-            Arc::new(
-                TimestampMicrosecondArray::from(vec![Some(0), None, Some(1_700_000_000_000_000), None, None])
-                    .with_timezone("Europe/Zurich"),
-            ),
-        ),
-        ("binary", Arc::new(BinaryArray::from(vec![Some(b"\0\xff".as_ref()), None, Some(b""), None, None]))),
-        (
-            "fixed",
-            Arc::new(
-                FixedSizeBinaryArray::try_from_sparse_iter_with_size(
-                    [Some([1, 2]), None, Some([3, 4]), None, None].into_iter(),
-                    2,
-                )
-                .unwrap(),
-            ),
-        ),
-        ("query", Arc::new(query)),
-        ("large", Arc::new(LargeStringArray::from(vec![Some("l"), None, Some(""), None, None]))),
-        ("passage", Arc::new(StringViewArray::from(vec![Some("p"), None, Some("q"), Some("r"), Some("s")]))),
-        ("dictionary", Arc::new(dictionary)),
-        ("list", Arc::new(list)),
-        ("map", Arc::new(map.finish())),
-    ];
-    let fields: Vec<Field> = columns
-        .iter()
-        .map(|(name, array)| {
-            Field::new(*name, array.data_type().clone(), true)
-                .with_metadata(HashMap::from([("of".to_owned(), (*name).to_owned())]))
-        })
-        .collect();
-    let schema = Schema::new_with_metadata(fields, HashMap::from([("origin".to_owned(), "here".to_owned())]));
-    RecordBatch::try_new(Arc::new(schema), columns.into_iter().map(|(_, array)| array).collect()).unwrap()
 }
 
 #[test]
@@ -454,14 +274,6 @@ fn quiet_says_nothing_and_verbose_more() {
 
 // What is wrong is said, and nothing is left behind.
 
-#[track_caller]
-pub(crate) fn assert_fails(mut command: Command, expected: &str) {
-    let output = command.assert().code(1).stdout("").get_output().stderr.clone();
-    let message = String::from_utf8(output).unwrap();
-    assert!(message.starts_with("error: ") && message.contains(expected), "{message}");
-    assert_eq!(message.lines().count(), 1, "{message}");
-}
-
 #[test]
 fn wrong_input_is_refused() {
     let (_folder, at) = folder();
@@ -557,21 +369,6 @@ fn usage_errors_have_a_code_of_their_own() {
     rerank().arg("--help").assert().success().stdout(contains("rerank"));
 }
 
-/// The encoder with a word, `hi`, whose embedding is not a number.
-pub(crate) fn broken_model(folder: &Path) {
-    const TOKEN: usize = 360;
-    copy(MODEL, folder);
-    let path = folder.join("model.safetensors");
-    let mut bytes = std::fs::read(&path).unwrap();
-    let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header: Value = serde_json::from_slice(&bytes[8..8 + header_bytes]).unwrap();
-    let tensor = &header["roberta.embeddings.word_embeddings.weight"];
-    let start = 8 + header_bytes + tensor["data_offsets"][0].as_u64().unwrap() as usize;
-    let row_bytes = 4 * tensor["shape"][1].as_u64().unwrap() as usize;
-    bytes[start + TOKEN * row_bytes..][..4].copy_from_slice(&f32::NAN.to_le_bytes());
-    std::fs::write(path, bytes).unwrap();
-}
-
 #[test]
 fn a_row_that_fails_fails_the_run_or_is_null() {
     let (_folder, at) = folder();
@@ -593,14 +390,6 @@ fn a_row_that_fails_fails_the_run_or_is_null() {
     let reasons = scored.column_by_name("score_error").unwrap().as_string::<i32>();
     assert_eq!(reasons.iter().map(|reason: Option<&str>| reason.is_some()).collect::<Vec<_>>(), failed);
     assert!(reasons.value(4).contains("not a number"));
-}
-
-/// Overwrites a file's data pages, not its footer: what a damaged disk leaves.
-pub(crate) fn damage(path: &Path) {
-    let mut bytes = std::fs::read(path).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[4..middle].fill(0xff);
-    std::fs::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -795,11 +584,6 @@ fn golden() -> (Vec<(String, String)>, Vec<f32>) {
     let golden: Value = serde_json::from_slice(&std::fs::read(fixture("goldens/xlmr.json")).unwrap()).unwrap();
     let case = golden["cases"].as_array().unwrap().iter().find(|case| case["name"] == "default").unwrap();
     (serde_json::from_value(golden["pairs"].clone()).unwrap(), serde_json::from_value(case["scores"].clone()).unwrap())
-}
-
-pub(crate) fn lines(command: &mut Command) -> Vec<String> {
-    let output = command.assert().success().get_output().stdout.clone();
-    String::from_utf8(output).unwrap().lines().map(str::to_owned).collect()
 }
 
 #[test]

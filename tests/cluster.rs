@@ -13,14 +13,10 @@ use serde_json::Value;
 use sqllogictest::Record;
 use tempfile::TempDir;
 
-use crate::cli::{data_files, files};
-use crate::job::{numbered, write_groups};
-use crate::operator::TABLES;
-use crate::s3::with_zeros;
-use crate::script::{rows, scripts};
 use crate::support::s3::{BUCKET, Environment, S3Server};
-use crate::support::tables::encode_groups;
-use crate::support::{CHECKPOINTS, fixture, models, session};
+use crate::support::scripts::{TABLES, rows, scripts};
+use crate::support::tables::{encode_groups, numbered, with_zeros, write_groups};
+use crate::support::{CHECKPOINTS, data_files, files, fixture, models, session};
 
 /// Units of a job, and rows of a unit.
 const UNITS: usize = 64;

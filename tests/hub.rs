@@ -12,9 +12,8 @@ use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cli::{MODEL, files, lines};
-use crate::support::fixture;
 use crate::support::hub::{Access, HubFaults, HubServer, Repository, TOKEN, git_id, is_large, sha256};
+use crate::support::{MODEL, files, fixture, lines};
 
 /// What `m3` is on the hub.
 const M3: &str = "BAAI/bge-reranker-v2-m3";

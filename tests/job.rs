@@ -10,50 +10,18 @@ use arrow::array::{
     Array, ArrayRef, AsArray, Float32Array, Int32Array, Int64Array, RecordBatch, RunArray, StringArray, UnionArray,
 };
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Int64Type, Schema};
+use arrow::datatypes::{DataType, Field, Float32Type, Int32Type, Schema};
 use arrow_ipc::reader::{FileReader, StreamReader};
 use arrow_ipc::writer::FileWriter;
-use parquet::file::properties::WriterProperties;
 use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
 use serde_json::Value;
 
-use crate::cli::{
-    all_kinds, assert_fails, broken_model, damage, data_files, files, folder, input_of, many_pairs, pairs, read,
-    rerank, run, scores, write, write_with,
+use crate::support::tables::{all_kinds, many_pairs, numbered, pairs, read, scores, write, write_groups};
+use crate::support::{
+    assert_fails, broken_model, damage, data_files, files, fixture, folder, ids, input_of, job, output_rows, rerank,
+    run, write_inputs,
 };
-use crate::support::fixture;
-
-/// Numbered pairs of which no two are alike.
-pub(crate) fn numbered(first: i64, count: usize) -> RecordBatch {
-    let ids = first..first + count as i64;
-    let passages = ids.clone().map(|id| format!("{id} {}", "word ".repeat(id as usize % 23)));
-    RecordBatch::try_from_iter([
-        ("id", Arc::new(Int64Array::from_iter_values(ids.clone())) as ArrayRef),
-        ("query", Arc::new(StringArray::from_iter_values(ids.map(|id| format!("question {}", id % 17))))),
-        ("passage", Arc::new(StringArray::from_iter_values(passages))),
-    ])
-    .unwrap()
-}
-
-/// A Parquet file with row groups of this many rows.
-pub(crate) fn write_groups(path: &Path, table: &RecordBatch, rows: usize) {
-    write_with(path, table, WriterProperties::builder().set_max_row_group_row_count(Some(rows)).build());
-}
-
-/// Three files of 500, 300 and 0 rows in groups of 100.
-pub(crate) fn write_inputs(folder: &Path) {
-    write_groups(&folder.join("a.parquet"), &numbered(0, 500), 100);
-    write_groups(&folder.join("deep/b.parquet"), &numbered(500, 300), 100);
-    write_groups(&folder.join("empty.parquet"), &numbered(0, 0), 100);
-}
-
-/// A job in units of 200 rows, on the inputs of [`write_inputs`] 2 + 1 and 1 + 1 and 1.
-pub(crate) fn job(input: &Path, output: &Path) -> assert_cmd::Command {
-    let mut command = run(input, output);
-    command.args(["--unit-rows", "200", "--window-rows", "64"]);
-    command
-}
 
 /// Starts a job that takes its time.
 fn start(input: &Path, output: &Path) -> Child {
@@ -82,22 +50,6 @@ fn wait_for_units(output: &Path, units: usize, child: &mut Child) {
         assert!(start.elapsed() < Duration::from_mins(1), "no {units} units in a minute");
         std::thread::sleep(Duration::from_millis(5));
     }
-}
-
-/// The rows of all data files, in the order of inputs and units.
-pub(crate) fn output_rows(output: &Path) -> RecordBatch {
-    let mut names = data_files(output);
-    names.sort_by_key(|name| {
-        let mut parts = name.rsplitn(3, '-').skip(1);
-        let number = parts.next().unwrap().to_owned();
-        (parts.next().unwrap().to_owned(), number)
-    });
-    let tables: Vec<_> = names.iter().map(|name| read(&output.join(name))).collect();
-    concat_batches(&tables[0].schema(), &tables).unwrap()
-}
-
-pub(crate) fn ids(table: &RecordBatch) -> Vec<i64> {
-    table.column_by_name("id").unwrap().as_primitive::<Int64Type>().values().to_vec()
 }
 
 /// Everything below a folder but what tells the time.

@@ -38,14 +38,13 @@ mod ranking;
 mod readme;
 /// The program against a real S3-compatible server.
 mod s3;
-/// Runs the scripts of `tests/slt`.
-mod script;
 /// `rerank.toml`, completions and manual pages.
 mod settings;
-/// The shell.
+/// The SQL shell.
 mod shell;
 /// The SQL functions: every script of `tests/slt`, golden scores through SQL, runtimes.
 mod sql;
 /// Scored record batch streams.
 mod stream;
+/// Helpers of the tests above.
 mod support;

@@ -7,32 +7,11 @@ use datafusion::error::DataFusionError;
 use datafusion::physical_plan::{collect, displayable};
 use datafusion::prelude::SessionContext;
 
-use crate::plans::metric;
-use crate::script::{Database, Output, rows, run_all};
-use crate::support::{models, session};
+use crate::support::scripts::{Database, Output, TABLES, rows, run_all};
+use crate::support::{metric, models, session};
 
 /// Decimals of scores in these scripts: the results are exact, their print is the same on every processor.
 const DECIMALS: usize = 2;
-
-/// `docs`: three queries with passages in three languages, a pair that is there twice (rows 2 and 10), a NULL query, a
-/// NULL passage and a NULL language. `langs`: names of languages.
-pub(crate) const TABLES: &[&str] = &[
-    "CREATE TABLE docs (id INT, query VARCHAR, passage VARCHAR, lang VARCHAR, views INT) AS VALUES
-     (1, 'what is panda?', 'hi', 'en', 10),
-     (2, 'what is panda?', 'The giant panda is a bear species endemic to China.', 'en', 80),
-     (3, 'what is panda?', 'Der Große Panda ist ein Bär.', 'de', 40),
-     (4, 'how tall is it?', 'The tower is 330 metres tall.', 'en', 20),
-     (5, 'how tall is it?', 'La tour mesure 330 mètres.', 'fr', 90),
-     (6, 'how tall is it?', 'Paris', 'fr', 5),
-     (7, 'capital of France', 'Paris is the capital of France.', 'en', 70),
-     (8, 'capital of France', 'Berlin ist die Hauptstadt Deutschlands.', 'de', 30),
-     (9, 'capital of France', NULL, 'en', 60),
-     (10, 'what is panda?', 'The giant panda is a bear species endemic to China.', 'fr', 15),
-     (11, NULL, 'a passage without a query', 'en', 25),
-     (12, 'capital of France', 'Rome', NULL, 50)",
-    "CREATE TABLE langs (lang VARCHAR, name VARCHAR, rank INT) AS VALUES
-     ('en', 'English', 1), ('de', 'German', 2), ('fr', 'French', 3)",
-];
 
 /// Adds to the rows of a query how many pairs were scored for it, and requires the rows that the synchronous functions
 /// give, which run where DataFusion evaluates the expression around them.

@@ -12,12 +12,12 @@ use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::Partitioning;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
-use datafusion::physical_plan::{ExecutionPlan, collect, displayable, execute_stream};
+use datafusion::physical_plan::{collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_rerank::{EngineOptions, RerankFunctions, Reranker, WithRerank};
 use futures::StreamExt;
 
-use crate::support::{models, session};
+use crate::support::{metric, models, session};
 
 /// The result of a query, its plan as text, and the pairs it gave to the engine.
 struct Run {
@@ -34,12 +34,6 @@ async fn run(ctx: &SessionContext, sql: &str) -> Run {
         plan: displayable(plan.as_ref()).indent(false).to_string(),
         pairs: metric(&plan, "pairs"),
     }
-}
-
-/// A metric of all the operators in a plan.
-pub(crate) fn metric(plan: &Arc<dyn ExecutionPlan>, name: &str) -> usize {
-    let own = plan.metrics().and_then(|metrics| metrics.sum_by_name(name)).map_or(0, |value| value.as_usize());
-    own + plan.children().into_iter().map(|child| metric(child, name)).sum::<usize>()
 }
 
 fn text(run: &Run) -> String {

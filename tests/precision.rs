@@ -5,8 +5,7 @@ use std::path::Path;
 use datafusion_rerank::{EngineOptions, Family, Precision, Reranker, ScoreOptions};
 use serde_json::json;
 
-use crate::cli::{folder, lines, rerank};
-use crate::support::{CHECKPOINTS, fixture, goldens, tiny_m3};
+use crate::support::{CHECKPOINTS, fixture, folder, goldens, lines, rerank, spearman, tiny_m3};
 
 fn open(checkpoint: &Path, cache: &Path, precision: Precision) -> Reranker {
     let mut engine = EngineOptions::default();
@@ -30,20 +29,6 @@ fn cached(cache: &Path) -> Vec<(String, std::time::SystemTime)> {
         .filter(|entry| entry.path().extension().is_some_and(is_weights))
         .map(|entry| (entry.file_name().into_string().unwrap(), entry.metadata().unwrap().modified().unwrap()))
         .collect()
-}
-
-/// Correlation of the ranks of two score lists.
-pub(crate) fn spearman(one: &[f32], other: &[f32]) -> f64 {
-    let [one, other] = [one, other].map(|scores| {
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
-        let mut ranks = vec![0.0; scores.len()];
-        order.into_iter().enumerate().for_each(|(rank, index)| ranks[index] = rank as f64);
-        ranks
-    });
-    let count = one.len() as f64;
-    let squares: f64 = one.iter().zip(&other).map(|(a, b)| (a - b) * (a - b)).sum();
-    1.0 - 6.0 * squares / (count * (count * count - 1.0))
 }
 
 /// Scores of each family's tiny checkpoint in fp32 and in another precision, whose weights are kept in a cache.

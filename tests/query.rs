@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Float32Type;
 use predicates::str::contains;
 
-use crate::cli::{assert_fails, data_files, folder, read, run, write};
-use crate::job::{ids, job, output_rows, write_inputs};
+use crate::support::tables::{read, write};
+use crate::support::{assert_fails, data_files, folder, ids, job, output_rows, run, write_inputs};
 
 /// `languages.parquet`: `number` and `name` of three languages.
 fn write_languages(folder: &Path) -> String {

@@ -10,9 +10,8 @@ use std::path::{Path, PathBuf};
 use arrow::array::{AsArray, RecordBatch};
 use datafusion_rerank::{EngineOptions, Precision, Reranker, ScoreOptions};
 
-use crate::precision::spearman;
-use crate::support::fixture;
 use crate::support::tables::decode;
+use crate::support::{fixture, spearman};
 
 /// Of each language, what the model must reach: a little less than what it did when it was trained.
 const FLOORS: [(&str, f64); 2] = [("en", 0.93), ("zh", 0.93)];

@@ -11,10 +11,10 @@ use arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray};
 use arrow::record_batch::RecordBatch;
 use tempfile::TempDir;
 
-use crate::cli::write;
 use crate::support::fixture;
 use crate::support::hub::{HubServer, Repository};
 use crate::support::s3::{BUCKET, S3Server};
+use crate::support::tables::write;
 
 /// Stands for anything: alone in a line for any lines, elsewhere for any part of one.
 const GAP: &str = "...";

@@ -3,16 +3,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
+use arrow::array::RecordBatch;
 use assert_cmd::Command;
 use bytes::Bytes;
 use predicates::str::contains;
 
-use crate::cli::{assert_fails, files, folder, run, write};
-use crate::job::numbered;
 use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, S3Server};
-use crate::support::tables::{encode, rows_by_id};
+use crate::support::tables::{encode, numbered, rows_by_id, with_zeros, write};
+use crate::support::{assert_fails, files, folder, run};
 
 /// `rerank run` with a server's settings.
 fn run_on(server: &S3Server, input: &str, output: &str) -> Command {
@@ -70,20 +69,6 @@ fn directories_and_globs_of_a_bucket() {
     assert_eq!(rows_on(&server, "out").num_rows(), 80);
     run_on(&server, &url("in/**/b*.parquet"), &url("globbed")).assert().success();
     assert_eq!(rows_on(&server, "globbed").num_rows(), 50);
-}
-
-/// A table with another column, of zeros mostly: it takes many bytes in an output that is not compressed, and few in an
-/// input that is.
-pub(crate) fn with_zeros(table: &RecordBatch, row_bytes: usize) -> RecordBatch {
-    let zeros = BinaryArray::from_iter_values((0..table.num_rows()).map(|row| {
-        let mut bytes = vec![0; row_bytes];
-        // Parquet stores equal values once.
-        bytes[..8].copy_from_slice(&row.to_le_bytes());
-        bytes
-    }));
-    let schema = table.schema();
-    let columns = schema.fields().iter().map(|field| field.name().as_str()).zip(table.columns().iter().cloned());
-    RecordBatch::try_from_iter(columns.chain([("zeros", Arc::new(zeros) as ArrayRef)])).unwrap()
 }
 
 /// A table whose output takes more than one part of an upload, if it is not compressed: 25 MB.

@@ -8,8 +8,7 @@ use predicates::prelude::PredicateBooleanExt;
 use predicates::str::{contains, starts_with};
 use tempfile::tempdir;
 
-use crate::cli::{MODEL, rerank};
-use crate::support::fixture;
+use crate::support::{MODEL, fixture, rerank};
 
 fn within(folder: &Path) -> Command {
     let mut command = rerank();
@@ -52,6 +51,29 @@ fn the_nearest_file_counts_and_the_command_line_comes_first() {
     let gemma = fixture("tiny-gemma-reranker");
     let other = printed(within(folder.path()).args(["score", "what is panda?", "hi", "--model"]).arg(gemma));
     assert!(!other.starts_with(&logit.to_string()), "{other}");
+}
+
+#[test]
+fn a_flag_of_a_file_is_turned_off_by_its_negation() {
+    let folder = tempdir().unwrap();
+    let scores = |settings: &str, flags: &[&str]| {
+        fs::write(folder.path().join("rerank.toml"), settings).unwrap();
+        printed(within(folder.path()).args(["score", "what is panda?", "hi"]).args(flags))
+    };
+    let (logit, normalized) = (scores("", &[]), scores("", &["--normalize"]));
+    assert_ne!(logit, normalized);
+    assert_eq!(scores("normalize = true", &[]), normalized);
+    assert_eq!(scores("normalize = true", &["--no-normalize"]), logit);
+    assert_eq!(scores("normalize = true", &["--no-normalize", "--normalize"]), normalized);
+    assert_eq!(scores("[score]\nnormalize = true", &["--normalize", "--no-normalize"]), logit);
+
+    // The short help has the flags that are needed daily.
+    for command in ["run", "score", "sql"] {
+        rerank().args([command, "--help"]).assert().success().stdout(contains("--no-normalize"));
+        rerank().args([command, "-h"]).assert().success().stdout(contains("--no-normalize").not());
+    }
+    let config = printed(within(folder.path()).arg("config"));
+    assert!(config.contains("normalize = \"true\" # settings") && !config.contains("no-normalize"), "{config}");
 }
 
 #[test]

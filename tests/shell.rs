@@ -8,8 +8,7 @@ use predicates::str::{contains, is_match};
 use serde_json::Value;
 use tempfile::tempdir;
 
-use crate::cli::{MODEL, model, rerank};
-use crate::support::fixture;
+use crate::support::{MODEL, fixture, model, rerank};
 
 fn sql() -> Command {
     let mut command = rerank();

@@ -11,7 +11,7 @@ use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArg
 use datafusion::prelude::SessionContext;
 use datafusion_rerank::{RerankConfig, RerankFunctions};
 
-use crate::script::{Database, Output, rows, run_all, text};
+use crate::support::scripts::{Database, Output, rows, run_all, text};
 use crate::support::{goldens, models, session, tiny_m3};
 
 /// Golden scores were printed by another runtime on another machine.
