@@ -252,10 +252,10 @@ mod tests {
     #[test]
     fn a_negation_undoes_a_flag_of_the_file() {
         let normalize = |settings: &str, flags: &str| {
-            let Parsed::Score(score) = parse(settings, &format!("rerank score{flags} a b")).unwrap().command else {
-                panic!()
-            };
-            score.options.normalize
+            let settings = SettingsFile { path: "rerank.toml".into(), values: settings.parse().unwrap() };
+            let cli = settings.apply(with_negations(Cli::command())).unwrap();
+            let matches = cli.get_matches_from(format!("rerank score{flags} a b").split(' '));
+            matches.subcommand_matches("score").unwrap().get_flag("normalize")
         };
         for on in ["normalize = true", "[score]\nnormalize = true"] {
             assert!(normalize(on, ""));

@@ -1,4 +1,4 @@
-//! What `--help` says after the options of a command.
+//! The text that `--help` prints after the options of a command.
 
 /// What `rerank run --help` says after the options.
 pub(super) const RUN_MANUAL: &str = "\
@@ -8,48 +8,47 @@ Files
   its rows are in a file beside it (on a local disk) whose name begins with a dot, and another run
   with the same OUTPUT is refused.
 
-  Any other OUTPUT is the directory of a job. INPUT is cut into units of about --unit-rows rows,
-  between row groups and never across files; each unit becomes one Parquet file:
+  Any other OUTPUT is the directory of a job. INPUT is divided into units of about --unit-rows
+  rows, between row groups and never across files; each unit becomes one Parquet file:
 
     OUTPUT/<path of the input below INPUT, without extension>-<number of the unit>-<id>.parquet
-    OUTPUT/_rerank/job.json           what the job is; written before any work
-    OUTPUT/_rerank/units/<id>.json    the unit is done; written after its file appeared
+    OUTPUT/_rerank/job.json           the definition of the job; written before any work
+    OUTPUT/_rerank/units/<id>.json    the record of a finished unit; written after its file
     OUTPUT/_rerank/failed/<id>.json   why a run ended at this unit
     OUTPUT/_rerank/tmp/               files being written, on local disks
 
-  The rows of a unit keep their order, and together the units have the rows of INPUT, each once.
-  Names that begin with _ or . are skipped by this program and by others that read directories
-  of Parquet files. A unit is done when its record is there and its file has the recorded size.
+  The rows of a unit keep their order, and the units together have each row of INPUT once. This
+  program and others that read directories of Parquet files skip names that begin with _ or a
+  dot. A unit is finished when its record exists and its file has the recorded size.
 
-Going on
-  The same command again skips the units that are done. It is refused if what the output depends
-  on has changed since: the inputs (which they are, their sizes and entity tags or times of
-  change), the model (its configuration, its tokenizer and samples of its weights), its options,
-  --query, --passage, --score, --on-error, --unit-rows, --compression or --row-group-rows;
-  --restart starts over. --device, --threads, --batch-tokens and --window-rows may change: they
-  touch scores by rounding only. While they do not change, a job that was killed and went on has
-  the output of one that was not, bit for bit.
+Resuming
+  The same command again skips finished units. It is refused if anything that the output depends
+  on has changed: the inputs (names, sizes, and entity tags or modification times), the model
+  (configuration, tokenizer and samples of its weights), its options, --query, --passage,
+  --score, --on-error, --unit-rows, --compression or --row-group-rows; --restart starts over.
+  --device, --threads, --batch-tokens and --window-rows may change: they affect scores by
+  rounding only. If they stay the same, a job that was killed and resumed has the same output as
+  one that was not, bit for bit.
 
-  Unfinished files that a killed run left on a local disk are deleted by the next. In a bucket
-  they are the parts of uploads, which nobody sees; let a lifecycle rule abort incomplete
-  uploads. Several processes may work on one job at once: they do each other's work again, and
-  write the same files.
+  A run deletes the unfinished files that a killed run left on a local disk. In a bucket they are
+  parts of uploads, which are invisible; set a lifecycle rule that aborts incomplete uploads.
+  Several processes may work on one job at once: they repeat each other's work and write the same
+  files.
 
-  rerank status OUTPUT tells how far a job is.
+  rerank status OUTPUT shows the progress of a job.
 
 Rows that fail
-  A row fails whose text cannot be tokenized, whose score is not a number, or which does not fit
-  into the device's memory alone (a batch that does not fit is halved, and batches grow again
-  later). --on-error says what that does; the reasons are counted in the records and in the
-  report.
+  A row fails if its text cannot be tokenized, its score is not a number, or it does not fit into
+  the device's memory alone (a batch that does not fit is halved, and batches grow again later).
+  --on-error sets what happens then. The records and the report count the reasons.
 
 Exit status
-  0 done; 1 failed; 2 wrong usage; 130 interrupted, 143 terminated. What was committed is kept
+  0 success; 1 failure; 2 wrong usage; 130 interrupted, 143 terminated. Committed units are kept
   in every case.
 
 Environment
   RERANK_MODEL      the model, if --model is not given
-  RERANK_CONFIG     a file of settings in place of ./rerank.toml; see rerank config --help
+  RERANK_CONFIG     the settings file, instead of ./rerank.toml; see rerank config --help
   AWS_*             for s3://: credentials, AWS_REGION, AWS_ENDPOINT (AWS_ALLOW_HTTP=true for http)
   GOOGLE_*          for gs://: GOOGLE_SERVICE_ACCOUNT and the like
   AZURE_*           for az://: AZURE_STORAGE_ACCOUNT_NAME, AZURE_STORAGE_ACCOUNT_KEY and the like
@@ -94,8 +93,8 @@ Environment
   ORT_DYLIB_PATH             the ONNX Runtime library
 
 Signals
-  On SIGTERM or Ctrl-C no more tasks are taken, and the process ends when its last task is done. A
-  process that is killed loses what was not committed; others do it again.
+  On SIGTERM or Ctrl-C the executor takes no more tasks and exits after its last one. A process
+  that is killed loses what was not committed; other executors repeat it.
 
 Examples
   rerank cluster executor --scheduler df://scheduler.internal:50050 --bind 0.0.0.0 --host gpu7.internal \\
@@ -114,11 +113,11 @@ Examples
 pub(super) const PULL_MANUAL: &str = "\
 Environment
   HF_TOKEN          a token, for models that are private or whose licence must be accepted
-                    (also HF_TOKEN_PATH, or the token that `hf auth login` left)
-  HF_HOME           where the cache is, with the token [default: ~/.cache/huggingface]
-  HF_HUB_CACHE      where the cache is, alone [default: hub in HF_HOME]
+                    (or HF_TOKEN_PATH, or the token of `hf auth login`)
+  HF_HOME           folder of the cache and the token [default: ~/.cache/huggingface]
+  HF_HUB_CACHE      folder of the cache alone [default: hub in HF_HOME]
   HF_ENDPOINT       another hub, or a mirror [default: https://huggingface.co]
-  HF_HUB_OFFLINE    1 forbids to ask the hub: what the cache has is found, the rest is an error
+  HF_HUB_OFFLINE    1 forbids requests to the hub: a model that the cache lacks is an error
 
 Examples
   rerank model pull m3
@@ -129,12 +128,12 @@ Examples
 /// What `rerank model list --help` says after the options.
 pub(super) const LIST_MANUAL: &str = "\
 Columns
-  name        what --model and SQL take; of a model without a short name its id does it
-  id          its repository on the hub, or the directory of a checkpoint that is elsewhere
-  revision    the commit, and the branches and tags that were this commit when they were fetched
-  family      as config.json says: other decoders of an architecture are listed with its rerankers
+  name        the name for --model and SQL; a model without one is named by its id
+  id          the repository on the hub, or the directory of a checkpoint outside the cache
+  revision    the commit, and the branches and tags that pointed to it when it was downloaded
+  family      from config.json, which does not tell other decoders of an architecture from rerankers
   size        of all files of the revision, some of which other revisions may share
-  converted   the weights in other precisions, made when they were first asked for
+  converted   the weights in other precisions, made when they were first needed
 
 Examples
   rerank model list

@@ -1,4 +1,4 @@
-//! The command line exactly as it was typed. Nothing is looked up or opened here.
+//! The command line, parsed. Nothing is looked up or opened here.
 
 #[cfg(feature = "cluster")]
 mod cluster;
@@ -39,13 +39,13 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
 
-    /// Log to standard error what is done; twice for more. `RUST_LOG` overrides it.
+    /// Log to standard error; twice for more. `RUST_LOG` takes precedence.
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 
-    /// Take settings from this file: TOML with the names of options (`model = "m3"`), in tables of their commands
-    /// (`[run]`) if they are not meant for all [default: `rerank.toml` in this folder, or else `rerank/rerank.toml` in
-    /// the user's configuration folder]. The command line and variables of the environment come first.
+    /// Read settings from this file: TOML whose keys are the long names of options (`model = "m3"`), for all commands or in
+    /// the table of one (`[run]`) [default: `rerank.toml` in this folder, or else `rerank/rerank.toml` in the user's
+    /// configuration folder]. The command line and environment variables take precedence.
     #[arg(long, global = true, value_name = "FILE", env = "RERANK_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 
@@ -53,34 +53,33 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Score the rows of Parquet and Arrow files: every column passes through and a score column is added.
+    /// Score the rows of Parquet and Arrow files: keeps every column and adds a score column.
     ///
-    /// With a directory as OUTPUT this is a job that can be killed at any moment: the same command again goes on where
-    /// it was.
+    /// With a directory as OUTPUT this is a job, which can be killed at any moment: the same command resumes it.
     #[command(after_long_help = RUN_MANUAL)]
     Run(Box<RunArgs>),
-    /// Say how far a job has come, without touching it.
+    /// Show the progress of a job, without touching it.
     Status(StatusArgs),
-    /// Score passages given on the command line and print them, best first; or score a stream of JSON lines.
+    /// Score passages from the command line and print them, best first; or score a stream of JSON lines.
     #[command(after_long_help = SCORE_EXAMPLES)]
     Score(Box<ScoreArgs>),
-    /// Ask questions in SQL, in a shell or from files.
+    /// Run SQL, in a shell or from files.
     #[cfg(feature = "shell")]
     #[command(after_long_help = SQL_EXAMPLES)]
     Sql(Box<SqlArgs>),
-    /// Run the processes of a cluster, which scores jobs and queries of `--cluster`.
+    /// Run the processes of a cluster, for jobs and queries with `--cluster`.
     #[cfg(feature = "cluster")]
     #[command(subcommand)]
     Cluster(ClusterCommand),
-    /// Fetch checkpoints, look at them and convert them.
+    /// Download, inspect and convert checkpoints.
     #[command(subcommand)]
     Model(ModelCommand),
-    /// Print what every setting is when the command line does not say, and where that comes from.
+    /// Print the value of every setting and where it comes from.
     Config,
-    /// Print what makes a shell complete commands and options.
+    /// Print a completion script for a shell.
     #[command(after_long_help = COMPLETIONS_EXAMPLES)]
     Completions(CompletionsArgs),
     /// Write a manual page for each command.
@@ -90,7 +89,7 @@ pub(crate) enum Command {
 /// `rerank completions`.
 #[derive(Debug, Args)]
 pub(crate) struct CompletionsArgs {
-    /// For which shell.
+    /// The shell.
     #[arg(value_enum)]
     pub(crate) shell: clap_complete::Shell,
 }
@@ -98,7 +97,7 @@ pub(crate) struct CompletionsArgs {
 /// `rerank manual`.
 #[derive(Debug, Args)]
 pub(crate) struct ManualArgs {
-    /// Where to write `rerank.1`, `rerank-run.1` and so on; made if it does not exist.
+    /// Folder for `rerank.1`, `rerank-run.1` and so on; created if it does not exist.
     pub(crate) folder: PathBuf,
 }
 

@@ -12,28 +12,28 @@ use super::options::GraphOptionArgs;
 #[cfg(feature = "hub")]
 use crate::hub::HubModel;
 
-/// What to do with a checkpoint.
+/// The subcommand of `rerank model`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
     /// Write a checkpoint as a standard ONNX directory that other tools can run.
     Export(ExportArgs),
-    /// Say what a checkpoint is, without loading its weights.
+    /// Show the family, shape and files of a checkpoint, without loading its weights.
     Inspect(InspectArgs),
-    /// Fetch a model from the Hugging Face Hub into the cache that Python shares, and print the folder it is in.
+    /// Download a model from the Hugging Face Hub into the cache shared with Python, and print its folder.
     ///
-    /// Only the files that are needed are fetched: configuration, tokenizer and safetensors weights. What is there is
-    /// not fetched again, and a download that was cut goes on where it was. Every file is checked against the hub's
-    /// own id of its content.
+    /// Downloads only what scoring needs: configuration, tokenizer and safetensors weights. Files in the cache are not
+    /// downloaded again, and an interrupted download is resumed. Every file is checked against the id that the hub lists for
+    /// its content.
     #[cfg(feature = "hub")]
     #[command(after_long_help = PULL_MANUAL)]
     Pull(PullArgs),
-    /// List the rerankers in the Hugging Face cache, and their weights in other precisions.
+    /// List the rerankers in the Hugging Face cache and their converted weights.
     #[command(after_long_help = LIST_MANUAL)]
     List(ListArgs),
-    /// Remove weights in other precisions, which are made again when they are needed.
+    /// Remove converted weights, which are made again when they are needed.
     ///
-    /// The Hugging Face cache is never touched; `hf cache` is for that. Models that are loaded keep their weights, and
-    /// weights that are about to be loaded stay.
+    /// Never touches the Hugging Face cache; use `hf cache` for that. Loaded models keep their weights, and weights that a
+    /// process is about to load stay.
     #[command(after_long_help = PRUNE_MANUAL)]
     Prune(PruneArgs),
 }
@@ -44,10 +44,10 @@ pub(crate) struct ExportArgs {
     /// The checkpoint: a directory, a model name or a Hugging Face id in the local cache.
     pub(crate) model: String,
 
-    /// The directory to make.
+    /// The directory to create.
     pub(crate) output: String,
 
-    /// What the graph is for: `cpu`, or `cuda`, whose fast kernels want other operands. No GPU is needed.
+    /// Target of the graph: `cpu`, or `cuda`, whose fast kernels need other operands. No GPU is needed.
     #[arg(long, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
 
@@ -61,11 +61,11 @@ pub(crate) struct InspectArgs {
     /// The checkpoint: a directory, a model name or a Hugging Face id in the local cache.
     pub(crate) model: String,
 
-    /// Which options are allowed and what is usual may depend on the device. No GPU is needed.
+    /// The device that the allowed options and the defaults are for. No GPU is needed.
     #[arg(long, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
 
-    /// The work is told for these.
+    /// The options that the work per token is computed for.
     #[command(flatten)]
     pub(crate) options: GraphOptionArgs,
 }
@@ -74,8 +74,8 @@ pub(crate) struct InspectArgs {
 #[cfg(feature = "hub")]
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
-    /// A published model's name (`m3`, `gemma`, `minicpm`, `gemma2`) or the id of a repository on the hub (`ORG/REPO`),
-    /// with `@REVISION` (a branch, a tag or a commit) if it is not `main` that is wanted.
+    /// The name of a published model (`m3`, `gemma`, `minicpm`, `gemma2`) or the id of a repository on the hub (`ORG/REPO`),
+    /// with `@REVISION` (a branch, a tag or a commit) for another revision than `main`.
     #[arg(value_name = "NAME|ORG/REPO[@REVISION]")]
     pub(crate) model: HubModel,
 }
@@ -83,7 +83,7 @@ pub(crate) struct PullArgs {
 /// `rerank model list`.
 #[derive(Debug, Args)]
 pub(crate) struct ListArgs {
-    /// Folder in which weights of another precision are kept [default: `rerank` in the user's cache folder].
+    /// Folder of converted weights [default: `rerank` in the user's cache folder].
     #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 
@@ -95,14 +95,14 @@ pub(crate) struct ListArgs {
 /// `rerank model prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Remove the weights of this model only: a published model's name, a Hugging Face id, or a checkpoint directory.
+    /// Remove the weights of this model only: the name of a published model, a Hugging Face id or a checkpoint directory.
     pub(crate) model: Option<String>,
 
-    /// Folder in which weights of another precision are kept [default: `rerank` in the user's cache folder].
+    /// Folder of converted weights [default: `rerank` in the user's cache folder].
     #[arg(long, value_name = "DIR", env = "RERANK_CACHE")]
     pub(crate) cache: Option<PathBuf>,
 
-    /// Say what would be removed, and remove nothing.
+    /// Print what would be removed, and remove nothing.
     #[arg(long)]
     pub(crate) dry_run: bool,
 }

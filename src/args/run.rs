@@ -12,13 +12,13 @@ use crate::run::OnError;
 /// `rerank run`.
 #[derive(Debug, Args)]
 pub(crate) struct RunArgs {
-    /// A Parquet or Arrow IPC file (`.parquet`, `.arrow`, `.feather`), a directory of them (searched in depth; names
+    /// A Parquet or Arrow IPC file (`.parquet`, `.arrow`, `.feather`), a directory of them (searched recursively; names
     /// that begin with `.` or `_` are skipped) or a glob (`*`, `?`, `[..]`, `**`); a local path or a URL (`s3://`,
     /// `gs://`, `az://`). All files must have the same columns.
     pub(crate) input: String,
 
-    /// A file to write (`.parquet`, `.arrow`, `.feather`, `.arrows`), or the directory of a job that can be resumed.
-    /// A file appears only when it is complete.
+    /// A file to write (`.parquet`, `.arrow`, `.feather`, `.arrows`), which appears when it is complete; or the directory of
+    /// a job, which can be resumed.
     pub(crate) output: String,
 
     /// Column of the queries.
@@ -29,14 +29,14 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Columns", value_name = "COLUMN", default_value = "passage")]
     pub(crate) passage: String,
 
-    /// Column that is added: Float32, or a list of Float32 if several cutoff layers are asked for.
+    /// Column to add: Float32, or a list of Float32 with several cutoff layers.
     #[arg(long, help_heading = "Columns", value_name = "COLUMN", default_value = "score")]
     pub(crate) score: String,
 
-    /// A query that gives the columns and rows of the output, in place of `SELECT *, rerank(query, passage) AS score
-    /// FROM input`. The table `input` is INPUT; other files are named by their paths (`JOIN 'languages.parquet' AS l`).
-    /// `--model`, its options and `--window-rows` are what calls of `rerank` use that say nothing else. A query that
-    /// needs more than one row of the input at a time (ORDER BY, GROUP BY, LIMIT, window functions) is refused.
+    /// A query that returns the rows of the output, in place of `SELECT *, rerank(query, passage) AS score FROM input`. The
+    /// table `input` is INPUT; other files are named by their paths (`JOIN 'languages.parquet' AS l`). `--model`, its
+    /// options and `--window-rows` are the defaults of calls of `rerank`. A query that needs more than one row of the
+    /// input at a time (ORDER BY, GROUP BY, LIMIT, window functions) is refused.
     #[arg(long, value_name = "QUERY", conflicts_with_all = ["query", "passage", "score", "on_error"])]
     pub(crate) sql: Option<String>,
 
@@ -52,8 +52,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) window: WindowArgs,
 
-    /// Rows of a unit of work: a unit is a file of the output, and what is done again at most when a job is killed.
-    /// Inputs are cut between row groups (record batches of Arrow files), so that a unit may be larger.
+    /// Rows in a unit of work. A unit is one file of the output; a killed job repeats at most the units in flight. Inputs
+    /// are divided between row groups (record batches of Arrow files), so a unit may be larger.
     #[arg(long, help_heading = "Job", value_name = "ROWS", default_value_t = 1_000_000, value_parser = at_least_one)]
     pub(crate) unit_rows: usize,
 
@@ -61,17 +61,16 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Job", value_enum, default_value_t = Compression::Zstd)]
     pub(crate) compression: Compression,
 
-    /// Most rows in a row group of the output; a group also ends when it reaches 64 MiB.
+    /// Maximum rows in a row group of the output; a group also ends at 64 MiB.
     #[arg(long, help_heading = "Job", value_name = "ROWS", default_value_t = 131_072, value_parser = at_least_one)]
     pub(crate) row_group_rows: usize,
 
-    /// What a row that cannot be scored does: fail the run, or get a NULL score and its reason in a column
-    /// `<score>_error`. A NULL query or passage is no failure: its score is NULL.
+    /// What to do about a row that cannot be scored: fail the run, or set the score to NULL and write the reason to the
+    /// column `<score>_error`. A NULL query or passage is not a failure: its score is NULL.
     #[arg(long, help_heading = "Job", value_enum, default_value_t = OnError::Fail)]
     pub(crate) on_error: OnError,
 
-    /// Replace the file OUTPUT if it exists already; begin a job in a directory that holds other files, which are left
-    /// alone.
+    /// Replace the file OUTPUT if it exists; or start a job in a directory that holds other files, which stay.
     #[arg(long, help_heading = "Job")]
     pub(crate) overwrite: bool,
 
@@ -79,15 +78,14 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Job")]
     pub(crate) restart: bool,
 
-    /// Write what the run did and cost to this file, as JSON. If its name ends in `.html` it gets a page with
-    /// throughput over time and the distributions of scores and lengths, and the JSON is written beside it.
+    /// Write a report of the run to this file, as JSON. If its name ends in `.html` it is a page with throughput over time
+    /// and the distributions of scores and lengths, and the JSON is written beside it.
     #[arg(long, help_heading = "Job", value_name = "FILE")]
     pub(crate) report: Option<String>,
 
-    /// Have a cluster do the job: the address of its scheduler (`rerank cluster --help`). INPUT, OUTPUT and the files
-    /// that `--sql` names must be reached by all executors under the same names: in a bucket, or on a file system that
-    /// all machines share. Devices and threads are the executors' own; `--device cuda` says that they have GPUs, which
-    /// decides what precision is usual.
+    /// Run the job on a cluster: the address of its scheduler (`rerank cluster --help`). All executors must reach INPUT,
+    /// OUTPUT and the files of `--sql` under the same names: in a bucket or on a shared file system. Devices and threads
+    /// are settings of the executors; `--device cuda` says that they have GPUs, which changes the default precision.
     #[cfg(feature = "cluster")]
     #[arg(
         long, help_heading = "Job", value_name = "df://HOST:PORT", env = "RERANK_CLUSTER",
@@ -95,8 +93,8 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) cluster: Option<ClusterAddress>,
 
-    /// Write nothing: count the units that are to do, sample the lengths of their rows, measure the model for a few
-    /// seconds and tell how long the run would take.
+    /// Write nothing: count the units left, sample the lengths of their rows, measure the model for a few seconds and
+    /// estimate the time of the run.
     #[arg(long, help_heading = "Job", conflicts_with = "report")]
     pub(crate) dry_run: bool,
 }
@@ -107,7 +105,7 @@ pub(crate) struct StatusArgs {
     /// The output directory of the job.
     pub(crate) output: String,
 
-    /// Print a JSON object instead of lines for reading.
+    /// Print a JSON object instead of text.
     #[arg(long)]
     pub(crate) json: bool,
 }

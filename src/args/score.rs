@@ -19,8 +19,8 @@ pub(crate) struct ScoreArgs {
     pub(crate) passages: Vec<String>,
 
     /// Read JSON lines from this file, or from standard input, in place of QUERY and PASSAGES: objects with the texts
-    /// `query` and `passage`. Each comes out as it was, in its place, with its `score`; `score` is null if a text is,
-    /// and where a pair cannot be scored, whose reason is then in `score_error`.
+    /// `query` and `passage`. Prints each object unchanged, in order, with its `score`. The score is null if a text is
+    /// null or the pair cannot be scored, in which case `score_error` has the reason.
     #[arg(
         long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-",
         conflicts_with_all = ["query", "passages", "json"]
@@ -36,8 +36,8 @@ pub(crate) struct ScoreArgs {
     #[command(flatten)]
     pub(crate) engine: EngineArgs,
 
-    /// Print a JSON object a line instead of `score<TAB>passage` (in which tabs and line ends of a passage are
-    /// written `\t` and `\n`).
+    /// Print one JSON object per line instead of `score<TAB>passage` (with tabs and line ends in passages written as `\t`
+    /// and `\n`).
     #[arg(long)]
     pub(crate) json: bool,
 }

@@ -12,16 +12,16 @@ use super::scoring::{EngineArgs, WindowArgs};
 /// `rerank sql`.
 #[derive(Debug, Args)]
 pub(crate) struct SqlArgs {
-    /// Run these statements and leave; may be repeated. Without `-c` and `-f` statements are asked for, or read from
-    /// standard input if that is no terminal. The first that fails ends the program with status 1.
+    /// Run these statements and exit; may be repeated. Without `-c` and `-f` the shell prompts for statements, or reads
+    /// them from standard input if it is not a terminal. The first failure ends the program with status 1.
     #[arg(short, long, value_name = "SQL")]
     pub(crate) command: Vec<String>,
 
-    /// Run the statements of a file (`-`: standard input) and leave, before those of `-c`; may be repeated.
+    /// Run the statements of a file (`-`: standard input) before those of `-c`, and exit; may be repeated.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
 
-    /// How rows are printed. Where standard output is no terminal, rows are all that is printed.
+    /// Format of printed rows. If standard output is not a terminal, nothing but rows is printed.
     #[arg(long, value_enum, default_value = "automatic")]
     pub(crate) format: datafusion_cli::print_format::PrintFormat,
 
@@ -29,8 +29,8 @@ pub(crate) struct SqlArgs {
     #[arg(long, value_name = "ROWS", default_value = "40")]
     pub(crate) max_rows: datafusion_cli::print_options::MaxRows,
 
-    /// A model that SQL can name, as NAME=DIR, DIR, `m3`, a Hugging Face id, or `tiny`, the bundled one; may be
-    /// repeated. The first is that of calls that name none [default: tiny].
+    /// A model for SQL, as NAME=DIR, DIR, `m3`, a Hugging Face id, or `tiny`, the bundled one; may be repeated. The first is
+    /// the default of calls [default: tiny].
     #[arg(long, help_heading = "Model", value_name = "MODEL", env = "RERANK_MODEL")]
     pub(crate) model: Vec<String>,
 
@@ -43,9 +43,9 @@ pub(crate) struct SqlArgs {
     #[command(flatten)]
     pub(crate) window: WindowArgs,
 
-    /// Have a cluster run the queries: the address of its scheduler (`rerank cluster --help`). Files must be reached by
-    /// all executors under the same names. Devices and threads are the executors' own; `--device cuda` says that they have
-    /// GPUs, which decides what precision is usual.
+    /// Run queries on a cluster: the address of its scheduler (`rerank cluster --help`). All executors must reach the files
+    /// under the same names. Devices and threads are settings of the executors; `--device cuda` says that they have GPUs,
+    /// which changes the default precision.
     #[cfg(feature = "cluster")]
     #[arg(
         long,

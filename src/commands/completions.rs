@@ -1,4 +1,4 @@
-//! `rerank completions`: prints what makes a shell complete commands and options.
+//! `rerank completions`: prints a completion script for a shell.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use crate::args::CompletionsArgs;
 
 /// Runs the subcommand.
 pub(crate) fn run(args: &CompletionsArgs, cli: &mut Command) -> Result<()> {
-    // Generated before it is printed: the generator panics when nobody reads its output.
+    // Generated before it is printed: the generator panics if it cannot write.
     let mut script = Vec::new();
     clap_complete::generate(args.shell, cli, "rerank", &mut script);
     Ok(std::io::stdout().lock().write_all(&script)?)

@@ -16,7 +16,7 @@ pub(crate) fn run(args: &ExportArgs, printer: Printer) -> Result<()> {
     }
     let reranker = open::open_for_graph(&args.model, args.device, &args.options)?;
     convert_weights(&reranker, printer)?;
-    // Written beside its place and renamed, so that an export that fails is not taken for one.
+    // Written beside OUT and renamed, so that a failed export leaves no directory that looks complete.
     let unfinished = unfinished(output)?;
     let outcome = reranker.export(&unfinished).map_err(anyhow::Error::from).and_then(|()| {
         std::fs::rename(&unfinished, output).with_context(|| format!("cannot make {}", output.display()))
@@ -29,7 +29,7 @@ pub(crate) fn run(args: &ExportArgs, printer: Printer) -> Result<()> {
     Ok(())
 }
 
-/// An empty directory beside `output`; what an export that was killed left there is replaced.
+/// An empty directory beside `output`. Replaces what a killed export left there.
 fn unfinished(output: &Path) -> Result<PathBuf> {
     let Some(name) = output.file_name() else {
         bail!("OUT '{}' has no name", output.display());

@@ -1,4 +1,4 @@
-//! `rerank model inspect`: says what a checkpoint is.
+//! `rerank model inspect`: shows what a checkpoint is.
 
 use anyhow::{Context, Result};
 use datafusion_rerank::Reranker;
@@ -8,7 +8,7 @@ use crate::args::InspectArgs;
 use crate::model::open;
 use crate::terminal::Printer;
 
-/// Length of the pair that work is told for, in tokens.
+/// Length in tokens of the pair that the work is computed for.
 const PAIR_TOKENS: usize = 512;
 
 /// Runs the subcommand. Opening the model checks its configuration, its tokenizer and the headers of its weights.
@@ -27,7 +27,7 @@ pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
     Ok(())
 }
 
-/// Size, shape and work. Of an ONNX export only its graph knows them.
+/// Size, shape and work. Empty for an ONNX export, where only the graph knows them.
 fn facts(reranker: &Reranker) -> Vec<String> {
     let Some(shape) = reranker.shape() else { return Vec::new() };
     let parameters = reranker.parameters();

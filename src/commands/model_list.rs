@@ -1,4 +1,4 @@
-//! `rerank model list`: the rerankers in the Hugging Face cache, and their weights in other precisions.
+//! `rerank model list`: lists the rerankers in the Hugging Face cache and their converted weights.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ const NOTHING: &str = "-";
 /// Runs the subcommand.
 pub(crate) fn run(args: &ListArgs, printer: Printer) -> Result<()> {
     let (hub, cache) = (find_cache()?, WeightsCache::open(args.cache.as_deref())?);
-    let listing = Listing::new(&hub, &cache)?;
+    let listing = ModelListing::new(&hub, &cache)?;
     if args.json {
         return Ok(printer.data(&format!("{:#}", listing.to_json(&hub, &cache)))?);
     }
@@ -36,14 +36,14 @@ pub(crate) fn run(args: &ListArgs, printer: Printer) -> Result<()> {
 }
 
 /// The models and converted weights on this machine.
-struct Listing {
+struct ModelListing {
     /// Models with the weights converted from them.
     models: Vec<(Snapshot, Vec<CachedWeights>)>,
     /// Weights of checkpoints that are not in the Hugging Face cache.
     others: Vec<CachedWeights>,
 }
 
-impl Listing {
+impl ModelListing {
     fn new(hub: &HubCache, cache: &WeightsCache) -> Result<Self> {
         let mut models = Vec::new();
         let mut theirs: HashSet<PathBuf> = HashSet::new();

@@ -72,9 +72,9 @@ async fn pull(cache: &HubCache, model: &HubModel, printer: Printer) -> Result<Pa
     let client = HubClient::new(model)?;
     let repository = Repository::new(cache, model);
     let commit = client.commit().await?;
-    let selection = Selection::new(&client, &repository, model, &commit).await?;
-    let missing: Vec<&RemoteFile> = selection.files.iter().filter(|file| !repository.has(&commit, file)).collect();
-    let what = format!("{model}, family {}, commit {}", selection.family, short_commit(&commit));
+    let needed = NeededFiles::new(&client, &repository, model, &commit).await?;
+    let missing: Vec<&RemoteFile> = needed.files.iter().filter(|file| !repository.has(&commit, file)).collect();
+    let what = format!("{model}, family {}, commit {}", needed.family, short_commit(&commit));
     if missing.is_empty() {
         printer.note(&format!("nothing to fetch of {what}: the cache has it"));
     } else {
@@ -110,12 +110,12 @@ async fn fetch(download: &Download<'_>, files: Vec<&RemoteFile>) -> Result<()> {
 }
 
 /// The files to download.
-struct Selection {
+struct NeededFiles {
     family: Family,
     files: Vec<RemoteFile>,
 }
 
-impl Selection {
+impl NeededFiles {
     /// Reads the configuration and the index, which say whether the model can be scored with and which files it needs, before
     /// gigabytes are downloaded.
     async fn new(client: &HubClient, repository: &Repository, model: &HubModel, commit: &str) -> Result<Self> {

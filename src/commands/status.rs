@@ -1,4 +1,4 @@
-//! `rerank status`: how far a job has come.
+//! `rerank status`: shows the progress of a job.
 
 use std::time::SystemTime;
 

@@ -45,15 +45,15 @@ pub(crate) struct RemoteFile {
 
 /// Why something could not be fetched.
 #[derive(Debug)]
-pub(super) struct Failure {
+pub(super) struct DownloadFailure {
     error: anyhow::Error,
     /// Whether a retry may succeed.
     transient: bool,
 }
 
-/// Failures in a row.
+/// Counts failed attempts in a row.
 #[derive(Debug, Default)]
-pub(super) struct Failures(u32);
+pub(super) struct Retries(u32);
 
 impl HubClient {
     /// A client of the hub at `HF_ENDPOINT`, with the token of the environment. Sends no request yet.
@@ -93,16 +93,16 @@ impl HubClient {
 
     /// The content of a small file.
     pub(crate) async fn read(&self, commit: &str, file: &RemoteFile) -> Result<Vec<u8>> {
-        let mut failures = Failures::default();
+        let mut retries = Retries::default();
         loop {
             match self.read_once(commit, file).await {
                 Ok(content) => return Ok(content),
-                Err(failure) => failures.wait(failure).await?,
+                Err(failure) => retries.wait(failure).await?,
             }
         }
     }
 
-    async fn read_once(&self, commit: &str, file: &RemoteFile) -> Result<Vec<u8>, Failure> {
+    async fn read_once(&self, commit: &str, file: &RemoteFile) -> Result<Vec<u8>, DownloadFailure> {
         let mut content = Vec::new();
         let mut stream = self.open(commit, file, 0).await?;
         while let Some(bytes) = self.next(&mut stream).await? {
@@ -112,7 +112,12 @@ impl HubClient {
     }
 
     /// The content of a file from byte `from` on.
-    pub(super) async fn open(&self, commit: &str, file: &RemoteFile, from: u64) -> Result<HFByteStream, Failure> {
+    pub(super) async fn open(
+        &self,
+        commit: &str,
+        file: &RemoteFile,
+        from: u64,
+    ) -> Result<HFByteStream, DownloadFailure> {
         let range = (from > 0).then_some(from..file.size_bytes);
         let request = self.repository.download_file_stream().filename(&file.name).revision(commit).maybe_range(range);
         match tokio::time::timeout(PATIENCE, request.send()).await {
@@ -123,14 +128,14 @@ impl HubClient {
                     HFError::Http { context } => context.status.is_server_error(),
                     _ => false,
                 };
-                Err(Failure { error: self.explain(error), transient })
+                Err(DownloadFailure { error: self.explain(error), transient })
             }
-            Err(_) => Err(Failure { error: self.no_answer(), transient: true }),
+            Err(_) => Err(DownloadFailure { error: self.no_answer(), transient: true }),
         }
     }
 
     /// The next bytes of a content; `None` at its end.
-    pub(super) async fn next(&self, stream: &mut HFByteStream) -> Result<Option<Bytes>, Failure> {
+    pub(super) async fn next(&self, stream: &mut HFByteStream) -> Result<Option<Bytes>, DownloadFailure> {
         let error = match tokio::time::timeout(PATIENCE, stream.next()).await {
             Ok(None) => return Ok(None),
             Ok(Some(Ok(bytes))) => return Ok(Some(bytes)),
@@ -138,12 +143,12 @@ impl HubClient {
             Ok(Some(Err(error))) => self.cut(&error.to_string()),
             Err(_) => self.no_answer(),
         };
-        Err(Failure { error, transient: true })
+        Err(DownloadFailure { error, transient: true })
     }
 
     /// The failure of a download whose content is wrong.
-    pub(super) fn broken(&self, file: &RemoteFile, reason: &str) -> Failure {
-        Failure { error: self.cut(&format!("{}: {reason}", file.name)), transient: true }
+    pub(super) fn broken(&self, file: &RemoteFile, reason: &str) -> DownloadFailure {
+        DownloadFailure { error: self.cut(&format!("{}: {reason}", file.name)), transient: true }
     }
 
     fn cut(&self, reason: &str) -> anyhow::Error {
@@ -218,18 +223,18 @@ impl HubClient {
     }
 }
 
-impl Failures {
+impl Retries {
     /// Waits before the next attempt.
     ///
     /// # Errors
     /// The failure, if it is permanent or one too many.
-    pub(super) async fn wait(&mut self, failure: Failure) -> Result<()> {
+    pub(super) async fn wait(&mut self, failure: DownloadFailure) -> Result<()> {
         let delay = self.delay(failure)?;
         tokio::time::sleep(delay).await;
         Ok(())
     }
 
-    fn delay(&mut self, failure: Failure) -> Result<Duration> {
+    fn delay(&mut self, failure: DownloadFailure) -> Result<Duration> {
         self.0 += 1;
         if !failure.transient || self.0 >= MOST_FAILURES {
             return Err(failure.error);
@@ -239,7 +244,7 @@ impl Failures {
     }
 }
 
-impl From<anyhow::Error> for Failure {
+impl From<anyhow::Error> for DownloadFailure {
     /// A failure on this machine is permanent.
     fn from(error: anyhow::Error) -> Self {
         Self { error, transient: false }
@@ -266,12 +271,11 @@ mod tests {
 
     #[test]
     fn retries_end() {
-        let failure = |transient| Failure { error: anyhow!("odd"), transient };
-        let mut failures = Failures::default();
-        let delays: Vec<u128> =
-            (1..MOST_FAILURES).map(|_| failures.delay(failure(true)).unwrap().as_millis()).collect();
+        let failure = |transient| DownloadFailure { error: anyhow!("odd"), transient };
+        let mut retries = Retries::default();
+        let delays: Vec<u128> = (1..MOST_FAILURES).map(|_| retries.delay(failure(true)).unwrap().as_millis()).collect();
         assert_eq!(delays, [250, 500, 1000, 2000, 4000]);
-        assert_eq!(failures.delay(failure(true)).unwrap_err().to_string(), "odd");
-        assert!(Failures::default().delay(failure(false)).is_err(), "a permanent failure is not retried");
+        assert_eq!(retries.delay(failure(true)).unwrap_err().to_string(), "odd");
+        assert!(Retries::default().delay(failure(false)).is_err(), "a permanent failure is not retried");
     }
 }

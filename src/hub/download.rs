@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, anyhow, bail};
 use sha2::{Digest, Sha256};
 
-use super::client::{Failure, Failures, HubClient, RemoteFile};
+use super::client::{DownloadFailure, HubClient, RemoteFile, Retries};
 use super::git::{BlobId, pointer_id, sha256_hex};
 use super::repository::Repository;
 use super::transfer::Transfer;
@@ -56,21 +56,21 @@ impl Download<'_> {
 
     /// Downloads the rest of a file, with retries.
     async fn fill(&self, file: &RemoteFile, part: &mut Part) -> Result<()> {
-        let mut failures = Failures::default();
+        let mut retries = Retries::default();
         while part.position < part.size_bytes {
             let before = part.position;
             if let Err(failure) = self.append(file, part).await {
                 if part.position.saturating_sub(before) >= SUCCESS_BYTES {
-                    failures = Failures::default();
+                    retries = Retries::default();
                 }
-                failures.wait(failure).await?;
+                retries.wait(failure).await?;
             }
         }
         Ok(())
     }
 
     /// Downloads until the end or the first failure.
-    async fn append(&self, file: &RemoteFile, part: &mut Part) -> Result<(), Failure> {
+    async fn append(&self, file: &RemoteFile, part: &mut Part) -> Result<(), DownloadFailure> {
         let mut stream = self.client.open(self.commit, file, part.position).await?;
         while let Some(bytes) = self.client.next(&mut stream).await? {
             if bytes.len() as u64 > part.size_bytes - part.position {

@@ -10,7 +10,7 @@ pub(crate) fn folder() -> (TempDir, impl Fn(&str) -> PathBuf) {
     (folder, move |name: &str| root.join(name))
 }
 
-/// The files below a folder, by relative path.
+/// The files in a folder and its subfolders, by relative path, sorted.
 pub(crate) fn files(folder: &Path) -> Vec<String> {
     fn visit(base: &Path, folder: &Path, found: &mut Vec<String>) {
         for entry in std::fs::read_dir(folder).into_iter().flatten() {

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use super::checkpoints::{MODEL, fixture};
 use super::time_limit;
 
-/// The program, with nothing of the caller's environment that changes what it does.
+/// The program, without the variables of the caller's environment that change what it does.
 pub(crate) fn rerank() -> Command {
     time_limit::watch();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));

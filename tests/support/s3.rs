@@ -114,7 +114,7 @@ fn environment(endpoint: &str) -> Environment {
     ]
 }
 
-/// Answers requests from now on; gives the URL.
+/// Starts to answer requests, and returns the URL.
 fn listen(runtime: &Runtime, answers: Answers) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());

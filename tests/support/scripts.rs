@@ -1,4 +1,4 @@
-//! Runs `.slt` scripts. `UPDATE_SCRIPTS=1` writes what came out into them instead of comparing it.
+//! Runs `.slt` scripts. `UPDATE_SCRIPTS=1` writes the results into them instead of comparing.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use sqllogictest::{
     AsyncDB, DBOutput, DefaultColumnType, Runner, default_column_validator, default_normalizer, default_validator,
 };
 
-/// What a statement gave: no columns, or rows of text.
+/// The result of a statement: no columns, or rows of text.
 pub(crate) enum Output {
     Done,
     Rows { columns: usize, rows: Vec<Vec<String>> },
@@ -41,7 +41,7 @@ impl<D: Database> AsyncDB for Adapter<D> {
     async fn shutdown(&mut self) {}
 }
 
-/// Runs every script of a folder of `tests/slt`, each on a database of its own, and panics with all that failed.
+/// Runs every script of a folder of `tests/slt`, each on a database of its own, and panics with all failures.
 pub(crate) async fn run_all<D: Database>(folder: &str, database: impl AsyncFn() -> D) {
     let mut failures = Vec::new();
     for file in scripts(folder) {

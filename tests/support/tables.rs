@@ -37,7 +37,7 @@ pub(crate) fn encode_groups(table: &RecordBatch, rows: usize) -> Bytes {
     bytes.into()
 }
 
-/// A Parquet file as a table, or why it is none.
+/// Reads a Parquet file.
 pub(crate) fn decode(file: Bytes) -> parquet::errors::Result<RecordBatch> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let schema = Arc::clone(reader.schema());
@@ -45,8 +45,7 @@ pub(crate) fn decode(file: Bytes) -> parquet::errors::Result<RecordBatch> {
     Ok(concat_batches(&schema, &batches)?)
 }
 
-/// The rows of several files, in the order of their column `id`: two sets of files that hold the same rows become equal,
-/// however they are cut.
+/// The rows of several files, ordered by `id`: sets of files with the same rows become equal, however they are divided.
 pub(crate) fn rows_by_id(files: impl Iterator<Item = Bytes>) -> RecordBatch {
     let tables: Vec<RecordBatch> = files.map(|file| decode(file).unwrap()).collect();
     let table = concat_batches(&tables[0].schema(), &tables).unwrap();
