@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use datafusion::prelude::SessionContext;
-use datafusion_rerank::{RerankClusterExt, RerankFunctions};
+use datafusion_rerank::RerankFunctions;
+use datafusion_rerank::cluster::RerankClusterExt;
 use serde_json::Value;
 use sqllogictest::Record;
 use tempfile::TempDir;

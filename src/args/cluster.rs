@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use datafusion_rerank::ClusterAddress;
+use datafusion_rerank::cluster::ClusterAddress;
 
 use super::manual::{EXECUTOR_MANUAL, SCHEDULER_MANUAL};
 use super::scoring::{EngineArgs, at_least_one};

@@ -2,7 +2,7 @@
 
 use clap::Args;
 #[cfg(feature = "cluster")]
-use datafusion_rerank::ClusterAddress;
+use datafusion_rerank::cluster::ClusterAddress;
 
 use super::options::OptionArgs;
 use super::scoring::{EngineArgs, ModelArgs, WindowArgs, at_least_one};

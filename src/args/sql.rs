@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 #[cfg(feature = "cluster")]
-use datafusion_rerank::ClusterAddress;
+use datafusion_rerank::cluster::ClusterAddress;
 
 use super::options::OptionArgs;
 use super::scoring::{EngineArgs, WindowArgs};

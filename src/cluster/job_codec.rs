@@ -6,7 +6,7 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion_proto::physical_plan::{PhysicalExtensionCodec, PhysicalProtoConverterExtension};
-use datafusion_rerank::RerankCodec;
+use datafusion_rerank::cluster::RerankCodec;
 
 use super::messages::JobMessage;
 use super::score_units_exec::ScoreUnitsExec;

@@ -46,7 +46,7 @@ pub(crate) struct JobMessage {
     version: u32,
     /// OUTPUT.
     pub(crate) output: Place,
-    /// [`datafusion_rerank::PlannedModel::to_json`].
+    /// [`datafusion_rerank::cluster::PlannedModel::to_json`].
     pub(crate) model: Value,
     /// Fingerprints of all models of the job: a query may name more than one.
     pub(crate) fingerprints: Vec<String>,

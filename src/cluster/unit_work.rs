@@ -8,7 +8,8 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow, bail};
 use clap::ValueEnum;
 use datafusion::common::config::ExtensionOptions;
-use datafusion_rerank::{ExecutorModels, ModelRegistry, PlannedModel, RerankConfig, Reranker};
+use datafusion_rerank::cluster::{ExecutorModels, PlannedModel};
+use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker};
 
 use super::messages::{JobMessage, UnitMessage};
 use crate::files::{Columns, Compression, Format, InputFile, OutputKind, Source};

@@ -10,9 +10,8 @@ use ballista_executor::executor_process::{ExecutorProcessConfig, start_executor_
 use ballista_executor::executor_server::TERMINATING;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::prelude::SessionConfig;
-use datafusion_rerank::{
-    ExecutorModels, ModelRegistry, RerankCodec, RerankConfig, RerankFunctions, cluster_config, function_registry,
-};
+use datafusion_rerank::cluster::{ExecutorModels, RerankCodec, cluster_config, function_registry};
+use datafusion_rerank::{ModelRegistry, RerankConfig, RerankFunctions};
 
 use crate::args::ExecutorArgs;
 use crate::cluster::{JobCodec, Stores, UnitWork, WorkDir};

@@ -9,7 +9,8 @@ use ballista_scheduler::cluster::BallistaCluster;
 use ballista_scheduler::config::SchedulerConfig;
 use ballista_scheduler::scheduler_process::start_server;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
-use datafusion_rerank::{RerankCodec, RerankFunctions, cluster_config, scheduler_session};
+use datafusion_rerank::RerankFunctions;
+use datafusion_rerank::cluster::{RerankCodec, cluster_config, scheduler_session};
 
 use crate::args::SchedulerArgs;
 use crate::cluster::{JobCodec, Stores};

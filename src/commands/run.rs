@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 #[cfg(feature = "cluster")]
-use datafusion_rerank::PlannedModel;
+use datafusion_rerank::cluster::PlannedModel;
 use datafusion_rerank::{ModelRegistry, Reranker};
 
 use crate::args::RunArgs;

@@ -16,7 +16,7 @@ use datafusion_cli::object_storage::instrumented::InstrumentedObjectStoreRegistr
 use datafusion_cli::print_format::PrintFormat;
 use datafusion_cli::print_options::{MaxRows, PrintOptions};
 #[cfg(feature = "cluster")]
-use datafusion_rerank::RerankClusterExt;
+use datafusion_rerank::cluster::RerankClusterExt;
 use datafusion_rerank::{RerankConfig, RerankFunctions, WithRerank};
 
 use crate::args::SqlArgs;

@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::Float32Type;
-use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Reranker, Scores};
+use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Reranker, Scores, WindowCutter};
 use serde_json::{Map, Value};
 
 use crate::terminal::Printer;
@@ -32,40 +32,38 @@ pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Resul
         Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
     };
     let mut output = BufWriter::new(stdout().lock());
-    let mut lines = input.lines().enumerate().map(|(line, text)| {
+    let lines = input.lines().enumerate().map(|(line, text)| {
         let text = text.with_context(|| format!("line {}: cannot be read", line + 1))?;
         if text.trim().is_empty() {
             return Ok(None);
         }
         parse(text).with_context(|| format!("line {}", line + 1)).map(Some)
     });
+    let mut cutter = WindowCutter::new(DEFAULT_WINDOW_ROWS);
     let (mut rows, mut failed) = (0, 0);
-    let mut window = Vec::new();
-    loop {
-        let next = lines.next();
-        let end = next.as_ref().is_none_or(Result::is_err);
-        let wrong = match next {
-            Some(Ok(line)) => {
-                window.extend(line);
-                None
+    let mut print = |window: Vec<Vec<Line>>| {
+        let window = window.into_iter().flatten().collect::<Vec<_>>();
+        failed += score_window(reranker, &window, &mut output)?;
+        rows += window.len();
+        output.flush()?;
+        anyhow::Ok(())
+    };
+    let mut ended = Ok(());
+    for line in lines {
+        match line {
+            Ok(line) => cutter.push(Vec::from_iter(line)),
+            Err(error) => {
+                ended = Err(error);
+                break;
             }
-            Some(Err(error)) => Some(error),
-            None => None,
-        };
-        if window.len() == DEFAULT_WINDOW_ROWS || end {
-            // What came before a wrong line is not lost.
-            failed += score_window(reranker, &window, &mut output)?;
-            rows += window.len();
-            window.clear();
-            output.flush()?;
         }
-        if let Some(error) = wrong {
-            return Err(error);
-        }
-        if end {
-            break;
+        if let Some(window) = cutter.next_full() {
+            print(window)?;
         }
     }
+    // What came before a wrong line is not lost.
+    print(cutter.finish())?;
+    ended?;
     if failed > 0 {
         printer.note(&format!("{failed} of {rows} pairs could not be scored; the reasons are in score_error"));
     }

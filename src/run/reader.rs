@@ -8,14 +8,18 @@ use tokio::sync::mpsc;
 
 use super::plan::{Failed, Plan};
 use super::unit_rows::read_groups;
-use super::window::{Gatherer, Window};
+use super::window::{UnitWindow, UnitWindows};
 use crate::files::{Columns, Layout, Source};
 
 /// Windows read ahead of the scoring.
 const WINDOWS_AHEAD: usize = 1;
 
 /// Reads the units of the plan one after the other, into windows. Reading stops when the receiver is dropped.
-pub(crate) fn read(plan: Arc<Plan>, columns: Columns, window_rows: usize) -> mpsc::Receiver<Result<Window, Failed>> {
+pub(crate) fn read(
+    plan: Arc<Plan>,
+    columns: Columns,
+    window_rows: usize,
+) -> mpsc::Receiver<Result<UnitWindow, Failed>> {
     let (sender, receiver) = mpsc::channel(WINDOWS_AHEAD);
     let runtime = Handle::current();
     let reading = tokio::task::spawn_blocking({
@@ -48,7 +52,7 @@ fn read_all(
     columns: &Columns,
     window_rows: usize,
     runtime: &Handle,
-    sender: &mpsc::Sender<Result<Window, Failed>>,
+    sender: &mpsc::Sender<Result<UnitWindow, Failed>>,
 ) -> Result<(), Failed> {
     let mut current: Option<Current> = None;
     for task in 0..plan.tasks.len() {
@@ -70,7 +74,7 @@ fn read_windows(
     current: &mut Option<Current>,
     window_rows: usize,
     runtime: &Handle,
-    sender: &mpsc::Sender<Result<Window, Failed>>,
+    sender: &mpsc::Sender<Result<UnitWindow, Failed>>,
 ) -> Result<bool> {
     let unit = &plan.tasks[task].unit;
     let input = &plan.inputs[unit.input];
@@ -82,10 +86,10 @@ fn read_windows(
             current.insert(Current { input: unit.input, source, layout })
         }
     };
-    let mut gatherer = Gatherer::new(task, Arc::clone(layout), window_rows);
+    let mut windows = UnitWindows::new(task, Arc::clone(layout), window_rows);
     let wanted = |window| sender.blocking_send(Ok(window)).is_ok();
     let all = read_groups(source, input, unit, None, window_rows, runtime, |batch| {
-        gatherer.push(batch).into_iter().all(wanted) && !sender.is_closed()
+        windows.push(batch).into_iter().all(wanted) && !sender.is_closed()
     })?;
-    Ok(all && wanted(gatherer.finish()))
+    Ok(all && wanted(windows.finish()))
 }

@@ -4,26 +4,23 @@ use std::sync::Arc;
 
 use anyhow::{Result, anyhow};
 use arrow::array::{ArrayRef, StringArray};
-use datafusion_rerank::Reranker;
+use datafusion_rerank::{Reranker, WINDOWS_IN_FLIGHT};
 use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::plan::{Failed, OnError, Plan, Scored};
-use super::window::Window;
+use super::window::UnitWindow;
 use crate::report::Tally;
 
-/// Full windows that are encoded or on the device at once: while one runs, the next is tokenized.
-const WINDOWS_SCORING: usize = 2;
-
-/// Most windows at once where units are so small that their windows are not full.
-const SMALL_WINDOWS_SCORING: usize = 32;
+/// Most windows in flight where units are so small that their windows are not full.
+const SMALL_WINDOWS_IN_FLIGHT: usize = 32;
 
 /// Scored windows that wait to be written.
 const WINDOWS_SCORED: usize = 1;
 
 /// Scores windows in order. Scoring stops, within a device batch, when the receiver is dropped.
 pub(crate) fn score(
-    mut windows: mpsc::Receiver<Result<Window, Failed>>,
+    mut windows: mpsc::Receiver<Result<UnitWindow, Failed>>,
     plan: Arc<Plan>,
     with_reasons: bool,
     reranker: Reranker,
@@ -31,18 +28,18 @@ pub(crate) fn score(
     let (sender, receiver) = mpsc::channel(WINDOWS_SCORED);
     tokio::spawn(async move {
         let window_rows = reranker.window_rows();
-        let room = Arc::new(Semaphore::new(room_rows(window_rows, WINDOWS_SCORING)));
+        let room = Arc::new(Semaphore::new(room_rows(window_rows, WINDOWS_IN_FLIGHT)));
         let scored = stream::poll_fn(move |context| windows.poll_recv(context))
             .then(|window| {
                 let room = Arc::clone(&room);
                 async move {
-                    let rows = window.as_ref().map_or(0, Window::rows);
+                    let rows = window.as_ref().map_or(0, UnitWindow::rows);
                     // The semaphore is never closed.
                     (window, room.acquire_many_owned(room_rows(rows, 1) as u32).await.ok())
                 }
             })
             .map(|(window, permit)| score_window(&plan, with_reasons, &reranker, window, permit))
-            .buffered(SMALL_WINDOWS_SCORING);
+            .buffered(SMALL_WINDOWS_IN_FLIGHT);
         let mut scored = std::pin::pin!(scored);
         while let Some((result, permit)) = scored.next().await {
             let failed = result.is_err();
@@ -57,14 +54,14 @@ pub(crate) fn score(
 
 /// Permits for this many windows, as many as a semaphore can count.
 fn room_rows(rows: usize, windows: usize) -> usize {
-    rows.clamp(1, u32::MAX as usize / WINDOWS_SCORING).min(Semaphore::MAX_PERMITS / WINDOWS_SCORING) * windows
+    rows.clamp(1, u32::MAX as usize / WINDOWS_IN_FLIGHT).min(Semaphore::MAX_PERMITS / WINDOWS_IN_FLIGHT) * windows
 }
 
 async fn score_window(
     plan: &Plan,
     with_reasons: bool,
     reranker: &Reranker,
-    window: Result<Window, Failed>,
+    window: Result<UnitWindow, Failed>,
     permit: Option<OwnedSemaphorePermit>,
 ) -> (Result<Scored, Failed>, Option<OwnedSemaphorePermit>) {
     let scored = async {
@@ -75,7 +72,7 @@ async fn score_window(
     (scored.await, permit)
 }
 
-async fn append_scores(plan: &Plan, with_reasons: bool, reranker: &Reranker, window: Window) -> Result<Scored> {
+async fn append_scores(plan: &Plan, with_reasons: bool, reranker: &Reranker, window: UnitWindow) -> Result<Scored> {
     let scores = reranker.score_pieces_async(window.texts()).await?;
     let errors: Vec<_> = scores.errors().collect();
     if plan.on_error == OnError::Fail
@@ -88,7 +85,7 @@ async fn append_scores(plan: &Plan, with_reasons: bool, reranker: &Reranker, win
     }
     let column = scores.to_array();
     let tally = Tally::new(&scores, column.as_ref(), &errors);
-    let Window { task, layout, batches, last, .. } = window;
+    let UnitWindow { task, layout, batches, last, .. } = window;
     let mut offset = 0;
     let batches = batches
         .iter()
@@ -131,8 +128,8 @@ mod tests {
     fn a_window_always_finds_room() {
         for rows in [0, 1, 8192, usize::MAX] {
             assert!(room_rows(rows, 1) >= 1);
-            assert!(room_rows(rows, WINDOWS_SCORING) >= 2 * room_rows(rows, 1));
-            assert!(room_rows(rows, WINDOWS_SCORING) <= Semaphore::MAX_PERMITS);
+            assert!(room_rows(rows, WINDOWS_IN_FLIGHT) >= 2 * room_rows(rows, 1));
+            assert!(room_rows(rows, WINDOWS_IN_FLIGHT) <= Semaphore::MAX_PERMITS);
             assert!(u32::try_from(room_rows(rows, 1)).is_ok());
         }
     }

@@ -1,8 +1,9 @@
-//! A unit's rows gathered into windows of equal size, across the batches they come in.
+//! The windows of a unit.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch};
+use datafusion_rerank::WindowCutter;
 
 use crate::files::Layout;
 
@@ -11,7 +12,7 @@ use crate::files::Layout;
 /// A window never holds rows of two units: scores depend, by rounding, on what they are scored with, and those of a
 /// unit must not depend on which units were done before.
 #[derive(Debug)]
-pub(crate) struct Window {
+pub(crate) struct UnitWindow {
     /// The unit's place in the plan.
     pub(crate) task: usize,
     /// The columns of the unit's file.
@@ -24,7 +25,7 @@ pub(crate) struct Window {
     pub(crate) last: bool,
 }
 
-impl Window {
+impl UnitWindow {
     /// How many rows there are.
     pub(crate) fn rows(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
@@ -40,52 +41,42 @@ impl Window {
     }
 }
 
-/// Cuts what is read of a unit into windows.
+/// Cuts what is read of a unit into windows. The last has rows unless the unit has none.
 #[derive(Debug)]
-pub(crate) struct Gatherer {
-    window_rows: usize,
-    rows: usize,
-    pending: Window,
+pub(crate) struct UnitWindows {
+    task: usize,
+    layout: Arc<Layout>,
+    cutter: WindowCutter<RecordBatch>,
+    /// The number in the unit of the next window's first row.
+    first_row: u64,
 }
 
-impl Gatherer {
-    /// Gathers windows of this many rows; the last may have fewer, or none.
+impl UnitWindows {
     pub(crate) fn new(task: usize, layout: Arc<Layout>, window_rows: usize) -> Self {
-        let pending = Window { task, layout, first_row: 0, batches: Vec::new(), last: false };
-        Self { window_rows, rows: 0, pending }
+        Self { task, layout, cutter: WindowCutter::new(window_rows).keeping_last(), first_row: 0 }
     }
 
-    /// Adds rows, and gives the windows that they complete. A window is given when the row after it is known, so that
-    /// the last one is not empty unless the unit is.
-    pub(crate) fn push(&mut self, mut batch: RecordBatch) -> Vec<Window> {
+    /// Adds rows, and returns the windows that they complete.
+    pub(crate) fn push(&mut self, batch: RecordBatch) -> Vec<UnitWindow> {
+        self.cutter.push(batch);
         let mut full = Vec::new();
-        while batch.num_rows() > 0 {
-            if self.rows == self.window_rows {
-                full.push(self.next());
-            }
-            let count = batch.num_rows().min(self.window_rows - self.rows);
-            self.rows += count;
-            self.pending.batches.push(batch.slice(0, count));
-            batch = batch.slice(count, batch.num_rows() - count);
+        while let Some(batches) = self.cutter.next_full() {
+            full.push(self.window(batches, false));
         }
         full
     }
 
-    /// What is left, in the end.
-    pub(crate) fn finish(self) -> Window {
-        Window { last: true, ..self.pending }
+    /// The last window.
+    pub(crate) fn finish(mut self) -> UnitWindow {
+        let batches = self.cutter.finish();
+        self.window(batches, true)
     }
 
-    fn next(&mut self) -> Window {
-        let following = Window {
-            task: self.pending.task,
-            layout: Arc::clone(&self.pending.layout),
-            first_row: self.pending.first_row + self.rows as u64,
-            batches: Vec::new(),
-            last: false,
-        };
-        self.rows = 0;
-        std::mem::replace(&mut self.pending, following)
+    fn window(&mut self, batches: Vec<RecordBatch>, last: bool) -> UnitWindow {
+        let window =
+            UnitWindow { task: self.task, layout: Arc::clone(&self.layout), first_row: self.first_row, batches, last };
+        self.first_row += window.rows() as u64;
+        window
     }
 }
 
@@ -96,9 +87,9 @@ mod tests {
 
     use super::*;
 
-    fn gatherer() -> Gatherer {
+    fn windows() -> UnitWindows {
         let layout = Arc::new(Layout { query: 0, passage: 0, scored: Arc::new(Schema::empty()) });
-        Gatherer::new(7, layout, 10)
+        UnitWindows::new(7, layout, 10)
     }
 
     fn rows(count: usize) -> RecordBatch {
@@ -107,30 +98,30 @@ mod tests {
     }
 
     /// First row and rows of each batch.
-    fn shape(window: &Window) -> (u64, Vec<usize>) {
+    fn shape(window: &UnitWindow) -> (u64, Vec<usize>) {
         assert_eq!(window.task, 7);
         (window.first_row, window.batches.iter().map(RecordBatch::num_rows).collect())
     }
 
     #[test]
     fn big_batches_are_cut_and_small_ones_gathered() {
-        let mut gatherer = gatherer();
-        assert!(gatherer.push(rows(7)).is_empty());
-        let full = gatherer.push(rows(25));
+        let mut windows = windows();
+        assert!(windows.push(rows(7)).is_empty());
+        let full = windows.push(rows(25));
         assert_eq!(full.iter().map(shape).collect::<Vec<_>>(), [(0, vec![7, 3]), (10, vec![10]), (20, vec![10])]);
         assert!(full.iter().all(|window| !window.last));
-        let last = gatherer.finish();
+        let last = windows.finish();
         assert_eq!((shape(&last), last.last), ((30, vec![2]), true));
     }
 
     #[test]
     fn the_last_window_is_empty_only_if_the_unit_is() {
-        let mut exact = gatherer();
+        let mut exact = windows();
         assert!(exact.push(rows(10)).is_empty());
         assert!(exact.push(rows(0)).is_empty());
         let last = exact.finish();
         assert_eq!((shape(&last), last.last, last.rows()), ((0, vec![10]), true, 10));
-        let empty = gatherer().finish();
+        let empty = windows().finish();
         assert!(empty.last && empty.texts().is_empty());
     }
 }

@@ -102,7 +102,7 @@
 
 mod checkpoint;
 #[cfg(feature = "cluster")]
-mod cluster;
+pub mod cluster;
 mod engine;
 mod error;
 mod graph;
@@ -111,6 +111,8 @@ mod model;
 mod models;
 mod options;
 mod registry;
+#[cfg(feature = "cluster")]
+mod remote;
 mod reranker;
 mod scores;
 #[cfg(feature = "datafusion")]
@@ -119,13 +121,9 @@ mod stream;
 mod text;
 mod tuning;
 mod weights;
+mod window;
 
 pub use checkpoint::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files};
-#[cfg(feature = "cluster")]
-pub use cluster::{
-    ClusterAddress, ExecutorModels, PlannedModel, RerankClusterExt, RerankCodec, cluster_config, failure_cause,
-    function_registry, scheduler_session,
-};
 pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, is_text, set_environment};
 pub use error::{Error, Result};
 pub use hub_cache::{HubCache, HubId, HubRepository};
@@ -138,12 +136,13 @@ pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, P
 /// release candidate: code that uses this module may need changes when this crate upgrades it.
 pub use ort;
 pub use registry::ModelRegistry;
-pub use reranker::{DEFAULT_WINDOW_ROWS, Reranker};
+pub use reranker::Reranker;
 pub use scores::Scores;
 #[cfg(feature = "datafusion")]
 pub use sql::{RerankConfig, RerankFunctions, WithRerank, plan_models, plan_stats, register_all};
 pub use stream::{PairColumns, ScoredRows};
 pub use weights::{BatchMeasurement, CachedWeights, WeightsCache};
+pub use window::{DEFAULT_WINDOW_ROWS, Rows, WINDOWS_IN_FLIGHT, WindowCutter};
 
 #[cfg(test)]
 mod tests {

@@ -16,12 +16,7 @@ use crate::options::{Cutoffs, Precision, ScoreOptions};
 use crate::scores::Scores;
 use crate::text::PairEncoder;
 use crate::tuning::tune;
-
-/// Rows sorted by length and cut into batches together. More rows mean less padding and more memory.
-pub const DEFAULT_WINDOW_ROWS: usize = 8192;
-
-/// Windows of one call that are under way at once: while one runs, the next is tokenized.
-const WINDOWS_IN_FLIGHT: usize = 2;
+use crate::window::{DEFAULT_WINDOW_ROWS, WINDOWS_IN_FLIGHT, cut_windows};
 
 /// An opened model with the options of a call. Cheap to clone; clones share tokenizer, weights and device.
 ///
@@ -242,18 +237,20 @@ impl Reranker {
     /// # Errors
     /// As [`Self::score`], but a failed row is not an error.
     pub fn score_rows(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Scores> {
+        check_lengths(queries, passages)?;
         let (results, done) = std::sync::mpsc::channel();
-        let windows = self.windows(queries, passages)?;
+        let rows = queries.len();
+        let windows = cut_windows((queries.slice(0, rows), passages.slice(0, rows)), self.window_rows);
         let mut scored: Vec<Option<WindowScores>> = vec![None; windows.len()];
         let cancel = CancelOnDrop::default();
         let mut submit = windows.into_iter().enumerate();
         let mut in_flight = 0;
         loop {
             while in_flight < WINDOWS_IN_FLIGHT
-                && let Some((index, (queries, passages))) = submit.next()
+                && let Some((index, window)) = submit.next()
             {
                 let results = results.clone();
-                self.submit(vec![(queries, passages)], cancel.0.clone(), move |result| {
+                self.submit(window, cancel.0.clone(), move |result| {
                     // The receiver is gone only if an earlier window failed.
                     drop(results.send((index, result)));
                 });
@@ -337,19 +334,6 @@ impl Reranker {
 
     fn scores(&self, windows: Vec<WindowScores>) -> Scores {
         Scores::new(windows, self.options.normalize.unwrap_or(false), self.scores_are_lists())
-    }
-
-    /// Slices of the columns that become windows.
-    fn windows(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Vec<(ArrayRef, ArrayRef)>> {
-        check_lengths(queries, passages)?;
-        let rows = queries.len();
-        Ok((0..rows)
-            .step_by(self.window_rows)
-            .map(|start| {
-                let length = self.window_rows.min(rows - start);
-                (queries.slice(start, length), passages.slice(start, length))
-            })
-            .collect())
     }
 
     /// Encodes a window on an encoding thread and hands it to the engine. `on_done` is called in any case.

@@ -1,6 +1,5 @@
 //! Scored record batch streams, for Arrow ETL.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::datatypes::{Field, Schema, SchemaRef};
@@ -11,9 +10,7 @@ use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 use crate::reranker::Reranker;
 use crate::scores::Scores;
-
-/// Windows of a stream that are under way at once: while one runs, the next is read and tokenized.
-const WINDOWS_IN_FLIGHT: usize = 2;
+use crate::window::{WINDOWS_IN_FLIGHT, WindowCutter};
 
 /// Which columns of a record batch are scored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,7 +44,7 @@ impl PairColumns {
     }
 }
 
-/// Rows that were scored together: as they came, and what became of them.
+/// Rows that were scored together, and their scores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredRows {
     /// The rows, in the batches in which they came, or slices of them.
@@ -70,8 +67,8 @@ impl Reranker {
         Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
     }
 
-    /// Appends the column `score` to every batch of a stream, order kept. Rows are gathered into windows of
-    /// [`Self::window_rows`], two of which are under way at once, so memory does not grow with the stream.
+    /// Appends the column `score` to every batch of a stream, in its order. Rows are scored in windows of
+    /// [`Self::window_rows`], two of which are in flight at once, so memory does not grow with the stream.
     ///
     /// A NULL query or passage has a NULL score. Dropping the stream stops the work within one device batch.
     ///
@@ -110,7 +107,7 @@ impl Reranker {
         .boxed()
     }
 
-    /// As [`Self::score_stream`], but gives the rows and their [`Scores`] side by side: for a sink that records
+    /// As [`Self::score_stream`], but returns the rows and their [`Scores`] side by side: for a sink that records
     /// failures by row, token counts or statistics.
     ///
     /// # Errors
@@ -159,69 +156,42 @@ impl Reranker {
     }
 }
 
-/// Gathers batches into windows of exactly `rows` rows, the last excepted, slicing where one does not fit. An error
-/// comes after the rows before it and ends the stream.
+/// Cuts a stream into windows of `rows` rows. An error comes after the rows before it and ends the stream.
 fn windows(
     input: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
     rows: usize,
 ) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
-    let gathering = Gathering { input: Some(input.boxed()), batches: VecDeque::new(), rows: 0, failure: None };
-    stream::unfold(gathering, move |mut gathering| async move {
-        gathering.fill(rows).await;
-        let window = match gathering.rows {
-            0 => Err(gathering.failure.take()?),
-            _ => Ok(gathering.take(rows)),
-        };
-        Some((window, gathering))
-    })
+    let gathering = Gathering { input: Some(input.boxed()), cutter: WindowCutter::new(rows), failure: None };
+    stream::unfold(gathering, |mut gathering| async move { Some((gathering.next().await?, gathering)) })
 }
 
-/// Batches that wait to fill a window.
+/// A stream that is read a window at a time.
 struct Gathering {
     /// `None` once it has ended or failed.
     input: Option<BoxStream<'static, Result<RecordBatch>>>,
-    batches: VecDeque<RecordBatch>,
-    rows: usize,
+    cutter: WindowCutter<RecordBatch>,
     failure: Option<Error>,
 }
 
 impl Gathering {
-    /// Reads until there are `rows` rows or no more to come.
-    async fn fill(&mut self, rows: usize) {
-        while self.rows < rows
-            && let Some(input) = &mut self.input
-        {
+    async fn next(&mut self) -> Option<Result<Vec<RecordBatch>>> {
+        loop {
+            if let Some(window) = self.cutter.next_full() {
+                return Some(Ok(window));
+            }
+            let Some(input) = &mut self.input else { break };
             match input.next().await {
-                Some(Ok(batch)) => {
-                    self.rows += batch.num_rows();
-                    self.batches.push_back(batch);
-                }
+                Some(Ok(batch)) => self.cutter.push(batch),
                 ended => {
                     self.input = None;
                     self.failure = ended.and_then(Result::err);
                 }
             }
         }
-    }
-
-    /// The first `rows` rows, or all if there are fewer.
-    fn take(&mut self, rows: usize) -> Vec<RecordBatch> {
-        let mut window = Vec::new();
-        let mut missing = rows.min(self.rows);
-        self.rows -= missing;
-        while missing > 0
-            && let Some(batch) = self.batches.pop_front()
-        {
-            let taken = missing.min(batch.num_rows());
-            if taken > 0 {
-                window.push(batch.slice(0, taken));
-            }
-            if taken < batch.num_rows() {
-                self.batches.push_front(batch.slice(taken, batch.num_rows() - taken));
-            }
-            missing -= taken;
+        match self.cutter.finish() {
+            last if last.is_empty() => self.failure.take().map(Err),
+            last => Some(Ok(last)),
         }
-        window
     }
 }
 

@@ -11,7 +11,7 @@ const DEFAULT_PORT: u16 = 50050;
 /// The address of a Ballista scheduler: `df://HOST[:PORT]`; the port is 50050 if none is given.
 ///
 /// ```
-/// use datafusion_rerank::ClusterAddress;
+/// use datafusion_rerank::cluster::ClusterAddress;
 ///
 /// let address: ClusterAddress = "df://scheduler".parse()?;
 /// assert_eq!(address.to_string(), "df://scheduler:50050");

@@ -14,17 +14,12 @@ use datafusion_proto::physical_plan::{
 use datafusion_proto::protobuf::PhysicalExprNode;
 use prost::Message;
 
-use super::executor_models::ExecutorModels;
-use super::message::{CallMessage, MIXED_VERSIONS, OperatorMessage};
-use super::planned_model::PlannedModel;
-use crate::sql::{CallModel, RerankCall, RerankExec};
-use crate::sql::{KnownFunctions, RerankFunctions, planning};
+use super::message::{CallMessage, OperatorMessage, VERSION};
+use crate::remote::{ExecutorModels, MIXED_VERSIONS, PlannedModel};
+use crate::sql::{CallModel, KnownFunctions, RerankCall, RerankExec, RerankFunctions, planning};
 
 /// What the bytes of the operator begin with; those of Ballista's operators do not.
 const MAGIC: &[u8] = b"rerank\0";
-
-/// Version of what follows, raised by every change that an older program would misread.
-pub(super) const VERSION: u32 = 1;
 
 /// Writes and reads `RerankExec`, and leaves Ballista's own operators to Ballista's codec.
 ///
@@ -69,29 +64,26 @@ impl RerankCodec {
         let context = PhysicalPlanDecodeContext::new(context, self);
         let call = |message: CallMessage| {
             let function = PhysicalExprNode::decode(message.function.as_slice()).map_err(|error| unreadable(&error))?;
-            let function = converter.proto_to_physical_expr(&function, &schema, &context)?;
+            let expression = converter.proto_to_physical_expr(&function, &schema, &context)?;
             let model = serde_json::from_str(&message.model).map_err(|error| unreadable(&error))?;
-            let model = PlannedModel::from_json(&model).map_err(|error| planning(&error))?;
-            let model = match &self.models {
-                Some(models) => model.opened_by(models.clone()),
-                None => model,
-            };
-            let Some(call) = function.downcast_ref::<ScalarFunctionExpr>() else {
+            let planned = PlannedModel::from_json(&model).map_err(|error| planning(&error))?;
+            let model = CallModel::Planned { planned, models: self.models.clone() };
+            let Some(call) = expression.downcast_ref::<ScalarFunctionExpr>() else {
                 return Err(DataFusionError::Plan(format!(
-                    "{function} of a rerank operator is no call; {MIXED_VERSIONS}"
+                    "{expression} of a rerank operator is no call; {MIXED_VERSIONS}"
                 )));
             };
-            let (Some(known), [query, passage, ..]) = (self.functions.find(call.fun()), call.args()) else {
+            let (Some(function), [query, passage, ..]) = (self.functions.find(call.fun()), call.args()) else {
                 return Err(DataFusionError::Plan(format!(
-                    "{function} is no call of a rerank function; {MIXED_VERSIONS}"
+                    "{expression} is no call of a rerank function; {MIXED_VERSIONS}"
                 )));
             };
             Ok(RerankCall {
                 query: Arc::clone(query),
                 passage: Arc::clone(passage),
-                make_column: known.make_column,
-                model: CallModel::Planned(model),
-                expression: Arc::new(AsyncFuncExpr::try_new(message.column, Arc::clone(&function), &schema)?),
+                kind: function.kind(),
+                model,
+                expression: Arc::new(AsyncFuncExpr::try_new(message.column, Arc::clone(&expression), &schema)?),
             })
         };
         let calls = message.calls.into_iter().map(call).collect::<Result<_>>()?;
@@ -107,7 +99,7 @@ impl RerankCodec {
         let call = |call: &RerankCall| {
             let model = match &call.model {
                 CallModel::Open { name, reranker } => PlannedModel::of(name, reranker)?,
-                CallModel::Planned(planned) => planned.clone(),
+                CallModel::Planned { planned, .. } => planned.clone(),
             };
             Ok(CallMessage {
                 column: call.expression.name().to_owned(),
@@ -232,7 +224,7 @@ mod tests {
     fn client(call: &RerankCall) -> Reranker {
         match &call.model {
             CallModel::Open { reranker, .. } => reranker.clone(),
-            CallModel::Planned(_) => panic!("the client has its models open"),
+            CallModel::Planned { .. } => panic!("the client has its models open"),
         }
     }
 
@@ -249,8 +241,9 @@ mod tests {
         let message = encode(&codec, decode(&codec, &scheduler, &message)?);
         let models = ExecutorModels::new("test:1", models(), engine, 4);
         let plan = decode(&RerankCodec::for_executor(&executor, models), &executor, &message)?;
-        let CallModel::Planned(planned) = call(&plan).model else { panic!("the plan came from another process") };
-        planned.open().await
+        let model = call(&plan).model;
+        assert!(matches!(model, CallModel::Planned { .. }), "the plan came from another process");
+        model.open().await
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -353,7 +346,11 @@ mod tests {
         let moved = PlannedModel::from_json(&moved).unwrap();
         let other = models();
         other.register("m3", checkpoint("tiny-gemma-reranker"));
-        let error = moved.opened_by(executor(other)).open().await.unwrap_err().to_string();
+        let open = async |planned, models| {
+            let model = CallModel::Planned { planned, models: Some(models) };
+            model.open().await
+        };
+        let error = open(moved, executor(other)).await.unwrap_err().to_string();
         assert!(
             error.contains("executor gpu7:50051: model 'm3': ") && error.contains("is another checkpoint"),
             "{error}"
@@ -362,7 +359,7 @@ mod tests {
         nowhere["name"] = json!("mine");
         nowhere["location"] = json!("/no/such/folder");
         let nowhere = PlannedModel::from_json(&nowhere).unwrap();
-        let error = nowhere.opened_by(executor(models())).open().await.unwrap_err().to_string();
+        let error = open(nowhere, executor(models())).await.unwrap_err().to_string();
         assert!(
             error.contains("executor gpu7:50051: model 'mine': ")
                 && error.ends_with("nor is there the directory /no/such/folder of where the query was planned"),

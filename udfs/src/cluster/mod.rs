@@ -6,22 +6,29 @@
 //!        models and options resolved  (needs no models)   same checkpoint, or an error that names the executor
 //! ```
 //!
-//! The client plans; what travels is the physical plan, in which [`RerankCodec`] writes model, fingerprint and resolved
-//! options of each call. Neither settings of the session nor those of an executor can change a score.
+//! The client plans. What travels is the physical plan, in which [`RerankCodec`] writes model, fingerprint and resolved
+//! options of each call: neither the session's settings nor an executor's can change a score.
+//!
+//! | who | needs |
+//! |---|---|
+//! | client | [`RerankClusterExt::on_cluster`] with a [`ClusterAddress`] |
+//! | scheduler | [`cluster_config`], [`scheduler_session`] and [`RerankCodec::new`] |
+//! | executor | [`cluster_config`], [`function_registry`] and [`RerankCodec::for_executor`] with its [`ExecutorModels`] |
+//!
+//! A program with operators of its own, whose messages name models, writes a [`PlannedModel`] and makes errors of
+//! schedulers readable with [`failure_cause`].
 
 mod address;
 mod codec;
-mod executor_models;
 mod failure;
 mod message;
 mod plan_query;
-mod planned_model;
 mod query_exec;
 mod session;
 
 pub use address::ClusterAddress;
 pub use codec::RerankCodec;
-pub use executor_models::ExecutorModels;
 pub use failure::failure_cause;
-pub use planned_model::PlannedModel;
 pub use session::{RerankClusterExt, cluster_config, function_registry, scheduler_session};
+
+pub use crate::remote::{ExecutorModels, PlannedModel};

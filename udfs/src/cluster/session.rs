@@ -20,7 +20,8 @@ use crate::sql::{RerankConfig, RerankFunctions, WithRerank};
 /// ```no_run
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// use datafusion::prelude::SessionContext;
-/// use datafusion_rerank::{RerankClusterExt, RerankFunctions};
+/// use datafusion_rerank::RerankFunctions;
+/// use datafusion_rerank::cluster::RerankClusterExt;
 ///
 /// let ctx = SessionContext::new().on_cluster(&"df://scheduler:50050".parse()?, &RerankFunctions::default())?;
 /// ctx.register_parquet("pairs", "/data/pairs.parquet", Default::default()).await?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::engine::EngineOptions;
 use crate::options::{Cutoffs, OPTION_NAMES, ScoreOptions};
 use crate::registry::DEFAULT_MAX_MODELS;
-use crate::reranker::DEFAULT_WINDOW_ROWS;
+use crate::window::DEFAULT_WINDOW_ROWS;
 
 /// The settings of a session.
 ///

@@ -1,45 +1,47 @@
-//! What all the functions share: arguments in, a scored column out.
+//! A function without its UDF: arguments in, a scored column out.
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use datafusion::arrow::array::{Array, ArrayRef, DictionaryArray, Int32Array, new_empty_array};
+use datafusion::arrow::array::{Array, ArrayRef, Int32Array, new_empty_array};
 use datafusion::arrow::compute::{concat, take};
-use datafusion::arrow::datatypes::{DataType, Int32Type};
+use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{
     ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, Signature, TypeSignature, Volatility,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
+use super::blocking::{blocking, off_runtime};
 use super::call::Call;
+use super::columns::{check_planned, column, is_repeated};
 use super::config::RerankConfig;
 use super::errors::planning;
-use super::options;
-use super::options::ResultShape;
+use super::function_kind::FunctionKind;
+use super::options::{self, ResultShape};
 use crate::engine::is_text;
 use crate::error::Error;
 use crate::models::Family;
 use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
-use crate::scores::Scores;
-
-/// Windows of one batch that are under way at once: while one runs, the next is tokenized.
-const WINDOWS_IN_FLIGHT: usize = 2;
+use crate::window::{WINDOWS_IN_FLIGHT, cut_windows};
 
 /// A function by name, with its model baked in or left to the call.
 #[derive(Debug, Clone)]
 pub(crate) struct Function {
     name: String,
     family: Option<Family>,
+    kind: FunctionKind,
     registry: ModelRegistry,
 }
 
 impl PartialEq for Function {
     fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.family == other.family && self.registry.is_same(&other.registry)
+        self.name == other.name
+            && self.family == other.family
+            && self.kind == other.kind
+            && self.registry.is_same(&other.registry)
     }
 }
 
@@ -51,9 +53,6 @@ impl Hash for Function {
     }
 }
 
-/// How the scores of some rows become a column.
-pub(crate) type MakeColumn = fn(&Scores) -> Result<ArrayRef>;
-
 /// Whether an array is taken for a constant argument if all its rows are equal. Hosts beyond a foreign function
 /// interface expand constants to arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,12 +62,16 @@ pub(crate) enum Constants {
 }
 
 impl Function {
-    pub(crate) fn new(name: impl Into<String>, family: Option<Family>, registry: ModelRegistry) -> Self {
-        Self { name: name.into(), family, registry }
+    pub(crate) fn new(name: String, family: Option<Family>, kind: FunctionKind, registry: ModelRegistry) -> Self {
+        Self { name, family, kind, registry }
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    pub(crate) fn kind(&self) -> FunctionKind {
+        self.kind
     }
 
     pub(crate) fn registry(&self) -> &ModelRegistry {
@@ -85,8 +88,8 @@ impl Function {
         self.parameters().iter().position(|name| *name == parameter)
     }
 
-    /// Any types are let through: [`Self::result_shape`] says more of a wrong one than a signature can, and text of
-    /// any layout, dictionaries included, arrives as it is.
+    /// Takes any types: [`Self::result_type`] says more of a wrong one than a signature can, and text of any layout,
+    /// dictionaries included, arrives as it is.
     pub(crate) fn signature(&self, volatility: Volatility) -> Signature {
         let parameters = self.parameters();
         let one_of = (2..=parameters.len()).map(TypeSignature::Any).collect();
@@ -96,11 +99,12 @@ impl Function {
         signature.clone().with_parameter_names(names).unwrap_or(signature)
     }
 
-    /// Checks what is known of the arguments while planning: types, and the values of literals.
+    /// The type of the result, after checking what is known of the arguments while planning: types, and the values of
+    /// literals.
     ///
     /// # Errors
     /// [`DataFusionError::Plan`] naming the argument.
-    pub(crate) fn result_shape(&self, args: &ReturnFieldArgs<'_>) -> Result<ResultShape> {
+    pub(crate) fn result_type(&self, args: &ReturnFieldArgs<'_>) -> Result<DataType> {
         let mut shape = ResultShape::Score;
         for ((parameter, field), value) in self.parameters().iter().zip(args.arg_fields).zip(args.scalar_arguments) {
             let data_type = field.data_type();
@@ -113,7 +117,7 @@ impl Function {
                 ))));
             }
         }
-        Ok(shape)
+        Ok(self.kind.data_type(shape))
     }
 
     /// What the constant arguments ask for; `None` for one that was not given.
@@ -131,17 +135,16 @@ impl Function {
     /// Scores a batch without blocking the runtime.
     ///
     /// # Errors
-    /// As [`Self::prepare`], and those of scoring and of `make_column`.
-    pub(crate) async fn score(&self, args: ScalarFunctionArgs, make_column: MakeColumn) -> Result<ColumnarValue> {
+    /// As [`Self::prepare`], and those of scoring and of [`FunctionKind::column`].
+    pub(crate) async fn score(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let function = self.clone();
         let scoring = off_runtime(move || function.prepare(&args, Constants::Scalars)).await?;
-        let windows: Vec<_> = scoring
-            .windows()
-            .map(|(queries, passages)| {
-                let scores = scoring.reranker.score_rows_async(queries, passages);
-                async move { make_column(&scores.await?) }
-            })
-            .collect();
+        let pairs = (Arc::clone(&scoring.queries), Arc::clone(&scoring.passages));
+        let windows = cut_windows(pairs, scoring.reranker.window_rows()).into_iter().map(|window| {
+            let scores = scoring.reranker.score_pieces_async(window);
+            async move { self.kind.column(&scores.await?) }
+        });
+        let windows: Vec<_> = windows.collect();
         let columns = stream::iter(windows).buffered(WINDOWS_IN_FLIGHT).try_collect::<Vec<_>>().await?;
         scoring.finish(&columns)
     }
@@ -151,11 +154,11 @@ impl Function {
     ///
     /// # Errors
     /// As [`Self::score`].
-    pub(crate) fn score_blocking(&self, args: &ScalarFunctionArgs, make_column: MakeColumn) -> Result<ColumnarValue> {
+    pub(crate) fn score_blocking(&self, args: &ScalarFunctionArgs) -> Result<ColumnarValue> {
         blocking(|| {
             let scoring = self.prepare(args, Constants::RepeatedRows)?;
             let scores = scoring.reranker.score_rows(&scoring.queries, &scoring.passages)?;
-            scoring.finish(&[make_column(&scores)?])
+            scoring.finish(&[self.kind.column(&scores)?])
         })
     }
 
@@ -215,16 +218,6 @@ struct Scoring {
 }
 
 impl Scoring {
-    /// The windows of the batch.
-    fn windows(&self) -> impl Iterator<Item = (ArrayRef, ArrayRef)> + use<> {
-        let (queries, passages) = (Arc::clone(&self.queries), Arc::clone(&self.passages));
-        let window_rows = self.reranker.window_rows();
-        (0..queries.len()).step_by(window_rows).map(move |first| {
-            let length = window_rows.min(queries.len() - first);
-            (queries.slice(first, length), passages.slice(first, length))
-        })
-    }
-
     /// The columns of all windows as one of the batch's length.
     fn finish(&self, columns: &[ArrayRef]) -> Result<ColumnarValue> {
         let columns: Vec<&dyn Array> = columns.iter().map(AsRef::as_ref).collect();
@@ -238,55 +231,5 @@ impl Scoring {
         }
         let repeated = take(&column, &Int32Array::from_value(0, self.rows), None)?;
         Ok(ColumnarValue::Array(repeated))
-    }
-}
-
-/// Whether a column has the type that the query was planned with.
-///
-/// # Errors
-/// [`DataFusionError::Execution`]: options that were unknown while planning changed the type.
-pub(crate) fn check_planned(data_type: &DataType, planned: &DataType) -> Result<()> {
-    if data_type == planned {
-        return Ok(());
-    }
-    Err(DataFusionError::Execution(format!(
-        "option cutoff_layers: its value makes the result {data_type}, but the query was planned for {planned}; write it as a literal"
-    )))
-}
-
-/// A text argument as a column. A constant becomes a dictionary of one value, which is encoded once.
-pub(crate) fn column(value: &ColumnarValue, rows: usize) -> Result<ArrayRef> {
-    match value {
-        ColumnarValue::Array(array) => Ok(Arc::clone(array)),
-        ColumnarValue::Scalar(ScalarValue::Dictionary(_, value)) => {
-            column(&ColumnarValue::Scalar(value.as_ref().clone()), rows)
-        }
-        ColumnarValue::Scalar(value) => {
-            let keys = Int32Array::from_value(0, rows);
-            Ok(Arc::new(DictionaryArray::<Int32Type>::try_new(keys, value.to_array()?)?))
-        }
-    }
-}
-
-fn is_repeated(array: &ArrayRef) -> bool {
-    (1..array.len()).all(|row| array.slice(row, 1).as_ref() == array.slice(0, 1).as_ref())
-}
-
-/// Runs work that may block for seconds where it holds up no other task.
-async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match Handle::try_current() {
-        Ok(handle) => {
-            handle.spawn_blocking(work).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
-        }
-        Err(_) => work(),
-    }
-}
-
-/// Runs work that may block for seconds, from a function that cannot wait for it otherwise. A multi-threaded runtime
-/// is told, so that it moves other tasks to another thread.
-pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }

@@ -1,4 +1,4 @@
-//! All functions at once.
+//! Functions, settings and rules into a session.
 
 use std::sync::Arc;
 
@@ -6,17 +6,11 @@ use datafusion::error::Result;
 use datafusion::execution::FunctionRegistry;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::ScalarUDF;
-use datafusion::logical_expr::async_udf::AsyncScalarUDF;
 use datafusion::prelude::SessionContext;
 
+use super::catalogue::KnownFunctions;
 use super::config::RerankConfig;
-use super::function::{Function, MakeColumn};
-use super::known_functions::{KnownFunction, KnownFunctions};
-use super::rerank::{Rerank, score_column};
-use super::rerank_details::{RerankDetails, details_column};
 use super::rules::{CheckRerankCalls, HoistRerankCalls, InsertRerankExec};
-use super::sync::Sync;
-use crate::models::Family;
 use crate::registry::ModelRegistry;
 
 /// Adds `rerank`, `rerank_details` and the families' functions to a session, together with the settings
@@ -44,6 +38,12 @@ pub fn register_all(ctx: &SessionContext) -> Result<()> {
 }
 
 /// The SQL functions over a [`ModelRegistry`].
+///
+/// | call | returns |
+/// |---|---|
+/// | `rerank(query, passage [, model [, options]])` | `Float32`; `List<Float32>` if the options list cutoff layers |
+/// | `rerank_<family>(query, passage [, options])`, one for each [`Family`](crate::Family) | the same |
+/// | `rerank_details(query, passage [, model [, options]])` | a struct of `score`, `scores`, `query_tokens`, `passage_tokens`, `truncated`, `error` |
 ///
 /// ```
 /// use datafusion::prelude::SessionContext;
@@ -92,7 +92,7 @@ impl RerankFunctions {
     fn add_rules(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
         let analyzer = builder.analyzer().get_or_insert_default();
         analyzer.rules.retain(|rule| rule.name() != CheckRerankCalls::NAME);
-        analyzer.rules.push(Arc::new(CheckRerankCalls::new(self.checked())));
+        analyzer.rules.push(Arc::new(CheckRerankCalls::new(KnownFunctions::all(&self.registry))));
         // Last, so among those that the builder adds: the rules before it move filters and projections across what it
         // hoists.
         builder.optimizer().get_or_insert_default().rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
@@ -109,23 +109,12 @@ impl RerankFunctions {
 
     /// The asynchronous functions as the rules look for them.
     pub(crate) fn known(&self) -> KnownFunctions {
-        let details = [(self.details(""), details_column as MakeColumn)];
-        let functions = self.scoring("").into_iter().map(|function| (function, score_column as MakeColumn));
-        let known = self.udfs().into_iter().zip(functions.chain(details));
-        KnownFunctions::new(
-            known.map(|(udf, (function, make_column))| KnownFunction { udf, function, make_column }).collect(),
-        )
+        KnownFunctions::asynchronous(&self.registry)
     }
 
     /// `rerank`, the families' functions and `rerank_details`, which run asynchronously.
     pub fn udfs(&self) -> Vec<ScalarUDF> {
-        let mut udfs: Vec<ScalarUDF> = self
-            .scoring("")
-            .into_iter()
-            .map(|function| AsyncScalarUDF::new(Arc::new(Rerank::new(function))).into_scalar_udf())
-            .collect();
-        udfs.push(AsyncScalarUDF::new(Arc::new(RerankDetails::new(self.details("")))).into_scalar_udf());
-        udfs
+        self.known().udfs().collect()
     }
 
     /// The same functions for hosts that take none but synchronous ones, such as those behind a foreign function
@@ -134,30 +123,7 @@ impl RerankFunctions {
     ///
     /// They also work where DataFusion cannot plan asynchronous functions, such as join conditions.
     pub fn sync_udfs(&self) -> Vec<ScalarUDF> {
-        let mut udfs: Vec<ScalarUDF> = self
-            .scoring("_sync")
-            .into_iter()
-            .map(|function| ScalarUDF::new_from_impl(Sync::new(Rerank::new(function))))
-            .collect();
-        udfs.push(ScalarUDF::new_from_impl(Sync::new(RerankDetails::new(self.details("_sync")))));
-        udfs
-    }
-
-    /// Every function with what its calls are checked against.
-    fn checked(&self) -> Vec<(ScalarUDF, Function)> {
-        let functions = |suffix| self.scoring(suffix).into_iter().chain([self.details(suffix)]);
-        let asynchronous = self.udfs().into_iter().zip(functions(""));
-        asynchronous.chain(self.sync_udfs().into_iter().zip(functions("_sync"))).collect()
-    }
-
-    fn scoring(&self, suffix: &str) -> Vec<Function> {
-        let function = |name: String, family| Function::new(name, family, self.registry.clone());
-        let families = Family::ALL.iter().map(|family| function(format!("rerank_{family}{suffix}"), Some(*family)));
-        [function(format!("rerank{suffix}"), None)].into_iter().chain(families).collect()
-    }
-
-    fn details(&self, suffix: &str) -> Function {
-        Function::new(format!("rerank_details{suffix}"), None, self.registry.clone())
+        KnownFunctions::synchronous(&self.registry).udfs().collect()
     }
 }
 
@@ -197,28 +163,7 @@ impl WithRerank for SessionStateBuilder {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
-
-    #[test]
-    fn names_are_distinct_and_cover_the_families() {
-        let functions = RerankFunctions::default();
-        let names: Vec<String> =
-            functions.udfs().iter().chain(&functions.sync_udfs()).map(|udf| udf.name().to_owned()).collect();
-        assert_eq!(names.iter().collect::<HashSet<_>>().len(), names.len());
-        for family in Family::ALL {
-            assert!(names.contains(&format!("rerank_{family}")) && names.contains(&format!("rerank_{family}_sync")));
-        }
-    }
-
-    #[test]
-    fn parameters_have_names() {
-        for (udf, function) in RerankFunctions::default().checked() {
-            let names: Vec<&str> = udf.signature().parameter_names.iter().flatten().map(String::as_str).collect();
-            assert_eq!(names, function.parameters(), "{}", udf.name());
-        }
-    }
 
     #[test]
     fn settings_of_the_session_are_kept() {

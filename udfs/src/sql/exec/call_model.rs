@@ -2,10 +2,12 @@
 
 use std::fmt::{self, Display, Formatter};
 
+#[cfg(feature = "cluster")]
+use datafusion::error::DataFusionError;
 use datafusion::error::Result;
 
 #[cfg(feature = "cluster")]
-use crate::cluster::PlannedModel;
+use crate::remote::{ExecutorModels, PlannedModel};
 use crate::reranker::Reranker;
 
 /// The model that a call scores with, its options resolved.
@@ -17,9 +19,13 @@ pub(crate) enum CallModel {
         name: String,
         reranker: Reranker,
     },
-    /// Of a plan that came from another process: opened where the plan runs.
+    /// Of a plan that came from another process: opened when the plan runs.
     #[cfg(feature = "cluster")]
-    Planned(PlannedModel),
+    Planned {
+        planned: PlannedModel,
+        /// How this process opens it; `None` where plans are passed on.
+        models: Option<ExecutorModels>,
+    },
 }
 
 impl CallModel {
@@ -28,7 +34,7 @@ impl CallModel {
         match self {
             Self::Open { reranker, .. } => reranker.window_rows(),
             #[cfg(feature = "cluster")]
-            Self::Planned(planned) => planned.window_rows(),
+            Self::Planned { planned, .. } => planned.window_rows(),
         }
     }
 
@@ -41,13 +47,29 @@ impl CallModel {
         match self {
             Self::Open { reranker, .. } => Ok(reranker.clone()),
             #[cfg(feature = "cluster")]
-            Self::Planned(planned) => planned.open().await,
+            Self::Planned { planned, models: Some(models) } => open_planned(planned.clone(), models.clone()).await,
+            #[cfg(feature = "cluster")]
+            Self::Planned { models: None, .. } => {
+                Err(DataFusionError::Internal("a plan of another process runs on an executor".to_owned()))
+            }
         }
     }
 }
 
-/// `model=.., options=.., device=.., precision=..`; where the device is another process's, without it and with the precision
-/// among the options.
+/// Opens a model of another process's plan. Reading a tokenizer takes seconds.
+#[cfg(feature = "cluster")]
+async fn open_planned(planned: PlannedModel, models: ExecutorModels) -> Result<Reranker> {
+    let opening = move || {
+        // The error crosses processes as text.
+        models
+            .open(&planned)
+            .map_err(|error| DataFusionError::Execution(format!("executor {}: {error}", models.executor())))
+    };
+    tokio::task::spawn_blocking(opening).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
+}
+
+/// `model=.., options=.., device=.., precision=..`. Where the device is another process's it is left out, and the
+/// precision is among the options.
 impl Display for CallModel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
@@ -56,7 +78,9 @@ impl Display for CallModel {
                 write!(f, "model={name}, options={options}, device={device}, precision={}", reranker.precision())
             }
             #[cfg(feature = "cluster")]
-            Self::Planned(planned) => write!(f, "model={}, options={}", planned.name(), planned.options().to_json()),
+            Self::Planned { planned, .. } => {
+                write!(f, "model={}, options={}", planned.name(), planned.options().to_json())
+            }
         }
     }
 }

@@ -17,7 +17,7 @@ pub fn plan_models(plan: &Arc<dyn ExecutionPlan>) -> Vec<Reranker> {
         models.extend(operator.calls().iter().filter_map(|call| match &call.model {
             CallModel::Open { reranker, .. } => Some(reranker.clone()),
             #[cfg(feature = "cluster")]
-            CallModel::Planned(_) => None,
+            CallModel::Planned { .. } => None,
         }));
     });
     models

@@ -8,13 +8,15 @@ use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::{Expr, LogicalPlan, ScalarUDF};
+use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use crate::sql::blocking::blocking;
+use crate::sql::catalogue::KnownFunctions;
 use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
-use crate::sql::function::{Function, blocking};
+use crate::sql::function::Function;
 
 /// Opens the model of every call with the call's options, so that a model that cannot be found, an option that it does
 /// not have and a value that it cannot honour are errors of planning. Weights are not loaded and the plan is not
@@ -24,13 +26,13 @@ use crate::sql::function::{Function, blocking};
 /// inside `{..}` and `[..]`.
 #[derive(Debug)]
 pub(crate) struct CheckRerankCalls {
-    functions: Vec<(ScalarUDF, Function)>,
+    functions: KnownFunctions,
 }
 
 impl CheckRerankCalls {
     pub(crate) const NAME: &'static str = "CheckRerankCalls";
 
-    pub(crate) fn new(functions: Vec<(ScalarUDF, Function)>) -> Self {
+    pub(crate) fn new(functions: KnownFunctions) -> Self {
         Self { functions }
     }
 }
@@ -45,7 +47,7 @@ impl AnalyzerRule for CheckRerankCalls {
             node.apply_expressions(|expression| {
                 expression.apply(|expression| {
                     if let Expr::ScalarFunction(call) = expression
-                        && let Some((_, function)) = self.functions.iter().find(|(udf, _)| udf == call.func.as_ref())
+                        && let Some(function) = self.functions.find(&call.func)
                     {
                         check(function, call, config)?;
                     }

@@ -18,7 +18,7 @@ use datafusion::logical_expr::expr::{AggregateFunction, Case, ScalarFunction};
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
 use super::expressions::replace;
-use crate::sql::known_functions::KnownFunctions;
+use crate::sql::catalogue::KnownFunctions;
 
 /// The calls in `expressions` that need not run for all rows, each with the call to put in its place. Calls that are in
 /// `always` stay as they are.

@@ -35,7 +35,7 @@ use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use super::expressions::{find, replace};
 use super::guard_calls::guard_calls;
-use crate::sql::known_functions::KnownFunctions;
+use crate::sql::catalogue::KnownFunctions;
 
 /// Puts calls into projections and filters. Comes last among the rules: those before it may move the projections and
 /// filters back together, once more in every pass.

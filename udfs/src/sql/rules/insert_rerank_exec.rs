@@ -27,11 +27,11 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::async_func::AsyncFuncExec;
 use datafusion::scalar::ScalarValue;
 
+use crate::sql::blocking::blocking;
+use crate::sql::catalogue::KnownFunctions;
 use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
 use crate::sql::exec::{CallModel, RerankCall, RerankExec};
-use crate::sql::function::blocking;
-use crate::sql::known_functions::KnownFunctions;
 
 /// Replaces every `AsyncFuncExec` that holds calls of ours and of nobody else by a [`RerankExec`].
 ///
@@ -68,25 +68,25 @@ impl InsertRerankExec {
     /// it runs, with the message of the function.
     fn call(&self, expression: &Arc<dyn PhysicalExpr>, config: &RerankConfig) -> Result<Option<RerankCall>> {
         let Some(expression) = expression.downcast_ref::<AsyncFuncExpr>() else { return Ok(None) };
-        let Some(function) = expression.func.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
-        let Some(known) = self.functions.find(function.fun()) else { return Ok(None) };
-        let [query, passage, ..] = function.args() else { return Ok(None) };
+        let Some(planned) = expression.func.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
+        let Some(function) = self.functions.find(planned.fun()) else { return Ok(None) };
+        let [query, passage, ..] = planned.args() else { return Ok(None) };
         let mut constants: [Option<&ScalarValue>; 2] = [None, None];
         for (constant, parameter) in constants.iter_mut().zip(["model", "options"]) {
-            if let Some(argument) = known.function.position(parameter).and_then(|place| function.args().get(place)) {
+            if let Some(argument) = function.position(parameter).and_then(|place| planned.args().get(place)) {
                 let Some(literal) = argument.downcast_ref::<Literal>() else { return Ok(None) };
                 *constant = Some(literal.value());
             }
         }
         let [model, options] = constants;
-        let call = known.function.call(model, options).map_err(|error| planning(&error))?;
-        let reranker = blocking(|| call.open(known.function.registry(), config)).map_err(|error| planning(&error))?;
+        let call = function.call(model, options).map_err(|error| planning(&error))?;
+        let reranker = blocking(|| call.open(function.registry(), config)).map_err(|error| planning(&error))?;
         Ok(Some(RerankCall {
             expression: Arc::new(expression.clone()),
             query: Arc::clone(query),
             passage: Arc::clone(passage),
             model: CallModel::Open { name: call.model.unwrap_or_else(|| config.model.clone()), reranker },
-            make_column: known.make_column,
+            kind: function.kind(),
         }))
     }
 }

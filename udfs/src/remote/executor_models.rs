@@ -21,7 +21,7 @@ pub struct ExecutorModels {
     registry: ModelRegistry,
     engine: EngineOptions,
     max_models: usize,
-    /// Of each location, read once.
+    /// By location, each read once.
     fingerprints: Arc<Mutex<HashMap<PathBuf, String>>>,
 }
 

@@ -1,18 +1,19 @@
-//! A model of a plan that runs elsewhere.
+//! A model as a plan names it.
 
 use std::path::absolute;
 
-use datafusion::error::{DataFusionError, Result as DataFusionResult};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::executor_models::ExecutorModels;
-use super::message::MIXED_VERSIONS;
 use crate::error::{Error, Result};
 use crate::options::ScoreOptions;
 use crate::reranker::Reranker;
 
-/// A model and all that a score depends on, to be opened by another process: see [`ExecutorModels::open`].
+/// The remedy where programs do not understand each other.
+pub(crate) const MIXED_VERSIONS: &str = "run one version of this program on client, scheduler and executors";
+
+/// A model and all that a score depends on, to be opened by another process: see
+/// [`ExecutorModels::open`](super::ExecutorModels::open).
 #[derive(Debug, Clone)]
 pub struct PlannedModel {
     name: String,
@@ -21,8 +22,6 @@ pub struct PlannedModel {
     options: ScoreOptions,
     window_rows: usize,
     batch_tokens: Option<usize>,
-    /// Where it is opened if the plan runs here.
-    models: Option<ExecutorModels>,
 }
 
 impl PlannedModel {
@@ -40,7 +39,6 @@ impl PlannedModel {
             options: reranker.options().clone().with_precision(reranker.precision()),
             window_rows: reranker.window_rows(),
             batch_tokens: reranker.engine_options().batch_tokens,
-            models: None,
         })
     }
 
@@ -49,12 +47,12 @@ impl PlannedModel {
         &self.name
     }
 
-    /// The directory that it stood for where the query was planned.
+    /// The checkpoint's directory where the query was planned.
     pub fn location(&self) -> &str {
         &self.location
     }
 
-    /// What tells the checkpoint from others: [`Reranker::fingerprint`].
+    /// The checkpoint's [`Reranker::fingerprint`].
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -74,25 +72,7 @@ impl PlannedModel {
         self.batch_tokens
     }
 
-    /// Opens it where the plan runs; reading a tokenizer takes seconds.
-    pub(crate) async fn open(&self) -> DataFusionResult<Reranker> {
-        let planned = self.clone();
-        let opening = move || match &planned.models {
-            // The error crosses processes as text.
-            Some(models) => models
-                .open(&planned)
-                .map_err(|error| DataFusionError::Execution(format!("executor {}: {error}", models.executor()))),
-            None => Err(DataFusionError::Internal("a plan of another process runs on an executor".to_owned())),
-        };
-        tokio::task::spawn_blocking(opening).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
-    }
-
-    /// The same wherever the plan runs.
-    pub(super) fn opened_by(self, models: ExecutorModels) -> Self {
-        Self { models: Some(models), ..self }
-    }
-
-    /// All of it as a JSON object, which [`Self::from_json`] reads back.
+    /// A JSON object, which [`Self::from_json`] reads back.
     pub fn to_json(&self) -> Value {
         json!({
             "name": self.name,
@@ -104,6 +84,8 @@ impl PlannedModel {
         })
     }
 
+    /// Reads what [`Self::to_json`] returns.
+    ///
     /// # Errors
     /// [`Error::Input`] for what [`Self::to_json`] does not write, [`Error::Option`] for options that do not exist or have
     /// values that mean nothing.
@@ -113,7 +95,7 @@ impl PlannedModel {
         let Fields { name, location, fingerprint, options, window_rows, batch_tokens } = fields;
         let options = ScoreOptions::from_json(&options)?;
         let window_rows = window_rows.max(1);
-        Ok(Self { name, location, fingerprint, options, window_rows, batch_tokens, models: None })
+        Ok(Self { name, location, fingerprint, options, window_rows, batch_tokens })
     }
 }
 

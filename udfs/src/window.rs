@@ -1,0 +1,269 @@
+//! Cuts rows into windows: the rows that are sorted by length and scored together.
+//!
+//! ```text
+//! pushed     [ 7 rows ] [          25 rows          ]
+//! windows    [ 7 + 3 ] [ 10 ] [ 10 ]        finish [ 5 ]
+//! ```
+//!
+//! A score depends, by rounding, on the window that its row is in. All entry points of the crate cut here, so the same
+//! rows in the same order fall into the same windows whichever way they come in.
+
+use std::collections::VecDeque;
+
+use arrow::array::{Array, ArrayRef, RecordBatch};
+
+/// Rows that are sorted by length and cut into device batches together, by default. More rows mean less padding and more
+/// memory.
+pub const DEFAULT_WINDOW_ROWS: usize = 8192;
+
+/// Windows of one stream of rows that are scored at once: while one is on the device, the next is tokenized.
+pub const WINDOWS_IN_FLIGHT: usize = 2;
+
+/// Consecutive rows that can be cut in two.
+pub trait Rows: Sized {
+    /// How many rows there are.
+    fn rows(&self) -> usize;
+
+    /// The first `rows` rows, and those after them. `rows` is at most [`Self::rows`].
+    #[must_use]
+    fn split_at(self, rows: usize) -> (Self, Self);
+}
+
+impl Rows for RecordBatch {
+    fn rows(&self) -> usize {
+        self.num_rows()
+    }
+
+    fn split_at(self, rows: usize) -> (Self, Self) {
+        (self.slice(0, rows), self.slice(rows, self.num_rows() - rows))
+    }
+}
+
+/// Two columns of equal length, such as queries and passages.
+impl Rows for (ArrayRef, ArrayRef) {
+    fn rows(&self) -> usize {
+        self.0.len()
+    }
+
+    fn split_at(self, rows: usize) -> (Self, Self) {
+        let (first, second) = self;
+        let after = first.len() - rows;
+        ((first.slice(0, rows), second.slice(0, rows)), (first.slice(rows, after), second.slice(rows, after)))
+    }
+}
+
+/// One row for each element.
+impl<T> Rows for Vec<T> {
+    fn rows(&self) -> usize {
+        self.len()
+    }
+
+    fn split_at(mut self, rows: usize) -> (Self, Self) {
+        let after = self.split_off(rows);
+        (self, after)
+    }
+}
+
+/// Cuts rows, in whatever pieces they come, into windows of exactly as many rows, the last excepted.
+///
+/// A window is the pieces of its rows, in order; nothing is copied.
+///
+/// ```
+/// use datafusion_rerank::WindowCutter;
+///
+/// let mut cutter = WindowCutter::new(3);
+/// cutter.push(vec![1, 2]);
+/// assert_eq!(cutter.next_full(), None);
+/// cutter.push(vec![3, 4]);
+/// assert_eq!(cutter.next_full(), Some(vec![vec![1, 2], vec![3]]));
+/// assert_eq!(cutter.finish(), [vec![4]]);
+/// ```
+#[derive(Debug, Clone)]
+pub struct WindowCutter<R> {
+    window_rows: usize,
+    piece_rows: usize,
+    keeps_last: bool,
+    /// Complete windows that nobody has taken.
+    full: VecDeque<Vec<R>>,
+    /// The window being filled, and its rows.
+    pending: Vec<R>,
+    pending_rows: usize,
+}
+
+impl<R: Rows> WindowCutter<R> {
+    /// Cuts windows of `window_rows` rows; at least 1.
+    pub fn new(window_rows: usize) -> Self {
+        Self {
+            window_rows: window_rows.max(1),
+            piece_rows: usize::MAX,
+            keeps_last: false,
+            full: VecDeque::new(),
+            pending: Vec::new(),
+            pending_rows: 0,
+        }
+    }
+
+    /// Cuts pieces too, so that none has more than `rows` rows; at least 1. Default: as they are pushed.
+    #[must_use]
+    pub fn with_piece_rows(self, rows: usize) -> Self {
+        Self { piece_rows: rows.max(1), ..self }
+    }
+
+    /// Completes a window only when the row after it is pushed, so that [`Self::finish`] returns rows unless there were
+    /// none at all. Default: a window is complete with its last row.
+    #[must_use]
+    pub fn keeping_last(self) -> Self {
+        Self { keeps_last: true, ..self }
+    }
+
+    /// Adds rows after those before them.
+    pub fn push(&mut self, rows: R) {
+        let mut rest = Some(rows);
+        while let Some(rows) = rest.take().filter(|rows| rows.rows() > 0) {
+            if self.pending_rows == self.window_rows {
+                self.complete();
+            }
+            let count = rows.rows().min(self.window_rows - self.pending_rows).min(self.piece_rows);
+            let piece = if count < rows.rows() {
+                let (piece, after) = rows.split_at(count);
+                rest = Some(after);
+                piece
+            } else {
+                rows
+            };
+            self.pending.push(piece);
+            self.pending_rows += count;
+            if self.pending_rows == self.window_rows && !self.keeps_last {
+                self.complete();
+            }
+        }
+    }
+
+    /// The next complete window; `None` until more rows are pushed.
+    pub fn next_full(&mut self) -> Option<Vec<R>> {
+        self.full.pop_front()
+    }
+
+    /// The pieces of the window being filled, those of complete ones left out.
+    pub fn pending(&self) -> &[R] {
+        &self.pending
+    }
+
+    /// The last window, when all complete ones are taken and nothing is left to push; empty if no rows are left.
+    pub fn finish(&mut self) -> Vec<R> {
+        self.pending_rows = 0;
+        std::mem::take(&mut self.pending)
+    }
+
+    fn complete(&mut self) {
+        let window = self.finish();
+        self.full.push_back(window);
+    }
+}
+
+/// The windows of rows that are all there.
+pub(crate) fn cut_windows<R: Rows>(rows: R, window_rows: usize) -> Vec<Vec<R>> {
+    let mut cutter = WindowCutter::new(window_rows);
+    cutter.push(rows);
+    let mut windows = Vec::from(std::mem::take(&mut cutter.full));
+    windows.extend(Some(cutter.finish()).filter(|last| !last.is_empty()));
+    windows
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use arrow::array::{AsArray, Int32Array};
+    use arrow::datatypes::Int32Type;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pushes all pieces, taking windows as they are complete; the last is apart.
+    fn cut(mut cutter: WindowCutter<Vec<u32>>, pieces: &[Vec<u32>]) -> (Vec<Vec<Vec<u32>>>, Vec<Vec<u32>>) {
+        let mut windows = Vec::new();
+        for piece in pieces {
+            cutter.push(piece.clone());
+            windows.extend(std::iter::from_fn(|| cutter.next_full()));
+        }
+        (windows, cutter.finish())
+    }
+
+    /// Pieces of consecutive numbers.
+    fn pieces(lengths: &[usize]) -> Vec<Vec<u32>> {
+        let mut numbers = 0..;
+        lengths.iter().map(|length| numbers.by_ref().take(*length).collect()).collect()
+    }
+
+    fn rows(window: &[Vec<u32>]) -> usize {
+        window.iter().map(Vec::len).sum()
+    }
+
+    proptest! {
+        #[test]
+        fn every_row_is_in_one_window_and_in_order(
+            lengths in prop::collection::vec(0_usize..20, 0..20),
+            window_rows in 0_usize..12,
+            piece_rows in 0_usize..12,
+            keeps_last: bool,
+        ) {
+            let pieces = pieces(&lengths);
+            let cutter = WindowCutter::new(window_rows).with_piece_rows(piece_rows);
+            let (windows, last) = cut(if keeps_last { cutter.keeping_last() } else { cutter }, &pieces);
+            let (window_rows, piece_rows) = (window_rows.max(1), piece_rows.max(1));
+            prop_assert!(windows.iter().all(|window| rows(window) == window_rows));
+            prop_assert!(rows(&last) <= window_rows);
+            let cut: Vec<&Vec<u32>> = windows.iter().flatten().chain(&last).collect();
+            prop_assert!(cut.iter().all(|piece| (1..=piece_rows).contains(&piece.len())));
+            prop_assert_eq!(cut.into_iter().flatten().collect::<Vec<_>>(), pieces.iter().flatten().collect::<Vec<_>>());
+            // What is returned in the end is told apart from "nothing more" by whoever marks the last window.
+            let total: usize = lengths.iter().sum();
+            let full = if keeps_last { total.saturating_sub(1) / window_rows } else { total / window_rows };
+            prop_assert_eq!(windows.len(), full);
+            prop_assert_eq!(rows(&last), total - full * window_rows);
+        }
+
+        #[test]
+        fn windows_do_not_depend_on_the_pieces(
+            lengths in prop::collection::vec(0_usize..20, 0..20),
+            window_rows in 1_usize..12,
+        ) {
+            let pieces = pieces(&lengths);
+            let (mut windows, last) = cut(WindowCutter::new(window_rows), &pieces);
+            windows.extend(Some(last).filter(|last| !last.is_empty()));
+            let whole: Vec<u32> = pieces.concat();
+            let expected = cut_windows(whole, window_rows);
+            prop_assert!(expected.iter().all(|window| window.len() == 1));
+            let joined = |windows: &[Vec<Vec<u32>>]| windows.iter().map(|window| window.concat()).collect::<Vec<_>>();
+            prop_assert_eq!(joined(&windows), joined(&expected));
+        }
+    }
+
+    #[test]
+    fn a_window_is_complete_with_its_last_row_or_with_the_row_after_it() {
+        let mut at_once = WindowCutter::new(2);
+        at_once.push(vec![1, 2]);
+        assert_eq!((at_once.next_full(), at_once.pending().len()), (Some(vec![vec![1, 2]]), 0));
+        assert!(at_once.finish().is_empty());
+        let mut later = WindowCutter::new(2).keeping_last();
+        later.push(vec![1, 2]);
+        later.push(vec![]);
+        assert_eq!((later.next_full(), later.pending()), (None, [vec![1, 2]].as_slice()));
+        later.push(vec![3]);
+        assert_eq!(later.next_full(), Some(vec![vec![1, 2]]));
+        assert_eq!(later.finish(), [vec![3]]);
+    }
+
+    #[test]
+    fn batches_and_columns_are_sliced_where_they_are_cut() {
+        let column = |values: std::ops::Range<i32>| Arc::new(Int32Array::from_iter_values(values)) as ArrayRef;
+        let batch = RecordBatch::try_from_iter([("n", column(0..5))]).unwrap();
+        let (first, second) = batch.split_at(2);
+        assert_eq!([first.column(0), second.column(0)], [&column(0..2), &column(2..5)]);
+        let windows = cut_windows((column(0..5), column(10..15)), 2);
+        let values = windows.iter().flatten().map(|(a, b)| (a.len(), b.as_primitive::<Int32Type>().value(0)));
+        let values: Vec<_> = values.collect();
+        assert_eq!(values, [(2, 10), (2, 12), (1, 14)]);
+    }
+}
