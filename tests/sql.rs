@@ -10,6 +10,8 @@ use datafusion::error::DataFusionError;
 use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF};
 use datafusion::prelude::SessionContext;
 use datafusion_rerank::{RerankConfig, RerankFunctions};
+use tokio::runtime::Builder;
+use tokio::task::{LocalSet, spawn_local};
 
 use crate::support::scripts::{Database, Output, rows, run_all, text};
 use crate::support::{goldens, models, session, tiny_m3};
@@ -194,6 +196,41 @@ fn synchronous_functions_run_on_any_runtime_and_on_none() {
     let many = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().unwrap();
     many.block_on(async { score() });
     std::thread::scope(|scope| scope.spawn(|| many.block_on(async { score() })).join().unwrap());
+}
+
+/// Plans and runs a query with an asynchronous and a synchronous call.
+async fn query_both() {
+    let ctx = session(models());
+    let sql = "SELECT rerank('what is panda?', 'hi'), rerank_sync('what is panda?', passage) FROM pairs WHERE id = 0";
+    let scores = query(&ctx, sql).await;
+    assert_eq!(scores.num_rows(), 1);
+    assert_scores(scores.column(0).as_primitive(), &goldens().cases[0].scores[..1], "rerank");
+}
+
+#[test]
+fn queries_are_planned_and_run_within_local_sets() {
+    let runtimes = [Builder::new_current_thread().build(), Builder::new_multi_thread().worker_threads(2).build()];
+    for runtime in runtimes {
+        let runtime = runtime.unwrap();
+        runtime.block_on(query_both());
+        runtime.block_on(async { tokio::spawn(query_both()).await.unwrap() });
+        let local = LocalSet::new();
+        runtime.block_on(local.run_until(query_both()));
+        runtime.block_on(local.run_until(async { spawn_local(query_both()).await.unwrap() }));
+        // On a thread of its own, as actors have them.
+        let handle = runtime.handle().clone();
+        let alone = std::thread::spawn(move || {
+            let local = LocalSet::new();
+            handle.block_on(local.run_until(async { spawn_local(query_both()).await.unwrap() }));
+        });
+        // A current-thread runtime makes progress only while somebody blocks on it.
+        runtime.block_on(async {
+            while !alone.is_finished() {
+                tokio::task::yield_now().await;
+            }
+        });
+        alone.join().unwrap();
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Session settings: `SET rerank.<key> = <value>`.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -16,25 +17,30 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 
 /// The settings of a session.
 ///
-/// | key | meaning | default |
-/// |---|---|---|
-/// | `rerank.model` | model of calls that name none: a name or a location | `m3` |
-/// | `rerank.models.<name>` | location that `<name>` stands for; names are case-insensitive | none |
-/// | `rerank.device` | `cpu`, `cuda`, `cuda:N`, or several GPUs as `cuda:N,M` | `cpu` |
-/// | `rerank.threads` | threads of the CPU device | all cores |
-/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | what was measured, or else 512 a thread on the CPU, 65,536 on a GPU |
-/// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder |
-/// | `rerank.window_rows` | most rows sorted by length together | 8,192 |
-/// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` |
-/// | `rerank.max_models` | models that this process keeps open | 4 |
-/// | `rerank.<option>` | default of each of [`OPTION_NAMES`] | the model's |
+/// | key | meaning | default | locked |
+/// |---|---|---|---|
+/// | `rerank.model` | model of calls that name none: a name or a location | `m3` | |
+/// | `rerank.models.<name>` | location that `<name>` stands for; names are case-insensitive | none | yes |
+/// | `rerank.device` | `cpu`, `cuda`, `cuda:N`, or several GPUs as `cuda:N,M` | `cpu` | yes |
+/// | `rerank.threads` | threads of the CPU device | all cores | yes |
+/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | what was measured, or else 512 a thread on the CPU, 65,536 on a GPU | yes |
+/// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder | yes |
+/// | `rerank.window_rows` | most rows sorted by length together | 8,192 | yes |
+/// | `rerank.max_models` | models that this process keeps open | 4 | yes |
+/// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` | yes |
+/// | `rerank.<option>` | default of each of [`OPTION_NAMES`] | the model's | |
 ///
 /// `SET rerank.<key> = default` restores a default. An option set here that the model of a call does not have is
 /// ignored for that call. `rerank.cutoff_layers` takes one layer only: a list changes the type of the function, which
 /// must follow from the call itself.
 ///
-/// Once `rerank.allow_locations` is false neither it nor `rerank.models.<name>` can be set any more, so a server can
-/// hand the session to whoever writes the SQL.
+/// # Locked sessions
+///
+/// A session in which `rerank.allow_locations` is false is locked, for good: a server can hand it to whoever writes the
+/// SQL. Models are known names alone, and `SET` changes none of the settings marked above. Those that say where and how
+/// models run are the server's: another device, number of threads or batch size is another copy of the weights, and
+/// batches, windows and open models bound the memory. What remains is what a call can say for itself: `rerank.model`, a
+/// known name, and the scoring options. The host can still change every field of the struct.
 ///
 /// [`register_all`](crate::register_all) adds the settings to a session that exists already. To set them from the
 /// start:
@@ -61,7 +67,7 @@ pub struct RerankConfig {
     pub engine: EngineOptions,
     /// Most rows sorted by length together; at least 1.
     pub window_rows: usize,
-    /// Whether SQL may name directories and hub ids.
+    /// Whether SQL may name directories and hub ids. Where it may not, SQL cannot change how models run either.
     pub allow_locations: bool,
     /// Models that this process keeps open, the least recently used going first; at least 1.
     pub max_models: usize,
@@ -69,17 +75,109 @@ pub struct RerankConfig {
     pub options: ScoreOptions,
 }
 
-/// The settings that are not scoring options, without those of `models.`.
-const KEYS: &[(&str, &str)] = &[
-    ("model", "Model of calls that name none: a name or a location"),
-    ("device", "Where models run: cpu, cuda, cuda:N, or several GPUs as cuda:N,M"),
-    ("threads", "Threads of the CPU device; all cores if unset"),
-    ("batch_tokens", "Most tokens in a device batch, padding included"),
-    ("cache", "Folder in which weights of another precision are kept"),
-    ("window_rows", "Most rows sorted by length together"),
-    ("allow_locations", "Whether SQL may name directories and hub ids, not just known names"),
-    ("max_models", "Models that this process keeps open"),
+/// A setting that is neither a scoring option nor one of `models.`.
+struct Setting {
+    key: &'static str,
+    documentation: &'static str,
+    /// Whether it stays as it is in a locked session.
+    locked: bool,
+    get: fn(&RerankConfig) -> Option<String>,
+    /// Sets it by its key and what is given for it; `None` restores the default.
+    set: fn(&mut RerankConfig, &str, Option<&str>) -> Result<()>,
+}
+
+/// Every one. The last is the lock: whoever applies [`RerankConfig::entries`] in their order can apply them all.
+const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "model",
+        documentation: "Model of calls that name none: a name or a location",
+        locked: false,
+        get: |config| Some(config.model.clone()),
+        set: |config, _, value| {
+            config.model = value.map_or_else(|| RerankConfig::default().model, str::to_owned);
+            Ok(())
+        },
+    },
+    Setting {
+        key: "device",
+        documentation: "Where models run: cpu, cuda, cuda:N, or several GPUs as cuda:N,M",
+        locked: true,
+        get: |config| Some(config.engine.devices.to_string()),
+        set: |config, key, value| {
+            let devices = value.map(|value| value.parse().map_err(|error| wrong(key, &error))).transpose()?;
+            config.engine.devices = devices.unwrap_or_else(|| EngineOptions::default().devices);
+            Ok(())
+        },
+    },
+    Setting {
+        key: "threads",
+        documentation: "Threads of the CPU device; all cores if unset",
+        locked: true,
+        get: |config| config.engine.threads.map(|threads| threads.to_string()),
+        set: |config, key, value| {
+            config.engine.threads = value.map(|value| count(key, value)).transpose()?;
+            Ok(())
+        },
+    },
+    Setting {
+        key: "batch_tokens",
+        documentation: "Most tokens in a device batch, padding included",
+        locked: true,
+        get: |config| config.engine.batch_tokens.map(|tokens| tokens.to_string()),
+        set: |config, key, value| {
+            config.engine.batch_tokens = value.map(|value| count(key, value)).transpose()?;
+            Ok(())
+        },
+    },
+    Setting {
+        key: "cache",
+        documentation: "Folder in which weights of another precision are kept",
+        locked: true,
+        get: |config| config.engine.cache.as_ref().map(|folder| folder.display().to_string()),
+        set: |config, _, value| {
+            config.engine.cache = value.map(PathBuf::from);
+            Ok(())
+        },
+    },
+    Setting {
+        key: "window_rows",
+        documentation: "Most rows sorted by length together",
+        locked: true,
+        get: |config| Some(config.window_rows.to_string()),
+        set: |config, key, value| {
+            config.window_rows = value.map_or(Ok(DEFAULT_WINDOW_ROWS), |value| count(key, value))?;
+            Ok(())
+        },
+    },
+    Setting {
+        key: "max_models",
+        documentation: "Models that this process keeps open",
+        locked: true,
+        get: |config| Some(config.max_models.to_string()),
+        set: |config, key, value| {
+            config.max_models = value.map_or(Ok(DEFAULT_MAX_MODELS), |value| count(key, value))?;
+            Ok(())
+        },
+    },
+    Setting {
+        key: "allow_locations",
+        documentation: "Whether SQL may name directories and hub ids, not just known names; false locks the session",
+        locked: true,
+        get: |config| Some(config.allow_locations.to_string()),
+        set: |config, key, value| {
+            let allow = value.map_or(Ok(true), |value| parse(key, value, "true or false"))?;
+            if allow && !config.allow_locations {
+                let message = "rerank.allow_locations is false and stays so in this session".to_owned();
+                return Err(DataFusionError::Configuration(message));
+            }
+            config.allow_locations = allow;
+            Ok(())
+        },
+    },
 ];
+
+/// What the keys of models begin with.
+const MODELS: &str = "models.";
 
 /// The value that restores a default.
 const DEFAULT: &str = "default";
@@ -117,22 +215,30 @@ impl ExtensionOptions for RerankConfig {
 
     fn set(&mut self, key: &str, value: &str) -> Result<()> {
         let value = Some(value).filter(|value| *value != DEFAULT);
-        self.assign(key, value).map_err(DataFusionError::Configuration)
+        let mut changed = self.clone();
+        changed.assign(key, value)?;
+        if !self.allow_locations && is_locked(key) && changed != *self {
+            return Err(DataFusionError::Configuration(format!(
+                "rerank.{key} cannot be set: rerank.allow_locations is false in this session, which locks all settings but rerank.model and the scoring options"
+            )));
+        }
+        *self = changed;
+        Ok(())
     }
 
     /// Every setting under its full key, as `SHOW` and whoever ships a session to another machine expect it.
     fn entries(&self) -> Vec<ConfigEntry> {
-        let fixed = KEYS.iter().map(|&(key, description)| entry(key, self.value(key), description));
         let models = self
             .models
             .iter()
-            .map(|(name, location)| entry(&format!("models.{name}"), Some(location.clone()), "Location of a model"));
+            .map(|(name, location)| entry(&format!("{MODELS}{name}"), Some(location.clone()), "Location of a model"));
         let options = ScoreOptions::declarations().iter().map(|option| {
             let value = option.value(&self.options);
             let text = value.map(|value| value.as_str().map_or_else(|| value.to_string(), str::to_owned));
             entry(option.name, text, option.documentation)
         });
-        fixed.chain(models).chain(options).collect()
+        let settings = SETTINGS.iter().map(|setting| entry(setting.key, (setting.get)(self), setting.documentation));
+        models.chain(options).chain(settings).collect()
     }
 }
 
@@ -143,50 +249,29 @@ impl RerankConfig {
     }
 
     /// Sets `key`, or restores its default.
-    fn assign(&mut self, key: &str, value: Option<&str>) -> Result<(), String> {
-        let defaults = Self::default();
-        if let Some(name) = key.strip_prefix("models.") {
+    fn assign(&mut self, key: &str, value: Option<&str>) -> Result<()> {
+        if let Some(name) = key.strip_prefix(MODELS) {
             return self.assign_model(name, value);
         }
-        match key {
-            "model" => self.model = value.map_or(defaults.model, str::to_owned),
-            "device" => {
-                self.engine.devices = match value {
-                    None => defaults.engine.devices,
-                    Some(value) => value.parse().map_err(|error| format!("rerank.device: {error}"))?,
-                }
-            }
-            "threads" => self.engine.threads = value.map(|value| count(key, value)).transpose()?,
-            "batch_tokens" => self.engine.batch_tokens = value.map(|value| count(key, value)).transpose()?,
-            "cache" => self.engine.cache = value.map(PathBuf::from),
-            "window_rows" => self.window_rows = value.map_or(Ok(defaults.window_rows), |value| count(key, value))?,
-            "max_models" => self.max_models = value.map_or(Ok(defaults.max_models), |value| count(key, value))?,
-            "allow_locations" => {
-                let allow = value.map_or(Ok(defaults.allow_locations), |value| parse(key, value, "true or false"))?;
-                if allow && !self.allow_locations {
-                    return Err("rerank.allow_locations is false and stays so in this session".to_owned());
-                }
-                self.allow_locations = allow;
-            }
-            _ if OPTION_NAMES.contains(&key) => self.assign_option(key, value)?,
-            _ => {
-                let keys: Vec<&str> = KEYS.iter().map(|(key, _)| *key).chain(["models.<name>"]).collect();
-                return Err(format!(
-                    "there is no setting rerank.{key}; the settings are {} and the options {}",
-                    keys.join(", "),
-                    OPTION_NAMES.join(", ")
-                ));
-            }
+        if let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key) {
+            return (setting.set)(self, key, value);
         }
-        Ok(())
+        if OPTION_NAMES.contains(&key) {
+            return self.assign_option(key, value);
+        }
+        let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).chain(["models.<name>"]).collect();
+        Err(DataFusionError::Configuration(format!(
+            "there is no setting rerank.{key}; the settings are {} and the options {}",
+            keys.join(", "),
+            OPTION_NAMES.join(", ")
+        )))
     }
 
-    fn assign_model(&mut self, name: &str, location: Option<&str>) -> Result<(), String> {
-        if !self.allow_locations {
-            return Err(format!("rerank.models.{name} cannot be set: rerank.allow_locations is false in this session"));
-        }
+    fn assign_model(&mut self, name: &str, location: Option<&str>) -> Result<()> {
         if name.is_empty() {
-            return Err("rerank.models. needs a name: SET rerank.models.<name> = '<location>'".to_owned());
+            return Err(DataFusionError::Configuration(
+                "rerank.models. needs a name: SET rerank.models.<name> = '<location>'".to_owned(),
+            ));
         }
         let name = name.to_lowercase();
         match location {
@@ -196,51 +281,42 @@ impl RerankConfig {
         Ok(())
     }
 
-    fn assign_option(&mut self, name: &str, value: Option<&str>) -> Result<(), String> {
-        let mut options = self.options.clone();
+    fn assign_option(&mut self, name: &str, value: Option<&str>) -> Result<()> {
         match value {
-            None => options.set(name, &Value::Null),
-            Some(value) => options.set_text(name, value),
+            None => self.options.set(name, &Value::Null),
+            Some(value) => self.options.set_text(name, value),
         }
-        .map_err(|error| format!("rerank.{name}: {error}"))?;
-        if options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list) {
-            return Err(format!(
-                "rerank.{name}: a session default is one layer, got {}; ask for several in the call's options",
-                value.unwrap_or_default()
-            ));
+        .map_err(|error| wrong(name, &error))?;
+        if self.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list) {
+            let value = value.unwrap_or_default();
+            let message = format!("a session default is one layer, got {value}; ask for several in the call's options");
+            return Err(wrong(name, &message));
         }
-        self.options = options;
         Ok(())
     }
+}
 
-    /// The value of one of [`KEYS`].
-    fn value(&self, key: &str) -> Option<String> {
-        match key {
-            "model" => Some(self.model.clone()),
-            "device" => Some(self.engine.devices.to_string()),
-            "threads" => self.engine.threads.map(|threads| threads.to_string()),
-            "batch_tokens" => self.engine.batch_tokens.map(|tokens| tokens.to_string()),
-            "cache" => self.engine.cache.as_ref().map(|folder| folder.display().to_string()),
-            "window_rows" => Some(self.window_rows.to_string()),
-            "allow_locations" => Some(self.allow_locations.to_string()),
-            "max_models" => Some(self.max_models.to_string()),
-            _ => None,
-        }
-    }
+/// Whether SQL cannot change a setting of a locked session.
+fn is_locked(key: &str) -> bool {
+    key.starts_with(MODELS) || SETTINGS.iter().any(|setting| setting.key == key && setting.locked)
 }
 
 fn entry(key: &str, value: Option<String>, description: &'static str) -> ConfigEntry {
     ConfigEntry { key: format!("{}.{key}", RerankConfig::PREFIX), value, description }
 }
 
-fn parse<T: FromStr>(key: &str, value: &str, expected: &str) -> Result<T, String> {
-    value.parse().map_err(|_| format!("rerank.{key}: expected {expected}, got '{value}'"))
+fn wrong(key: &str, message: &dyn Display) -> DataFusionError {
+    DataFusionError::Configuration(format!("rerank.{key}: {message}"))
 }
 
-fn count(key: &str, value: &str) -> Result<usize, String> {
+fn parse<T: FromStr>(key: &str, value: &str, expected: &str) -> Result<T> {
+    value.parse().map_err(|_| wrong(key, &format!("expected {expected}, got '{value}'")))
+}
+
+fn count(key: &str, value: &str) -> Result<usize> {
     let expected = "a whole number of at least 1";
     match parse(key, value, expected)? {
-        0 => Err(format!("rerank.{key}: expected {expected}, got '0'")),
+        0 => Err(wrong(key, &format!("expected {expected}, got '0'"))),
         count => Ok(count),
     }
 }
@@ -275,8 +351,8 @@ mod tests {
         }
         assert_eq!(config.engine.devices, Device::Cuda(1).into());
         let mut copy = RerankConfig::default();
-        let (last, others): (Vec<_>, Vec<_>) = config.entries().into_iter().partition(|e| e.key.ends_with("locations"));
-        for entry in others.into_iter().chain(last) {
+        // In their order: the lock comes last. And once more, as what is so already can be said again.
+        for entry in [config.entries(), config.entries()].concat() {
             if let Some(value) = entry.value {
                 set(&mut copy, entry.key.strip_prefix("rerank.").unwrap(), &value).unwrap();
             }
@@ -326,9 +402,41 @@ mod tests {
     #[test]
     fn locked_sessions_stay_locked() {
         let mut config = RerankConfig { allow_locations: false, ..Default::default() };
+        config.engine.threads = Some(3);
+        let locked = config.clone();
         for (key, value) in [("allow_locations", "true"), ("allow_locations", "default"), ("models.x", "/etc")] {
             assert!(set(&mut config, key, value).unwrap_err().contains("allow_locations is false"), "{key}");
         }
+        for (key, value) in [
+            ("models.x", "/etc"),
+            ("device", "cuda"),
+            ("threads", "64"),
+            ("threads", "default"),
+            ("batch_tokens", "1000000"),
+            ("cache", "/tmp"),
+            ("window_rows", "1000000"),
+            ("max_models", "100"),
+        ] {
+            let error = set(&mut config, key, value).unwrap_err();
+            let part =
+                format!("rerank.{key} cannot be set: rerank.allow_locations is false in this session, which locks");
+            assert!(error.contains(&part), "{error}");
+        }
+        assert_eq!(config, locked);
         set(&mut config, "allow_locations", "false").unwrap();
+        // What a call can say for itself.
+        for (key, value) in [("model", "gemma"), ("max_length", "64"), ("normalize", "true"), ("model", "default")] {
+            set(&mut config, key, value).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_documentation_marks_what_is_locked() {
+        let documentation = include_str!("config.rs");
+        for setting in SETTINGS {
+            let row = format!("/// | `rerank.{}` |", setting.key);
+            let row = documentation.lines().find(|line| line.starts_with(&row)).unwrap();
+            assert_eq!(row.ends_with("| yes |"), setting.locked, "{row}");
+        }
     }
 }

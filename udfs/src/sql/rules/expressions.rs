@@ -1,8 +1,11 @@
-//! Calls exchanged for columns, inside of expressions.
+//! Expressions, calls and columns, whatever the plan around them.
+
+use std::collections::HashMap;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::error::Result;
-use datafusion::logical_expr::Expr;
+use datafusion::logical_expr::{Expr, Projection};
 
 /// The expression with columns in place of calls.
 pub(super) fn replace(expression: Expr, columns: &[(Expr, Expr)]) -> Result<Expr> {
@@ -18,4 +21,56 @@ pub(super) fn replace(expression: Expr, columns: &[(Expr, Expr)]) -> Result<Expr
 /// The column that stands for a call.
 pub(super) fn find<'a>(columns: &'a [(Expr, Expr)], call: &Expr) -> Option<&'a Expr> {
     columns.iter().find(|(of, _)| of == call).map(|(_, column)| column)
+}
+
+/// The name of the function that an expression calls.
+pub(super) fn name_of(call: &Expr) -> &str {
+    match call {
+        Expr::ScalarFunction(call) => call.name(),
+        _ => "the function",
+    }
+}
+
+/// The expressions of both, each once.
+pub(super) fn union(first: &[Expr], second: &[Expr]) -> Vec<Expr> {
+    let mut all = first.to_vec();
+    all.extend(second.iter().filter(|call| !first.contains(call)).cloned());
+    all
+}
+
+/// What the columns of a projection stand for.
+pub(super) fn sources(projection: &Projection) -> HashMap<Column, Expr> {
+    let expressions = projection.expr.iter().map(|expr| expr.clone().unalias_nested().data);
+    projection.schema.columns().into_iter().zip(expressions).collect()
+}
+
+/// The expression in terms of what its columns stand for.
+pub(super) fn substitute(expression: Expr, sources: &HashMap<Column, Expr>) -> Result<Expr> {
+    let replaced = expression.transform_down(|part| {
+        let source = if let Expr::Column(column) = &part { sources.get(column).cloned() } else { None };
+        Ok(match source {
+            Some(source) => Transformed::new(source, true, TreeNodeRecursion::Jump),
+            None => Transformed::no(part),
+        })
+    })?;
+    Ok(replaced.data)
+}
+
+/// Whether all columns of a call are those of a plan.
+pub(super) fn reads_only(call: &Expr, schema: &DFSchema) -> bool {
+    call.column_refs().iter().all(|column| schema.has_column(column))
+}
+
+/// The columns of a plan as expressions.
+pub(super) fn columns_of(schema: &DFSchema) -> Vec<Expr> {
+    schema.columns().into_iter().map(Expr::Column).collect()
+}
+
+/// The expression under a name, if it has another.
+pub(super) fn named(expression: Expr, qualifier: Option<&TableReference>, name: &str) -> Expr {
+    let (own_qualifier, own_name) = expression.qualified_name();
+    if own_qualifier.as_ref() == qualifier && own_name == name {
+        return expression;
+    }
+    expression.alias_qualified(qualifier.cloned(), name)
 }

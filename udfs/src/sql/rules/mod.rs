@@ -3,8 +3,11 @@
 mod check_rerank_calls;
 mod expressions;
 mod guard_calls;
+mod hoist;
 mod hoist_rerank_calls;
 mod insert_rerank_exec;
+#[cfg(test)]
+mod plan_tests;
 
 pub(crate) use check_rerank_calls::CheckRerankCalls;
 pub(crate) use hoist_rerank_calls::HoistRerankCalls;
