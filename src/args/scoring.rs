@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
 use clap::Args;
 use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Devices};
 
