@@ -26,7 +26,7 @@ pub(crate) fn read(
         let sender = sender.clone();
         move || {
             if let Err(error) = read_all(&plan, &columns, window_rows, &runtime, &sender) {
-                // Nobody is left to tell if the run ended already.
+                // The receiver is gone if the run ended already.
                 drop(sender.blocking_send(Err(error)));
             }
         }
@@ -58,7 +58,7 @@ fn read_all(
     for task in 0..plan.tasks.len() {
         match read_windows(plan, columns, task, &mut current, window_rows, runtime, sender) {
             Ok(true) => {}
-            // Nobody wants more.
+            // The receiver is gone.
             Ok(false) => return Ok(()),
             Err(error) => return Err(Failed { task: Some(task), error }),
         }
@@ -66,7 +66,7 @@ fn read_all(
     Ok(())
 }
 
-/// Reads a unit; `false` if nobody wants more.
+/// Reads a unit; `false` if the receiver is gone.
 fn read_windows(
     plan: &Plan,
     columns: &Columns,

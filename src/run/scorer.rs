@@ -1,4 +1,4 @@
-//! Windows in, their rows with scores out, in order.
+//! Scores windows in order.
 
 use std::sync::Arc;
 

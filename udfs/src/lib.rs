@@ -63,7 +63,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
-//! | `cluster` | no | queries on a cluster of Apache DataFusion Ballista: the client's session, and the codec and settings of schedulers and executors |
+//! | `cluster` | no | the module `cluster`: queries on Apache DataFusion Ballista, with the client's session and the codec and settings of schedulers and executors |
 //! | `datafusion` | yes | SQL functions, settings, operator and rules; without it the crate needs Arrow only |
 //!
 //! # ONNX Runtime

@@ -376,7 +376,7 @@ fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
     Err(Error::input(format!("{} queries for {} passages; there must be one for each", queries.len(), passages.len())))
 }
 
-/// Who waits for a window: is told [`Error::Stopped`] if the window is given up before it has scores.
+/// The callback of a window: called with [`Error::Stopped`] if the window is dropped before it has scores.
 struct Answer<F: FnOnce(Result<WindowScores>)>(Option<F>);
 
 impl<F: FnOnce(Result<WindowScores>)> Answer<F> {
@@ -395,7 +395,7 @@ impl<F: FnOnce(Result<WindowScores>)> Drop for Answer<F> {
     }
 }
 
-/// Cancels the work of a call that nobody waits for any more.
+/// Cancels the work of a call when its result is no longer wanted.
 #[derive(Default)]
 struct CancelOnDrop(Cancel);
 

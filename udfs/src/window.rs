@@ -83,7 +83,7 @@ pub struct WindowCutter<R> {
     window_rows: usize,
     piece_rows: usize,
     keeps_last: bool,
-    /// Complete windows that nobody has taken.
+    /// Complete windows that were not taken yet.
     full: VecDeque<Vec<R>>,
     /// The window being filled, and its rows.
     pending: Vec<R>,
@@ -217,7 +217,6 @@ mod tests {
             let cut: Vec<&Vec<u32>> = windows.iter().flatten().chain(&last).collect();
             prop_assert!(cut.iter().all(|piece| (1..=piece_rows).contains(&piece.len())));
             prop_assert_eq!(cut.into_iter().flatten().collect::<Vec<_>>(), pieces.iter().flatten().collect::<Vec<_>>());
-            // What is returned in the end is told apart from "nothing more" by whoever marks the last window.
             let total: usize = lengths.iter().sum();
             let full = if keeps_last { total.saturating_sub(1) / window_rows } else { total / window_rows };
             prop_assert_eq!(windows.len(), full);

@@ -1,13 +1,13 @@
-//! What a scheduler says of a job that failed, made readable.
+//! Errors of failed jobs, made readable.
 
-/// What comes before the error of a task.
+/// Precedes the error of a task.
 const TASK_FAILED: &str = "Task failed due to runtime execution error: ";
 
-/// What comes before the answer of a scheduler that refuses a plan.
+/// Precedes the answer of a scheduler that refuses a plan.
 const ANSWER: &str = "Status { code: ";
 
-/// The error at the bottom of a scheduler's message: that of the task, without the layers that it came through, which
-/// print it in the way of debuggers. Other messages are only shortened to a line.
+/// The first error in a scheduler's message, as one line: that of the task, without the layers around it, which print it
+/// as debuggers do.
 pub fn failure_cause(message: &str) -> String {
     let below = [TASK_FAILED, ANSWER].iter().find_map(|layer| message.split_once(layer));
     let cause = below.map_or(message, |(_, cause)| cause).trim();

@@ -42,8 +42,8 @@ impl PlanQuery {
     }
 }
 
-/// Ballista forgets how many rows of a table in memory are wanted when it gives a task its partitions: that is said by
-/// an operator above.
+/// Ballista drops the limit of a table in memory when it assigns partitions to a task, so the limit becomes an operator
+/// above the table.
 fn keep_limits(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let kept = plan.transform_up(|plan| {
         let in_memory = plan.downcast_ref::<DataSourceExec>().is_some_and(|scan| {
@@ -70,12 +70,12 @@ impl QueryPlanner for PlanQuery {
         let plan = DefaultPhysicalPlanner::default().create_physical_plan(logical_plan, session).await?;
         Ok(match (logical_plan, plan.children().as_slice()) {
             (LogicalPlan::Explain(_) | LogicalPlan::EmptyRelation(_), _) => plan,
-            // What is written is written here: a file where whoever asks for it is, a table of this session.
+            // Results are written by this process: to its own files, or to a table of this session.
             (_, [input]) if matches!(logical_plan, LogicalPlan::Analyze(_)) || plan.is::<DataSinkExec>() => {
                 let input = self.on_cluster(input)?;
                 Arc::clone(&plan).replace_children(vec![input], recompute())?
             }
-            // They describe this session, which no other process has.
+            // Tables that describe this session, which no other process has.
             _ if scans_only_information_schema(logical_plan)? => plan,
             _ => self.on_cluster(&plan)?,
         })

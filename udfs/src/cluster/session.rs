@@ -30,9 +30,9 @@ use crate::sql::{RerankConfig, RerankFunctions, WithRerank};
 /// # }
 /// ```
 pub trait RerankClusterExt: Sized {
-    /// The same session with its queries run by the cluster. Functions, settings and rules are those of
-    /// [`register_all`](crate::register_all), over the models of `functions`, which this process opens (without their
-    /// weights) to plan; tables, functions and settings that the session has are kept. Nothing is connected yet.
+    /// The same session, with its queries run by the cluster. It has the functions, settings and rules of
+    /// [`register_all`](crate::register_all) over the models of `functions`, which this process opens (without their
+    /// weights) to plan. Tables, functions and settings of the session are kept. Nothing is connected yet.
     ///
     /// # Errors
     /// As [`register_all`](crate::register_all).
@@ -57,12 +57,12 @@ impl RerankClusterExt for SessionContext {
     }
 }
 
-/// The configuration that schedulers and executors begin a session with; the client's settings come on top.
+/// The configuration of sessions on schedulers and executors, before the client's settings are applied.
 pub fn cluster_config() -> SessionConfig {
     SessionConfig::new_with_ballista().with_option_extension(RerankConfig::default())
 }
 
-/// The session of a scheduler, which reads plans but opens no models. `runtime` must find the object stores that plans
+/// The session of a scheduler, which decodes plans but opens no models. `runtime` must know the object stores that plans
 /// name; nothing is read from them.
 pub fn scheduler_session(config: SessionConfig, runtime: Arc<RuntimeEnv>, functions: &RerankFunctions) -> SessionState {
     SessionStateBuilder::new_with_default_features()

@@ -42,7 +42,7 @@ impl PlannedModel {
         })
     }
 
-    /// The name as the query or the session gives it.
+    /// The name in the query, or the session's.
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -36,8 +36,8 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 ///
 /// # Locked sessions
 ///
-/// A session in which `rerank.allow_locations` is false is locked, for good: a server can hand it to whoever writes the
-/// SQL. Models are known names alone, and `SET` changes none of the settings marked above. Those that say where and how
+/// A session in which `rerank.allow_locations` is false is locked for good: a server can run other people's SQL in it.
+/// Models are known names alone, and `SET` changes none of the settings marked above. Those that say where and how
 /// models run are the server's: another device, number of threads or batch size is another copy of the weights, and
 /// batches, windows and open models bound the memory. What remains is what a call can say for itself: `rerank.model`, a
 /// known name, and the scoring options. The host can still change every field of the struct.
@@ -86,7 +86,7 @@ struct Setting {
     set: fn(&mut RerankConfig, &str, Option<&str>) -> Result<()>,
 }
 
-/// Every one. The last is the lock: whoever applies [`RerankConfig::entries`] in their order can apply them all.
+/// Every one. The lock is last, so that applying [`RerankConfig::entries`] in order applies them all.
 const SETTINGS: &[Setting] = &[
     Setting {
         key: "model",
@@ -226,7 +226,7 @@ impl ExtensionOptions for RerankConfig {
         Ok(())
     }
 
-    /// Every setting under its full key, as `SHOW` and whoever ships a session to another machine expect it.
+    /// Every setting under its full key, for `SHOW` and for sessions that are sent to another machine.
     fn entries(&self) -> Vec<ConfigEntry> {
         let models = self
             .models

@@ -10,12 +10,12 @@ use super::options::ResultShape;
 use crate::error::Error;
 use crate::scores::Scores;
 
-/// What a function makes of the scores of some rows.
+/// How the scores of some rows become a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum FunctionKind {
     /// The score of each row, NULL where query or passage is NULL. A row that cannot be scored fails the query.
     Score,
-    /// Everything known of each row: score, token counts, and the reason why it could not be scored.
+    /// A struct for each row: score, token counts, and the reason if it could not be scored.
     Details,
 }
 

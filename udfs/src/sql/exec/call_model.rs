@@ -15,7 +15,7 @@ use crate::reranker::Reranker;
 pub(crate) enum CallModel {
     /// Opened while planning.
     Open {
-        /// The name as the call or the session gives it.
+        /// The name in the call, or the session's.
         name: String,
         reranker: Reranker,
     },

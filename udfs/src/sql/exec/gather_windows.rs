@@ -75,3 +75,43 @@ fn bytes(batch: &RecordBatch) -> Result<usize> {
     }
     Ok(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{ArrayRef, Int32Array};
+    use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+    use futures::{StreamExt, stream};
+
+    use super::*;
+
+    fn batch() -> RecordBatch {
+        RecordBatch::try_from_iter([("n", Arc::new(Int32Array::from_iter_values(0..4)) as ArrayRef)]).unwrap()
+    }
+
+    fn rows(window: &ReservedWindow) -> Vec<usize> {
+        window.pieces.iter().map(RecordBatch::num_rows).collect()
+    }
+
+    #[tokio::test]
+    async fn rows_are_accounted_for_from_when_they_are_read() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let reserved = Arc::clone(&pool);
+        let input = stream::iter(0..3).map(move |read| {
+            assert_eq!(reserved.reserved(), read * 16);
+            Ok(batch())
+        });
+        let input: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(batch().schema(), input));
+        let cutter = WindowCutter::new(10).with_piece_rows(3);
+        let windows = GatherWindows::new(input.fuse(), cutter, MemoryConsumer::new("test").register(&pool));
+        let (first, windows) = windows.next_window().await.unwrap().unwrap();
+        assert_eq!((rows(&first), pool.reserved()), (vec![3, 1, 3, 1, 2], 40));
+        let (second, windows) = windows.next_window().await.unwrap().unwrap();
+        assert_eq!((rows(&second), pool.reserved()), (vec![2], 48));
+        drop(first);
+        assert_eq!(pool.reserved(), 8);
+        assert!(windows.next_window().await.unwrap().is_none());
+    }
+}

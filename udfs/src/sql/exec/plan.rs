@@ -1,4 +1,4 @@
-//! What the scoring operators of a physical plan are and have counted.
+//! Models and counters of the scoring operators in a physical plan.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use super::rerank_exec::RerankExec;
 use crate::engine::ScoreStats;
 use crate::reranker::Reranker;
 
-/// The models that a plan scores with, one for each call, open and with the options in force. Calls of a plan that came
-/// from another process have none yet.
+/// The models that a plan scores with, one for each call, open and with the options in force. A plan of another process
+/// has none: its models are opened when it runs.
 pub fn plan_models(plan: &Arc<dyn ExecutionPlan>) -> Vec<Reranker> {
     let mut models = Vec::new();
     visit(plan, &mut |operator| {
@@ -23,8 +23,8 @@ pub fn plan_models(plan: &Arc<dyn ExecutionPlan>) -> Vec<Reranker> {
     models
 }
 
-/// What the scoring operators of a plan have counted so far, over all partitions, while it runs or afterwards. Rows are
-/// left at 0: how many an operator reads is up to the plan.
+/// The counters of a plan's scoring operators over all partitions, while it runs or afterwards. `rows` is 0: how many
+/// rows an operator reads is up to the plan.
 pub fn plan_stats(plan: &Arc<dyn ExecutionPlan>) -> ScoreStats {
     let mut stats = ScoreStats::default();
     visit(plan, &mut |operator| stats += operator.stats());

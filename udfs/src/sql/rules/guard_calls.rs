@@ -1,4 +1,4 @@
-//! Keeps calls from scoring rows whose result is not looked at.
+//! Keeps calls from scoring rows whose result is not used.
 //!
 //! An operator computes a call for all rows before the expression around it is evaluated, so a call within a branch
 //! would run for rows of the other branches too. The condition is therefore moved into the call, whose score is NULL
@@ -149,7 +149,7 @@ fn flatten<'a>(expression: &'a Expr, junction: Operator, operands: &mut Vec<&'a 
     }
 }
 
-/// Adds a condition, unless evaluating it a second time could give something else or is not possible.
+/// Adds a condition, unless evaluating it a second time could differ or is not possible.
 fn extend(conditions: &mut Vec<Expr>, condition: Expr) {
     let subquery =
         condition.exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_))));
@@ -196,7 +196,7 @@ fn conditional(text: &Expr, conditions: &[Expr]) -> Expr {
     conditions.iter().rev().fold(text.clone(), |inner, condition| case(condition.clone(), inner, None))
 }
 
-/// Whether an argument has the form that [`with_conditions`] gives it.
+/// Whether [`with_conditions`] made an argument what it is.
 fn is_conditional(argument: &Expr) -> bool {
     let Expr::Case(Case { expr: None, else_expr, .. }) = argument else { return false };
     else_expr.as_ref().is_none_or(|otherwise| is_conditional(otherwise))

@@ -1,4 +1,4 @@
-//! Moves calls to where they can run, and lets each run once.
+//! Moves calls to where they can run, and runs each once.
 //!
 //! DataFusion plans asynchronous functions in projections and filters. Elsewhere they fail while running or, in two
 //! aggregates at once, give a wrong result. `SELECT q, max(rerank(q, p)), max(rerank(p, q)) FROM t GROUP BY q` becomes
@@ -28,8 +28,8 @@ use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use super::hoist::Hoist;
 use crate::sql::catalogue::KnownFunctions;
 
-/// Puts calls into projections and filters. Comes last among the rules: those before it may move the projections and
-/// filters back together, once more in every pass.
+/// Puts calls into projections and filters. It comes last: other rules would merge the projections and filters
+/// again, in every pass.
 #[derive(Debug)]
 pub(crate) struct HoistRerankCalls {
     functions: KnownFunctions,

@@ -33,7 +33,7 @@ use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
 use crate::sql::exec::{CallModel, RerankCall, RerankExec};
 
-/// Replaces every `AsyncFuncExec` that holds calls of ours and of nobody else by a [`RerankExec`].
+/// Replaces every `AsyncFuncExec` by a [`RerankExec`], if all its calls are of our functions.
 ///
 /// It comes before the rules that add sorts and repartitioning: they see that order is kept.
 #[derive(Debug)]
@@ -64,8 +64,8 @@ impl InsertRerankExec {
         }
     }
 
-    /// `None` for a call of another function, or one whose model or options are no constants: it is left to fail where
-    /// it runs, with the message of the function.
+    /// `None` for a call of another function, or one whose model or options are not constant: that fails when it runs,
+    /// with the function's message.
     fn call(&self, expression: &Arc<dyn PhysicalExpr>, config: &RerankConfig) -> Result<Option<RerankCall>> {
         let Some(expression) = expression.downcast_ref::<AsyncFuncExpr>() else { return Ok(None) };
         let Some(planned) = expression.func.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };

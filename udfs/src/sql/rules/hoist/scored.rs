@@ -15,7 +15,7 @@ pub(in crate::sql::rules) struct Scored {
     pub(super) columns: Vec<(Expr, Expr)>,
 }
 
-/// Drops score columns that nobody above wants.
+/// Drops score columns that no node above wants.
 pub(super) fn keep(scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
     let Scored { plan, columns } = scored;
     let columns: Vec<(Expr, Expr)> = columns.into_iter().filter(|(call, _)| wanted.contains(call)).collect();
@@ -32,7 +32,7 @@ pub(super) fn keep(scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result
     Ok(Scored { plan, columns })
 }
 
-/// Some columns of a plan under the names of another schema, and the score columns that somebody above wants.
+/// Some columns of a plan under the names of another schema, and the score columns that a node above wants.
 pub(super) fn renamed(scored: Scored, positions: Vec<Column>, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
     let Scored { plan, columns } = scored;
     if plan.schema().columns() == schema.columns() {
