@@ -26,6 +26,8 @@ const COMPARISON: &str = "
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    // Examples run in the working tree, where `make onnxruntime` puts the library.
+    datafusion_rerank::allow_onnxruntime_search();
     // With `gemma=DIR` arguments, the directories of real checkpoints; the layers above are those of the tiny ones.
     let models = ModelRegistry::default();
     for (name, folder) in CHECKPOINTS {

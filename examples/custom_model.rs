@@ -11,6 +11,8 @@ use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/tiny-minicpm-layerwise-reranker");
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Examples run in the working tree, where `make onnxruntime` puts the library.
+    datafusion_rerank::allow_onnxruntime_search();
     let checkpoint = std::env::args().nth(1).unwrap_or_else(|| TINY.to_owned());
 
     // The family comes from config.json, so fine-tuned checkpoints and other sizes open alike.
@@ -28,7 +30,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // Options give another view of the same model; one that the family does not have is refused here, not later.
     let options = ScoreOptions::default().with_normalize(true).with_max_length(128);
     println!("normalized: {:?}", reranker.with_options(&options)?.score(&queries, &passages)?.values());
-    if let Some((first, last, _)) = reranker.shape().and_then(|shape| shape.exits) {
+    if let Some((first, last, _)) = reranker.model().shape().and_then(|shape| shape.exits) {
         let options = ScoreOptions::default().with_cutoff_layers([first, last]);
         let scores = reranker.with_options(&options)?.score_rows(&queries, &passages)?;
         println!("at layers {first} and {last}, in one pass: {:?}", scores.to_array());
@@ -36,7 +38,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     // A standard ONNX model for other tools.
     let folder = std::env::temp_dir().join("exported-reranker");
-    reranker.export(&folder)?;
+    reranker.model().export(&folder)?;
     println!("exported to {}", folder.display());
     std::fs::remove_dir_all(folder)?;
     Ok(())

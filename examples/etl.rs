@@ -17,6 +17,8 @@ const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xquad.p
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // Examples run in the working tree, where `make onnxruntime` puts the library.
+    datafusion_rerank::allow_onnxruntime_search();
     let checkpoint = std::env::args().nth(1).unwrap_or_else(|| TINY.to_owned());
     let reranker = Reranker::open(Path::new(&checkpoint), &EngineOptions::default())?;
 

@@ -27,6 +27,8 @@ const DETAILS: &str = "
 
 #[tokio::main]
 async fn main() -> Result<()> {
+    // Examples run in the working tree, where `make onnxruntime` puts the library.
+    datafusion_rerank::allow_onnxruntime_search();
     let models = ModelRegistry::default();
     models.register("m3", std::env::args().nth(1).unwrap_or_else(|| TINY.to_owned()));
     let ctx = SessionContext::new();

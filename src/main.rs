@@ -29,6 +29,7 @@ const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
 fn main() -> ExitCode {
     forbid_telemetry();
+    datafusion_rerank::allow_onnxruntime_search();
     // What is wrong with the command line is said, with clap's own status, before any file is read.
     let matches = definition().get_matches();
     let printer = Printer::new(matches.get_flag("quiet"), matches.get_count("verbose"));

@@ -24,6 +24,9 @@ mod hub;
 mod job;
 /// ONNX exports, ours and other people's.
 mod onnx;
+/// Models that take long to open or to load hold up nobody else.
+#[cfg(unix)]
+mod opening;
 /// SQL with calls in every position, its result, and how many pairs it cost.
 mod operator;
 /// What runs how often: the operator and the rules that place it.

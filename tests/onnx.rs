@@ -18,12 +18,12 @@ fn columns() -> (StringArray, StringArray) {
 fn an_export_of_a_cross_encoder_opens_and_scores_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let reranker = open("tiny-xlmr-reranker");
-    reranker.export(folder.path()).unwrap();
+    reranker.model().export(folder.path()).unwrap();
     let (queries, passages) = columns();
     let exported = Reranker::open(folder.path(), &EngineOptions::default()).unwrap();
     assert_eq!(exported.score(&queries, &passages).unwrap(), reranker.score(&queries, &passages).unwrap());
 
-    let error = exported.export(folder.path().join("again")).unwrap_err().to_string();
+    let error = exported.model().export(folder.path().join("again")).unwrap_err().to_string();
     assert!(error.contains("it is an ONNX graph already"), "{error}");
 }
 
@@ -31,7 +31,7 @@ fn an_export_of_a_cross_encoder_opens_and_scores_the_same() {
 fn an_export_works_without_config_json() {
     let folder = tempfile::tempdir().unwrap();
     let reranker = open("tiny-xlmr-reranker");
-    reranker.export(folder.path()).unwrap();
+    reranker.model().export(folder.path()).unwrap();
     std::fs::remove_file(folder.path().join("config.json")).unwrap();
     let (queries, passages) = columns();
     let exported = Reranker::open(folder.path(), &EngineOptions::default()).unwrap();
@@ -53,7 +53,7 @@ fn exports_of_every_option_that_changes_the_graph_differ() {
     ] {
         let folder = tempfile::tempdir().unwrap();
         let options = ScoreOptions::from_json(&options).unwrap();
-        reranker.with_options(&options).unwrap().export(folder.path()).unwrap();
+        reranker.with_options(&options).unwrap().model().export(folder.path()).unwrap();
         graphs.push(std::fs::read(folder.path().join("model.onnx")).unwrap());
     }
     for (index, graph) in graphs.iter().enumerate() {
@@ -64,7 +64,7 @@ fn exports_of_every_option_that_changes_the_graph_differ() {
 /// An export with token compression: a graph that takes more than ids and mask.
 fn export_with_compression(folder: &Path) {
     let options = ScoreOptions::from_json(&json!({"compress_ratio": 2, "compress_layers": [3]})).unwrap();
-    open("tiny-gemma2-lightweight-reranker").with_options(&options).unwrap().export(folder).unwrap();
+    open("tiny-gemma2-lightweight-reranker").with_options(&options).unwrap().model().export(folder).unwrap();
 }
 
 #[test]

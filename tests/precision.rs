@@ -133,7 +133,7 @@ fn what_a_precision_cannot_do_is_refused() {
     let error = Reranker::open(tiny_m3(), &engine).unwrap().with_options(&options).unwrap_err().to_string();
     assert_eq!(error, "option precision: int8 runs on the CPU only, and the device is cuda:0; use fp16 or bf16");
     let export = tempfile::tempdir().unwrap();
-    Reranker::open(tiny_m3(), &EngineOptions::default()).unwrap().export(export.path()).unwrap();
+    Reranker::open(tiny_m3(), &EngineOptions::default()).unwrap().model().export(export.path()).unwrap();
     let error = Reranker::open(export.path(), &EngineOptions::default()).unwrap().with_options(&options).unwrap_err();
     assert!(error.to_string().contains("an ONNX export is run as it is, got int8"), "{error}");
 

@@ -25,6 +25,7 @@ const LISTS: usize = 50;
 const MAX_MODEL_BYTES: u64 = 8 << 20;
 
 fn tiny() -> PathBuf {
+    datafusion_rerank::allow_onnxruntime_search();
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
 }
 

@@ -69,6 +69,7 @@ enum Question {
 }
 
 fn main() -> anyhow::Result<()> {
+    datafusion_rerank::allow_onnxruntime_search();
     match Args::parse().question {
         Question::Overhead { checkpoint, rows, repeats } => overhead::run(&checkpoint, rows, repeats),
         Question::Options { checkpoint, options, rows, repeats } => options::run(&checkpoint, &options, rows, repeats),

@@ -28,7 +28,7 @@ pub(crate) fn run(checkpoint: &Path, options: &[String], rows: usize, repeats: u
     println!("{rows} pairs, median of {repeats}: options, seconds, pairs/s, times as fast, GFLOP/s of the layers");
     for ((json, reranker), &taken) in options.iter().zip(&rerankers).zip(&seconds) {
         let tokens = reranker.score_rows(&queries, &passages)?.stats().tokens as f64 / rows as f64;
-        let flops = reranker.pair_flops(tokens as usize).unwrap_or(f64::NAN) * rows as f64;
+        let flops = reranker.model().pair_flops(tokens as usize).unwrap_or(f64::NAN) * rows as f64;
         println!(
             "{json}\t{taken:.2}\t{:.1}\t{:.2}\t{:.0}",
             rows as f64 / taken,

@@ -31,7 +31,7 @@ pub(crate) fn run(checkpoint: &Path, rows: usize, repeats: usize) -> anyhow::Res
     let output = folder.path().join("scored");
 
     let reranker = Reranker::open(checkpoint, &EngineOptions::default())?;
-    reranker.export(folder.path())?;
+    reranker.model().export(folder.path())?;
     reranker.load()?;
     let batches = batches(&reranker, &queries, &passages)?;
     let real: i64 = batches.iter().flat_map(|batch| &batch.mask).sum();

@@ -30,6 +30,7 @@ struct Task {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    datafusion_rerank::allow_onnxruntime_search();
     let task = std::env::args().nth(1).ok_or("no task was given: serve '{\"model\": DIR, \"pairs\": FILE, ..}'")?;
     let task: Task = serde_json::from_str(&task)?;
     let pairs: Vec<(String, String)> = serde_json::from_slice(&std::fs::read(&task.pairs)?)?;
@@ -52,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
         let stats = scored.stats();
         let tokens_per_pair = stats.tokens as f64 / pairs.len().max(1) as f64;
-        let flops = reranker.pair_flops(tokens_per_pair as usize).map(|flops| flops * pairs.len() as f64);
+        let flops = reranker.model().pair_flops(tokens_per_pair as usize).map(|flops| flops * pairs.len() as f64);
         println!(
             "{}",
             json!({

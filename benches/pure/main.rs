@@ -93,7 +93,7 @@ fn build_graphs(criterion: &mut Criterion) {
             bencher.iter_batched(
                 || tempfile::tempdir().expect("a temporary directory can be made"),
                 |folder| {
-                    reranker.export(folder.path()).expect("the bundled checkpoint can be exported");
+                    reranker.model().export(folder.path()).expect("the bundled checkpoint can be exported");
                     folder
                 },
                 BatchSize::PerIteration,

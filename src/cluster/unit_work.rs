@@ -105,8 +105,8 @@ impl UnitWork {
         }
         let query = Query::plan(sql, &schema, &self.registry, settings).await?;
         for model in query.models().await? {
-            let fingerprint = model.fingerprint()?;
-            if !job.fingerprints.contains(&fingerprint) {
+            let fingerprint = model.model().fingerprint()?;
+            if !job.fingerprints.iter().any(|known| known == fingerprint) {
                 bail!(
                     "the checkpoint {} is another than where the job began (fingerprint {fingerprint}); put the same one on all machines",
                     model.location().display()

@@ -18,7 +18,7 @@ pub(crate) fn run(args: &ExportArgs, printer: Printer) -> Result<()> {
     convert_weights(&reranker, printer)?;
     // Written beside OUT and renamed, so that a failed export leaves no directory that looks complete.
     let unfinished = unfinished(output)?;
-    let outcome = reranker.export(&unfinished).map_err(anyhow::Error::from).and_then(|()| {
+    let outcome = reranker.model().export(&unfinished).map_err(anyhow::Error::from).and_then(|()| {
         std::fs::rename(&unfinished, output).with_context(|| format!("cannot make {}", output.display()))
     });
     if outcome.is_err() {

@@ -29,8 +29,8 @@ pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
 
 /// Size, shape and work. Empty for an ONNX export, where only the graph knows them.
 fn facts(reranker: &Reranker) -> Vec<String> {
-    let Some(shape) = reranker.shape() else { return Vec::new() };
-    let parameters = reranker.parameters();
+    let Some(shape) = reranker.model().shape() else { return Vec::new() };
+    let parameters = reranker.model().parameters();
     let stored: Vec<&str> = parameters.keys().copied().collect();
     let parameters: u64 = parameters.values().sum();
     let gigabytes = |bytes: u64| (parameters * bytes) as f64 / 1e9;
@@ -51,7 +51,7 @@ fn facts(reranker: &Reranker) -> Vec<String> {
         let step = if step == 1 { String::new() } else { format!(" in steps of {step}") };
         facts.push(format!("cutoff layers\t{first} to {last}{step}"));
     }
-    if let Some(flops) = reranker.pair_flops(PAIR_TOKENS) {
+    if let Some(flops) = reranker.model().pair_flops(PAIR_TOKENS) {
         let per_token = flops / PAIR_TOKENS as f64 / 1e9;
         facts.push(format!(
             "work\t{per_token:.3} GFLOP per token of a pair of {PAIR_TOKENS}, options {}",

@@ -269,7 +269,7 @@ fn identity(reranker: &Reranker) -> Result<ModelIdentity> {
     Ok(ModelIdentity {
         location: reranker.location().display().to_string(),
         family: reranker.family().name().to_owned(),
-        fingerprint: reranker.fingerprint()?,
+        fingerprint: reranker.model().fingerprint()?.to_owned(),
         precision: reranker.precision().to_string(),
     })
 }
@@ -393,7 +393,7 @@ async fn load(
 fn prepare(reranker: &Reranker, rows: u64, printer: Printer) -> datafusion_rerank::Result<()> {
     conversion::prepare(reranker, printer)?;
     reranker.load()?;
-    if let Some(tokens) = reranker.tune_batches(rows)? {
+    if let Some(tokens) = reranker.model().tune_batches(rows)? {
         printer.note(&format!("batches of {tokens} tokens are the fastest here; that is remembered"));
     }
     Ok(())

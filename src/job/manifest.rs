@@ -39,7 +39,7 @@ pub(crate) struct ModelIdentity {
     pub(crate) location: String,
     /// Its family.
     pub(crate) family: String,
-    /// Its content: [`datafusion_rerank::Reranker::fingerprint`].
+    /// Its content: [`datafusion_rerank::Model::fingerprint`].
     pub(crate) fingerprint: String,
     /// In what it computes where no option says. On another device that may be another.
     #[serde(default = "fp32")]

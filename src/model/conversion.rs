@@ -7,7 +7,7 @@ use crate::terminal::{Count, Printer, ProgressView};
 /// Prepares a model for scoring: checks its devices, and converts its weights if its precision needs that and the cache does
 /// not have them yet.
 pub(crate) fn prepare(reranker: &Reranker, printer: Printer) -> datafusion_rerank::Result<()> {
-    reranker.check_devices()?;
+    reranker.model().check_devices()?;
     convert_weights(reranker, printer)
 }
 
@@ -15,7 +15,7 @@ pub(crate) fn prepare(reranker: &Reranker, printer: Printer) -> datafusion_reran
 pub(crate) fn convert_weights(reranker: &Reranker, printer: Printer) -> datafusion_rerank::Result<()> {
     let what = || format!("converting weights to {}, once", reranker.precision());
     let mut view = None;
-    reranker.convert_weights(|done_bytes, total_bytes| {
+    reranker.model().convert_weights(|done_bytes, total_bytes| {
         let view = view.get_or_insert_with(|| {
             let view = ProgressView::start(printer, total_bytes, Count::Bytes);
             view.line(what);

@@ -125,7 +125,7 @@ impl Report {
             "device": engine.devices.to_string(),
             "precision": model.precision().name(),
             "threads": engine.threads,
-            "batch_tokens": model.batch_tokens(),
+            "batch_tokens": model.model().batch_tokens(),
             "window_rows": model.window_rows(),
             "files": self.files,
             "rows": stats.rows,

@@ -17,9 +17,11 @@ pub(crate) const CHECKPOINTS: [&str; 4] = [
     "tiny-gemma2-lightweight-reranker",
 ];
 
-/// A file or directory of `tests/fixtures`.
+/// A file or directory of `tests/fixtures`. Every test that opens a model calls this, and from then on the process finds
+/// the ONNX Runtime of the working tree.
 pub(crate) fn fixture(name: &str) -> PathBuf {
     time_limit::watch();
+    datafusion_rerank::allow_onnxruntime_search();
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 

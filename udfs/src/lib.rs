@@ -68,10 +68,11 @@
 //!
 //! # ONNX Runtime
 //!
-//! Version 1.28 or newer is loaded when the first model is: from `ORT_DYLIB_PATH`, beside the executable, from
-//! `.onnxruntime/` of the working tree, from the active Python's package, or from the system. A process that already uses
-//! it hands its environment over with [`set_environment`], or takes this crate's from [`environment()`]. These two are the
-//! only places where a type of the crate `ort` appears; it is re-exported as [`ort`] and changes with its releases.
+//! Version 1.28 or newer is opened when the first model is loaded: from `ORT_DYLIB_PATH`, beside the executable, or from
+//! the system's library folders. A program may also search its working tree and Python's package: see
+//! [`allow_onnxruntime_search`]. A process that already uses ONNX Runtime passes its environment with
+//! [`set_environment`], or takes this crate's from [`environment()`]. These two are the only places where a type of the
+//! crate `ort` appears; it is re-exported as [`ort`] and changes with its releases.
 //!
 //! Newer builds report their use to Microsoft. This crate turns the events off as soon as there is an environment. A host
 //! that wants no trace of it, the database in the user's cache folder included, sets `ORT_DISABLE_TELEMETRY=1` before its
@@ -110,6 +111,7 @@ mod hub_cache;
 mod model;
 mod models;
 mod options;
+mod panics;
 mod registry;
 #[cfg(feature = "cluster")]
 mod remote;
@@ -119,14 +121,18 @@ mod scores;
 mod sql;
 mod stream;
 mod text;
+mod try_once;
 mod tuning;
 mod weights;
 mod window;
 
 pub use checkpoint::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files};
-pub use engine::{Device, Devices, EngineOptions, ScoreStats, environment, is_text, set_environment};
+pub use engine::{
+    Device, Devices, EngineOptions, ScoreStats, allow_onnxruntime_search, environment, is_text, set_environment,
+};
 pub use error::{Error, Result};
 pub use hub_cache::{HubCache, HubId, HubRepository};
+pub use model::Model;
 pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, Precision, ScoreOptions};
 /// The binding to ONNX Runtime, in the version that this crate uses.

@@ -1,4 +1,4 @@
-//! What a checkpoint is, in a few bytes and without reading all of its weights.
+//! Identifies a checkpoint without reading all of its weights.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -9,23 +9,23 @@ use sha2::{Digest, Sha256};
 use super::{Checkpoint, Weights};
 use crate::error::{Error, Result};
 
-/// Bytes at the start of a weights file that are read whole: the safetensors header of most checkpoints, so all of
-/// their tensors' names, types, shapes and places.
+/// Bytes at the start of a weights file that are read whole. They hold the safetensors header of most checkpoints, with
+/// the names, types, shapes and offsets of all tensors.
 const HEAD_BYTES: u64 = 256 << 10;
 
-/// Blocks of a weights file that are read besides, evenly spaced, the last at its end.
+/// Further blocks of a weights file that are read, evenly spaced, the last at its end.
 const BLOCKS: u64 = 64;
 
-/// Bytes of such a block.
+/// Bytes of each block.
 const BLOCK_BYTES: u64 = 4 << 10;
 
 impl Checkpoint {
-    /// 32 hexadecimal digits that tell this checkpoint from others, wherever it lies.
+    /// 32 hexadecimal digits that identify this checkpoint, wherever it lies.
     ///
-    /// Of `config.json`, `tokenizer.json` and `tokenizer_config.json` every byte counts; of each weights file its
-    /// length, its first 256 KiB and 64 evenly spaced blocks of 4 KiB. A 37 GB checkpoint so costs milliseconds, and
-    /// another training run, another precision or another architecture is seen. A file of the same length that
-    /// differs in a few bytes only, in between the blocks (a patched embedding, a flipped bit), is not.
+    /// Hashes every byte of `config.json`, `tokenizer.json` and `tokenizer_config.json`, and of each weights file its
+    /// length, its first 256 KiB and 64 evenly spaced blocks of 4 KiB. This takes milliseconds for a 37 GB checkpoint. It
+    /// sees another training run, precision or architecture, but not a change of a few bytes between two blocks (a
+    /// patched embedding, a flipped bit) that keeps the file's length.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read.
@@ -45,7 +45,7 @@ impl Checkpoint {
         Ok(format!("{:032x}", u128::from_be_bytes(digits)))
     }
 
-    /// The files with weights in them, in an order that does not depend on where they lie.
+    /// The weights files, in an order that does not depend on the directory.
     fn weights_files(&self) -> Result<Vec<PathBuf>> {
         let mut files: Vec<PathBuf> = Vec::new();
         match &self.weights {
@@ -56,7 +56,7 @@ impl Checkpoint {
                     }
                 }
             }
-            // Weights beside the graph are called after it (`model.onnx.data`, `model.onnx_data`).
+            // Weights beside the graph are named after it (`model.onnx.data`, `model.onnx_data`).
             Weights::Onnx(graph) => {
                 let name = graph.file_name().unwrap_or_default().as_encoded_bytes();
                 for entry in std::fs::read_dir(&self.path).map_err(|source| Error::io(&self.path, source))? {
@@ -72,7 +72,7 @@ impl Checkpoint {
     }
 }
 
-/// Takes in a file's length and samples of its content.
+/// Hashes a file's length and samples of its content.
 fn sample(path: &Path, hash: &mut Sha256) -> std::io::Result<()> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();

@@ -1,8 +1,7 @@
 //! The threads that encode windows.
 //!
-//! They are no threads of rayon's pool, which does the work: a thread of the pool that waits for parts of one window
-//! begins another window meanwhile, and within that a third, until its stack is full; and it would do so while it
-//! holds the lock under which a model is loaded.
+//! The work itself runs on rayon's pool, but windows do not start there: a thread of the pool that waits for parts of one
+//! window would begin another window meanwhile, and within that a third, until its stack is full.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
@@ -11,12 +10,11 @@ use crossbeam_channel::{Receiver, Sender};
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// Windows encoded at once in this process. The distinct texts of one already keep all cores busy; the others' work
-/// fills in where that is sequential.
+/// Windows encoded at once in this process. One keeps all cores busy while it tokenizes; the others fill the gaps where
+/// it is sequential.
 const THREADS: usize = 4;
 
-/// Runs `job` on one of the encoding threads, first come, first served. It is dropped if the system had no thread to
-/// give.
+/// Runs `job` on one of the encoding threads, first come, first served. Drops it if the system could start none of them.
 pub(crate) fn run_on_encoding_thread(job: impl FnOnce() + Send + 'static) {
     static QUEUE: OnceLock<Sender<Job>> = OnceLock::new();
     let queue = QUEUE.get_or_init(|| {
@@ -30,15 +28,15 @@ pub(crate) fn run_on_encoding_thread(job: impl FnOnce() + Send + 'static) {
         }
         queue
     });
-    // Fails if no thread could be started: they end only with the process.
+    // Fails only if no thread could be started: they never end.
     drop(queue.send(Box::new(job)));
 }
 
 fn work(jobs: &Receiver<Job>) {
     for job in jobs {
-        // Whoever waits learns of it, since what the job would have answered through is dropped.
+        // Jobs catch the panics of their own work. What is left is a callback's, and the thread serves other callers too.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {
-            tracing::error!("encoding a window panicked");
+            tracing::error!("a callback panicked on an encoding thread");
         }
     }
 }

@@ -2,61 +2,75 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, OnceLock};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
 use crate::error::{Error, Result};
+use crate::try_once::TryOnceLock;
 
-/// Names the library by path; wins over everything else.
+/// Names the library by path. Takes precedence over everything else.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// Folder of a working tree that `make` puts the library into.
+/// The folder of a working tree where `make` puts the library.
 const LOCAL_FOLDER: &str = ".onnxruntime";
 
-const HOW_TO_GET_IT: &str = "set ORT_DYLIB_PATH to libonnxruntime.so, or `pip install onnxruntime` \
-     (`onnxruntime-gpu` for CUDA), version 1.28 or newer";
+/// The oldest version with everything that the graphs use.
+const OLDEST_VERSION: &str = "1.28";
+
+/// Whether the working tree and Python are searched too. The crate's own tests run in its working tree.
+static SEARCH_ALLOWED: AtomicBool = AtomicBool::new(cfg!(test));
 
 /// ONNX Runtime allows one environment per process, ever.
-static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+static ENVIRONMENT: TryOnceLock<Environment> = TryOnceLock::new();
 
-/// Makes the library use an ONNX Runtime environment that the host process already has.
+/// Makes this crate use an ONNX Runtime environment that the host process already has.
 ///
-/// ONNX Runtime allows one environment per process. A host that uses it for something else must hand over its own
-/// before the first model is scored; otherwise one is created then and kept for the life of the process. The environment
-/// must come from the `ort` that this crate uses: [`datafusion_rerank::ort`](crate::ort).
+/// ONNX Runtime allows one environment per process. A host that uses it for something else must pass its own before the
+/// first model is loaded. Otherwise one is made then, and kept for the life of the process. The environment must come from
+/// the `ort` that this crate uses: [`datafusion_rerank::ort`](crate::ort).
 ///
 /// # Errors
-/// [`Error::Library`] if an environment is in use already.
+/// [`Error::Library`] if an environment is already in use.
 pub fn set_environment(environment: Environment) -> Result<()> {
     ENVIRONMENT.set(environment).map_err(|_| Error::Library {
         message: "an ONNX Runtime environment is in use already; set it first".to_owned(),
     })
 }
 
+/// Lets [`environment()`] search for ONNX Runtime in two more places, in this order after the executable's folder: in
+/// `.onnxruntime/` of the working directory and of the folders above it, and in the `onnxruntime` package of the `python3`
+/// on the `PATH`, which it runs to find out.
+///
+/// For programs that somebody starts in a shell, such as `rerank` itself. A library should not load code from the working
+/// directory, nor run programs, unless its host says so. Call it before the first model is loaded.
+pub fn allow_onnxruntime_search() {
+    SEARCH_ALLOWED.store(true, Ordering::Relaxed);
+}
+
 /// The process's ONNX Runtime environment: the host's own, or one made by finding and loading the library.
 ///
-/// A host that runs other models in the same process shares this one, since there can be no second. Its type is from
-/// [`datafusion_rerank::ort`](crate::ort).
+/// The library is the first of: what `ORT_DYLIB_PATH` names; one beside the executable; where
+/// [`allow_onnxruntime_search`] was called, one in the places that it lists; one in the system's library folders or on
+/// `LD_LIBRARY_PATH`. A host that runs other models in the same process shares this environment, since there can be no
+/// second. Its type is from [`datafusion_rerank::ort`](crate::ort).
 ///
 /// # Errors
-/// [`Error::Library`] if ONNX Runtime is not found or too old, with where it was looked for and how to get it.
+/// [`Error::Library`] if ONNX Runtime is not found or too old, with the places searched and how to get it.
 pub fn environment() -> Result<&'static Environment> {
-    static LOADING: Mutex<()> = Mutex::new(());
+    ENVIRONMENT.get_or_try_init(load)
+}
 
-    // A failed attempt leaves nothing behind, so that a later call can succeed.
-    let _guard = LOADING.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if let Some(environment) = ENVIRONMENT.get() {
-        return Ok(environment);
-    }
-    let library = find().ok_or_else(|| Error::Library {
-        message: format!(
-            "ONNX Runtime was not found beside the executable, in {LOCAL_FOLDER}, in the active Python, or on the system; {HOW_TO_GET_IT}"
-        ),
-    })?;
+fn load() -> Result<Environment> {
+    let search_allowed = SEARCH_ALLOWED.load(Ordering::Relaxed);
+    let library = find(search_allowed).ok_or_else(|| Error::Library { message: not_found(search_allowed) })?;
     let fail = |reason: String| Error::Library {
-        message: format!("ONNX Runtime at {} cannot be used: {reason}; {HOW_TO_GET_IT}", library.display()),
+        message: format!(
+            "ONNX Runtime at {} cannot be used: {reason}; {}",
+            library.display(),
+            how_to_get_it(search_allowed)
+        ),
     };
     let environment = ort::init_from(&library)
         .map_err(|e| fail(e.to_string()))?
@@ -65,20 +79,39 @@ pub fn environment() -> Result<&'static Environment> {
         .map_err(|e| fail(e.to_string()))?;
     environment.set_log_level(LogLevel::Error);
     tracing::info!(library = %library.display(), build = ort::info(), "loaded ONNX Runtime");
-    Ok(ENVIRONMENT.get_or_init(|| environment))
+    Ok(environment)
 }
 
-/// The library's path, or its bare name if the system's loader knows it.
-fn find() -> Option<PathBuf> {
+fn not_found(search_allowed: bool) -> String {
+    let searched = if search_allowed { format!(", in {LOCAL_FOLDER}, in the active Python,") } else { String::new() };
+    let remedy = how_to_get_it(search_allowed);
+    format!("ONNX Runtime was not found beside the executable{searched} or on the system; {remedy}")
+}
+
+fn how_to_get_it(search_allowed: bool) -> String {
+    let set = format!("set {PATH_VARIABLE} to libonnxruntime.so");
+    if search_allowed {
+        let package = "`pip install onnxruntime` (`onnxruntime-gpu` for CUDA)";
+        return format!("{set}, or {package}, version {OLDEST_VERSION} or newer");
+    }
+    format!(
+        "{set}, version {OLDEST_VERSION} or newer, or call allow_onnxruntime_search() to look into {LOCAL_FOLDER} and Python too"
+    )
+}
+
+/// Where the library is.
+fn find(search_allowed: bool) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty()) {
         return Some(path.into());
     }
     let beside_executable = || std::env::current_exe().ok().and_then(|exe| library_in(exe.parent()?));
-    let in_working_tree = || {
-        let here = std::env::current_dir().ok()?;
-        here.ancestors().find_map(|folder| library_in(&folder.join(LOCAL_FOLDER)))
-    };
-    beside_executable().or_else(in_working_tree).or_else(in_active_python).or_else(on_system)
+    let elsewhere = || if search_allowed { in_working_tree().or_else(in_active_python) } else { None };
+    beside_executable().or_else(elsewhere).or_else(on_system)
+}
+
+fn in_working_tree() -> Option<PathBuf> {
+    let here = std::env::current_dir().ok()?;
+    here.ancestors().find_map(|folder| library_in(&folder.join(LOCAL_FOLDER)))
 }
 
 /// The newest ONNX Runtime library in a folder.
@@ -104,7 +137,7 @@ fn library_version(file_name: &str) -> Option<Vec<u32>> {
     version.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }
 
-/// Where the `onnxruntime` package of the Python on the path keeps its library; `onnxruntime-gpu` installs it there too.
+/// The library of the `onnxruntime` package of the Python on the `PATH`; `onnxruntime-gpu` installs it there too.
 fn in_active_python() -> Option<PathBuf> {
     const FIND_PACKAGE: &str = "import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.submodule_search_locations[0] if s else '')";
     let output = Command::new("python3").args(["-c", FIND_PACKAGE]).output().ok()?;
@@ -143,5 +176,20 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         assert_eq!(library_in(folder.path()), Some(folder.path().join("libonnxruntime.so.1.32.0")));
+    }
+
+    #[test]
+    fn what_was_not_found_says_where_and_what_to_do() {
+        assert_eq!(
+            not_found(false),
+            "ONNX Runtime was not found beside the executable or on the system; set ORT_DYLIB_PATH to libonnxruntime.so, \
+             version 1.28 or newer, or call allow_onnxruntime_search() to look into .onnxruntime and Python too"
+        );
+        assert_eq!(
+            not_found(true),
+            "ONNX Runtime was not found beside the executable, in .onnxruntime, in the active Python, or on the system; \
+             set ORT_DYLIB_PATH to libonnxruntime.so, or `pip install onnxruntime` (`onnxruntime-gpu` for CUDA), version \
+             1.28 or newer"
+        );
     }
 }

@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 use crate::graph::{HEAD_TOKENS, OnnxGraph, TAIL_TOKENS};
 use crate::text::EncodedPair;
 
-/// How long a thread of the CPU device spins before it sleeps: longer than between operators, shorter than between batches.
+/// How long a thread of the CPU device spins before it sleeps: longer than the gap between two operators, shorter than
+/// that between two batches.
 const SPIN_MICROSECONDS: &str = "100";
 
 /// What a session runs.
@@ -24,6 +25,15 @@ pub(crate) enum Program {
     Graph(OnnxGraph),
     /// A ready `model.onnx`.
     File(PathBuf),
+}
+
+/// What a worker runs batches on. A panic in [`Self::run`] must leave it usable.
+pub(crate) trait RunBatch: Send + 'static {
+    /// Scores a batch. Returns the scores of each pair in turn.
+    ///
+    /// # Errors
+    /// [`Error::Runtime`] with the batch's shape.
+    fn run(&mut self, feed: &Feed) -> Result<Vec<f32>>;
 }
 
 /// A loaded model on a device.
@@ -38,7 +48,7 @@ pub(crate) struct Session {
     compresses: bool,
 }
 
-/// A batch as the model takes it. The buffers are kept from one batch to the next.
+/// A batch as the model reads it. The buffers are reused.
 #[derive(Debug)]
 pub(crate) struct Feed {
     pad_id: i64,
@@ -61,7 +71,7 @@ impl Feed {
         }
     }
 
-    /// Lays out `pairs`, right-padded to `padded_tokens`.
+    /// Lays out `pairs`, right-padded to `padded_tokens`. Nothing is left of the batch before.
     pub(crate) fn fill<'a>(&mut self, pairs: impl Iterator<Item = &'a EncodedPair>, padded_tokens: usize) {
         self.padded_tokens = padded_tokens;
         let Self { pad_id, ids, mask, head_tokens, tail_tokens, .. } = self;
@@ -77,6 +87,12 @@ impl Feed {
             head_tokens.push(i64::from(pair.head_tokens));
             tail_tokens.push(i64::from(pair.tail_tokens));
         }
+    }
+
+    /// Tokens of each pair, without padding.
+    #[cfg(test)]
+    pub(crate) fn lengths(&self) -> impl Iterator<Item = i64> {
+        self.mask.chunks(self.padded_tokens).map(|mask| mask.iter().sum())
     }
 }
 
@@ -111,12 +127,11 @@ impl Session {
         let (compresses, logits_type) = check_interface(&inner, model)?;
         Ok(Self { inner, model: model.to_owned(), columns, logits_type, compresses })
     }
+}
 
-    /// Scores a batch. The result holds `columns` logits for each pair in turn.
-    ///
-    /// # Errors
-    /// [`Error::Runtime`] with the batch's shape.
-    pub(crate) fn run(&mut self, feed: &Feed) -> Result<Vec<f32>> {
+impl RunBatch for Session {
+    /// `columns` logits for each pair. Keeps nothing of a batch, so a panic leaves nothing behind.
+    fn run(&mut self, feed: &Feed) -> Result<Vec<f32>> {
         let Feed { padded_tokens, ids, mask, head_tokens, tail_tokens, .. } = feed;
         let (size, padded_tokens) = (head_tokens.len(), *padded_tokens);
         let fail = |source: ort::Error| Error::Runtime {
@@ -156,13 +171,13 @@ pub(crate) fn is_out_of_memory(error: &Error) -> bool {
     matches!(error, Error::Runtime { source, .. } if says_out_of_memory(&source.to_string()))
 }
 
-/// ONNX Runtime has no code of its own for it: its arena, CUDA, cuBLAS, cuDNN and C++ each say it in their own words.
+/// ONNX Runtime has no error code for it: its arena, CUDA, cuBLAS, cuDNN and C++ each have their own message.
 fn says_out_of_memory(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["out of memory", "failed to allocate", "alloc_failed", "bad_alloc"].iter().any(|words| message.contains(words))
 }
 
-/// Whether the loaded ONNX Runtime can use a device at all. Whether there is one is seen when a session is opened.
+/// Checks that the loaded ONNX Runtime supports a device. Whether the device is present shows when a session is loaded.
 ///
 /// # Errors
 /// [`Error::Library`] or [`Error::Device`].
@@ -199,24 +214,24 @@ fn session_builder(
     let builder = SessionBuilder::new(environment)?
         .with_log_level(LogLevel::Error)?
         .with_intra_threads(threads)?
-        // Every batch has another shape: a plan of the allocations of one would be made anew for each.
+        // It plans allocations by shape, and every batch has another shape.
         .with_memory_pattern(false)?
-        // Threads that wait for the next operator spin, which makes narrow layers up to 9 % faster, but so briefly that they
-        // do not take the cores from tokenization and from the query engine between two batches.
+        // Spinning while they wait for the next operator makes narrow layers up to 9 % faster. It is kept short, so that
+        // tokenization and the query engine get the cores between two batches.
         .with_intra_op_spinning(true)?
         .with_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)?;
     match device {
-        // What it makes of a sum and a norm takes eight times as long as they do.
+        // The fused operator takes eight times as long as the sum and the norm that it replaces.
         Device::Cpu => Ok(builder.with_disabled_optimizers("SkipLayerNormFusion")?),
         Device::Cuda(index) => {
             let provider = ort::ep::CUDA::default()
                 .with_device_id(i32::from(index))
-                // Products of f32 rounded to 10 bits are not what fp32 promises.
+                // TF32 rounds the factors to 10 bits, which is not what fp32 promises.
                 .with_tf32(false)
-                // Of a window the longest batches come first, so that the arena is as large as it gets at once; doubling
-                // it would take memory that no batch uses.
+                // The longest batches of a window run first, so the arena reaches its full size at once. Doubling it would
+                // take memory that no batch uses.
                 .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
-                // cuDNN's attention builds a graph for each shape, and every batch has another.
+                // All but cuDNN's, which builds a graph for each shape, and every batch has another shape.
                 .with_attention_backend(
                     AttentionBackend::FLASH_ATTENTION
                         | AttentionBackend::EFFICIENT_ATTENTION
@@ -248,7 +263,7 @@ fn device_remedy(device: Device, source: &ort::Error) -> String {
     }
 }
 
-/// A model must take what is fed and give what is read. Returns whether it compresses tokens, and its logits' type.
+/// Checks a model's inputs and outputs. Returns whether it compresses tokens, and the type of its logits.
 fn check_interface(session: &OrtSession, model: &str) -> Result<(bool, TensorElementType)> {
     let inputs: Vec<&str> = session.inputs().iter().map(ort::value::Outlet::name).collect();
     let takes = |names: &[&str]| names.iter().all(|name| inputs.contains(name));

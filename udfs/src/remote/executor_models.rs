@@ -1,8 +1,6 @@
 //! The models of an executor.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::planned_model::PlannedModel;
 use crate::engine::EngineOptions;
@@ -21,15 +19,13 @@ pub struct ExecutorModels {
     registry: ModelRegistry,
     engine: EngineOptions,
     max_models: usize,
-    /// By location, each read once.
-    fingerprints: Arc<Mutex<HashMap<PathBuf, String>>>,
 }
 
 impl ExecutorModels {
     /// Models of the executor that errors call `executor`, run as `engine` says on its device. `max_models` (at least 1)
     /// are kept open.
     pub fn new(executor: &str, registry: ModelRegistry, engine: EngineOptions, max_models: usize) -> Self {
-        Self { executor: executor.into(), registry, engine, max_models, fingerprints: Arc::default() }
+        Self { executor: executor.into(), registry, engine, max_models }
     }
 
     /// The executor's name.
@@ -53,7 +49,7 @@ impl ExecutorModels {
                 continue;
             }
             let reranker = self.registry.open_within(name, &engine, self.max_models)?;
-            let fingerprint = self.fingerprint(&reranker)?;
+            let fingerprint = reranker.model().fingerprint()?.to_owned();
             if fingerprint == planned.fingerprint() {
                 return Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()));
             }
@@ -77,16 +73,5 @@ impl ExecutorModels {
             (None, Some(error)) => error,
             (None, None) => Error::Stopped,
         })
-    }
-
-    fn fingerprint(&self, reranker: &Reranker) -> Result<String> {
-        let known = |fingerprints: &HashMap<PathBuf, String>| fingerprints.get(reranker.location()).cloned();
-        if let Some(fingerprint) = known(&self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner)) {
-            return Ok(fingerprint);
-        }
-        let fingerprint = reranker.fingerprint()?;
-        let mut fingerprints = self.fingerprints.lock().unwrap_or_else(PoisonError::into_inner);
-        fingerprints.insert(reranker.location().to_owned(), fingerprint.clone());
-        Ok(fingerprint)
     }
 }

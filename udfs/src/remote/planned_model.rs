@@ -28,13 +28,13 @@ impl PlannedModel {
     /// What another process needs to open the same model with the same options. `name` is what it is called.
     ///
     /// # Errors
-    /// Those of [`Reranker::fingerprint`].
+    /// Those of [`Model::fingerprint`](crate::Model::fingerprint).
     pub fn of(name: &str, reranker: &Reranker) -> Result<Self> {
         let location = reranker.location();
         Ok(Self {
             name: name.to_owned(),
             location: absolute(location).unwrap_or_else(|_| location.to_owned()).display().to_string(),
-            fingerprint: reranker.fingerprint()?,
+            fingerprint: reranker.model().fingerprint()?.to_owned(),
             // Where no option says, another device might compute in another precision.
             options: reranker.options().clone().with_precision(reranker.precision()),
             window_rows: reranker.window_rows(),
@@ -52,7 +52,7 @@ impl PlannedModel {
         &self.location
     }
 
-    /// The checkpoint's [`Reranker::fingerprint`].
+    /// What tells the checkpoint from others: [`Model::fingerprint`](crate::Model::fingerprint).
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }

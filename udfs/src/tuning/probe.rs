@@ -1,28 +1,28 @@
-//! Finds how many tokens a batch should have by running batches of several sizes.
+//! Finds the fastest token budget for batches by running batches of several sizes.
 
-/// What is tried, in fourths of the usual number.
+/// The sizes that are tried, in quarters of the default.
 const FOURTHS: [usize; 5] = [1, 2, 4, 8, 16];
 
-/// How often each is run, in turns, so that what else the machine does meets all of them. The best run counts.
+/// How often each size runs. They take turns, so that other load on the machine affects all of them. The best run counts.
 const ROUNDS: usize = 3;
 
-/// A larger batch takes more memory, and of a window of rows more of it waits for the last one: it must be this much faster.
+/// How much faster a larger batch must be. It takes more memory, and more of a window waits for its last batch.
 const WORTHWHILE: f64 = 1.03;
 
-/// A size of batches and what was measured of it.
+/// A batch size and its measured rate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Measured {
     pub(crate) batch_tokens: usize,
     pub(crate) tokens_per_second: f64,
 }
 
-/// Tokens that are run to find the best size around `usual`.
+/// Tokens that run to find the best size around `usual`.
 pub(crate) fn probe_tokens(usual: usize) -> usize {
     ROUNDS * sizes(usual).iter().sum::<usize>()
 }
 
-/// Runs batches of different sizes around `usual` and gives the rates of those that fit into the device's memory.
-/// `run` runs a batch of about so many tokens and tells how many it runs a second, or `None` if the batch does not fit.
+/// Runs batches of different sizes around `usual`. Returns the rates of those that fit into the device's memory. `run`
+/// runs a batch of about so many tokens and returns its tokens per second, or `None` if the batch does not fit.
 ///
 /// # Errors
 /// Those of `run`.
@@ -46,7 +46,7 @@ pub(crate) fn measure<E>(
     Ok(measured)
 }
 
-/// The smallest size that no other is worthwhile against; `None` of none.
+/// The smallest size that no other beats by [`WORTHWHILE`]; `None` if there are no sizes.
 pub(crate) fn best(measured: &[Measured]) -> Option<Measured> {
     let fastest = measured.iter().map(|size| size.tokens_per_second).fold(0.0, f64::max);
     measured.iter().copied().find(|size| size.tokens_per_second * WORTHWHILE >= fastest)

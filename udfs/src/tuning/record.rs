@@ -1,4 +1,4 @@
-//! What was measured of batches, kept in the cache folder beside the weights.
+//! Measured token budgets, kept in the cache folder beside the weights.
 //!
 //! One small JSON file for each checkpoint, kind of device and precision: `<fingerprint>-<device>-<precision>.batches`.
 
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::options::Precision;
 use crate::weights::{BATCHES_EXTENSION, WeightsCache};
 
-/// What the speed of batches depends on.
+/// What the fastest batch size depends on.
 #[derive(Debug)]
 pub(crate) struct BatchKey<'a> {
-    /// Of the checkpoint.
+    /// The checkpoint's.
     pub(crate) fingerprint: &'a str,
     pub(crate) devices: &'a Devices,
     /// Threads of the CPU.
@@ -31,14 +31,14 @@ struct Record {
     tokens_per_second: BTreeMap<usize, f64>,
 }
 
-/// The size of batches that was found for `key`, if it was measured. A file that cannot be read is as good as none.
+/// The token budget that was measured for `key`, if it was. A file that cannot be read counts as none.
 pub(crate) fn read(cache: &WeightsCache, key: &BatchKey<'_>) -> Option<usize> {
     let json = std::fs::read(file(cache, key)).ok()?;
     let record: Record = serde_json::from_slice(&json).ok()?;
     (record.batch_tokens > 0).then_some(record.batch_tokens)
 }
 
-/// Keeps what was found for `key`.
+/// Keeps what was measured for `key`.
 ///
 /// # Errors
 /// [`Error::Io`] if the cache cannot be written.

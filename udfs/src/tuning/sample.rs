@@ -1,10 +1,10 @@
-//! Finds how many tokens a batch should have, on the device and with the model that are going to run.
+//! Measures token budgets with the model and the device that are going to run.
 
 use super::probe::{Measured, measure, probe_tokens};
 use crate::engine::{Encoded, Engine};
 use crate::error::Result;
 
-/// A measurement takes at most this part of the run that it is for.
+/// How many times longer than a measurement the run must be that it is for.
 const RUN_TO_PROBE: u64 = 100;
 
 /// A passage of ordinary length; with its query about 200 tokens for any of the tokenizers.
@@ -21,8 +21,8 @@ fn sample(rows: usize) -> (Vec<String>, Vec<&'static str>) {
     ((0..rows).map(|row| format!("what does panda {row:08} eat?")).collect(), vec![PASSAGE; rows])
 }
 
-/// Runs batches of different sizes around `usual` tokens and gives the rates of those that fit into the device's memory, if
-/// that takes at most a hundredth of what `rows` rows will; `None` otherwise. `encode` makes a window of queries and
+/// Runs batches of different sizes around `usual` tokens and returns the rates of those that fit into the device's memory.
+/// `None` if that would take longer than a hundredth of the time for `rows` rows. `encode` makes a window of queries and
 /// passages.
 ///
 /// # Errors

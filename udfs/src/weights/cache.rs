@@ -1,14 +1,14 @@
-//! The folder in which weights of another precision are kept, and what was measured of batches.
+//! The cache folder: converted weights, and measured token budgets.
 //!
 //! | file | what |
 //! |---|---|
-//! | `<fingerprint>-<key>.<precision>` | weights; of which checkpoint, and which of its matrices |
-//! | `<fingerprint>-<key>.json` | where the checkpoint was when they were made, and its family |
-//! | `<fingerprint>-<device>-<precision>.batches` | how many tokens a batch should have: [`BatchMeasurement`] |
+//! | `<fingerprint>-<key>.<precision>` | weights of a checkpoint; the key identifies the matrices |
+//! | `<fingerprint>-<key>.json` | the checkpoint's location when it was converted, and its family |
+//! | `<fingerprint>-<device>-<precision>.batches` | a token budget: [`BatchMeasurement`] |
 //! | `unfinished-*` | weights that are being written |
 //!
-//! Everything in it may be deleted at any time: what is missing is made again. Whoever loads weights holds a shared lock
-//! on their file until they are in use, so that [`CachedWeights::remove`] does not take them away in between.
+//! Everything in it may be deleted at any time; what is missing is made again. A process that loads weights holds a shared
+//! lock on their file meanwhile, and [`CachedWeights::remove`] leaves locked files alone.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -21,36 +21,36 @@ use crate::error::{Error, Result};
 use crate::models::Family;
 use crate::options::Precision;
 
-/// What the names of files that are being written begin with.
+/// Prefix of the names of files that are being written.
 const UNFINISHED: &str = "unfinished-";
 
-/// What the names of files with measurements end with.
+/// Extension of files with measurements.
 pub(crate) const BATCHES_EXTENSION: &str = "batches";
 
-/// A file that is being written is written to all the time: one that was not for so long has been abandoned.
+/// A writer never pauses for this long, so an unfinished file that has not changed since is abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_hours(1);
 
-/// A folder of weights in another precision.
+/// A folder of converted weights and measured token budgets.
 #[derive(Debug, Clone)]
 pub struct WeightsCache {
     folder: PathBuf,
 }
 
-/// Weights of one checkpoint in another precision, in one file.
+/// A file of weights, converted from one checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct CachedWeights {
     /// The file.
     pub file: PathBuf,
-    /// Its length.
+    /// Its length in bytes.
     pub size_bytes: u64,
-    /// In what the weights are.
+    /// The precision of the weights.
     pub precision: Precision,
-    /// Of which checkpoint they are: see [`Reranker::fingerprint`](crate::Reranker::fingerprint).
+    /// The checkpoint's fingerprint: see [`Model::fingerprint`](crate::Model::fingerprint).
     pub fingerprint: String,
-    /// Where that checkpoint was when they were made, if that is known.
+    /// The checkpoint's location when it was converted, if known.
     pub checkpoint: Option<PathBuf>,
-    /// Its family, if that is known.
+    /// The checkpoint's family, if known.
     pub family: Option<Family>,
 }
 
@@ -60,13 +60,13 @@ pub struct CachedWeights {
 pub struct BatchMeasurement {
     /// The file.
     pub file: PathBuf,
-    /// Its length.
+    /// Its length in bytes.
     pub size_bytes: u64,
-    /// Of which checkpoint it is: see [`Reranker::fingerprint`](crate::Reranker::fingerprint).
+    /// The checkpoint's fingerprint: see [`Model::fingerprint`](crate::Model::fingerprint).
     pub fingerprint: String,
 }
 
-/// The checkpoint that weights are made of.
+/// The checkpoint that weights are converted from.
 #[derive(Debug)]
 pub(crate) struct Origin<'a> {
     pub(crate) fingerprint: &'a str,
@@ -91,12 +91,12 @@ impl WeightsCache {
         Ok(Self { folder: folder.map_or_else(default_folder, |folder| Ok(folder.to_owned()))? })
     }
 
-    /// Where it is.
+    /// The cache's folder.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// All weights in it, by file name.
+    /// All converted weights, sorted by file name.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -106,16 +106,16 @@ impl WeightsCache {
         Ok(weights)
     }
 
-    /// The weights that were made of this checkpoint, wherever it was then.
+    /// The weights that were converted from this checkpoint, or from a copy of it.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder or the checkpoint cannot be read, [`Error::Checkpoint`] or [`Error::Model`] if it is
-    /// none.
+    /// not a checkpoint.
     pub fn weights_of(&self, checkpoint: &Path) -> Result<Vec<CachedWeights>> {
         of_checkpoint(self.weights()?, checkpoint, |weights| &weights.fingerprint)
     }
 
-    /// What was measured of batches, by file name.
+    /// All measured token budgets, sorted by file name.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -125,15 +125,15 @@ impl WeightsCache {
         Ok(measurements)
     }
 
-    /// What was measured of batches of this checkpoint, wherever it was then.
+    /// The token budgets that were measured for this checkpoint, or for a copy of it.
     ///
     /// # Errors
-    /// As [`Self::weights_of`].
+    /// Those of [`Self::weights_of`].
     pub fn measurements_of(&self, checkpoint: &Path) -> Result<Vec<BatchMeasurement>> {
         of_checkpoint(self.measurements()?, checkpoint, |measurement| &measurement.fingerprint)
     }
 
-    /// Files that a process began to write and left behind when it was killed, with their sizes in bytes.
+    /// Unfinished files that a killed process left behind, with their sizes in bytes.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -147,20 +147,20 @@ impl WeightsCache {
         Ok(self.files()?.into_iter().filter_map(abandoned).collect())
     }
 
-    /// The file of weights of a checkpoint; `key` distinguishes those of the same checkpoint and precision.
+    /// The file for weights of a checkpoint; `key` distinguishes those of the same checkpoint and precision.
     pub(crate) fn file(&self, fingerprint: &str, key: &str, precision: Precision) -> PathBuf {
         self.folder.join(format!("{fingerprint}-{key}.{precision}"))
     }
 
-    /// Makes the folder, and a file in it to write weights to.
+    /// Creates the folder, and an unfinished file in it.
     pub(crate) fn begin(&self) -> Result<tempfile::NamedTempFile> {
         let fail = |source| Error::io(&self.folder, source);
         std::fs::create_dir_all(&self.folder).map_err(fail)?;
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder).map_err(fail)
     }
 
-    /// Puts weights that are complete in their place, with a record of where they come from beside them. The record is
-    /// there first: weights that can be seen can be told apart.
+    /// Moves complete weights to their place, with a record of their origin beside them. The record comes first, so that
+    /// all weights that can be seen have one.
     pub(crate) fn finish(&self, weights: tempfile::NamedTempFile, file: &Path, origin: &Origin<'_>) -> Result<()> {
         let checkpoint = origin.checkpoint.canonicalize().unwrap_or_else(|_| origin.checkpoint.to_owned());
         let record = WeightsRecord { checkpoint: Some(checkpoint), family: Some(origin.family.name().to_owned()) };
@@ -172,7 +172,7 @@ impl WeightsCache {
         Ok(())
     }
 
-    /// The files in the folder; none if there is no folder.
+    /// The files in the folder; none if it does not exist.
     fn files(&self) -> Result<Vec<PathBuf>> {
         let fail = |source| Error::io(&self.folder, source);
         match std::fs::read_dir(&self.folder) {
@@ -184,7 +184,7 @@ impl WeightsCache {
 }
 
 impl BatchMeasurement {
-    /// What a file of the cache is, if it is one of these.
+    /// Reads a file of the cache, if it is a measurement.
     pub(crate) fn of(file: &Path) -> Option<Self> {
         if file.extension()? != BATCHES_EXTENSION {
             return None;
@@ -196,21 +196,21 @@ impl BatchMeasurement {
 }
 
 impl CachedWeights {
-    /// What a file is, if it is one with weights.
+    /// Reads a file of the cache, if it holds weights.
     fn read(file: PathBuf) -> Option<Self> {
         let precision = Precision::from_name(file.extension()?.to_str()?)?;
         let (fingerprint, _) = file.file_stem()?.to_str()?.split_once('-')?;
         let fingerprint = fingerprint.to_owned();
         let size_bytes = std::fs::metadata(&file).ok()?.len();
-        // Weights of an earlier version have none.
+        // Earlier versions wrote no record.
         let record = std::fs::read(record_file(&file)).ok();
         let record: WeightsRecord = record.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
         let family = record.family.as_deref().and_then(Family::from_name);
         Some(Self { file, size_bytes, precision, fingerprint, checkpoint: record.checkpoint, family })
     }
 
-    /// Removes the weights, unless some process is about to load them: then they stay, and this is `false`. A process
-    /// that has them loaded already keeps them.
+    /// Removes the weights. Returns `false` and leaves them if a process is loading them now. A process that has loaded
+    /// them keeps them.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be removed.
@@ -222,7 +222,7 @@ impl CachedWeights {
         let lock = match File::open(&self.file) {
             Ok(file) => match file.try_lock() {
                 Err(TryLockError::WouldBlock) => return Ok(false),
-                // Where files cannot be locked nobody holds a lock.
+                // On a file system without locks nobody holds one.
                 Ok(()) | Err(TryLockError::Error(_)) => Some(file),
             },
             Err(_) => None,
@@ -234,20 +234,20 @@ impl CachedWeights {
     }
 }
 
-/// Opens weights of this size to be loaded: until the file is dropped, nobody removes them. `None` if there are none,
-/// or of another size: those were not written by this program.
+/// Opens weights of this size for loading: nobody removes them until the file is dropped. `None` if there are none, or of
+/// another size, which means that this program did not write them.
 pub(crate) fn hold(weights: &Path, size_bytes: u64) -> Option<File> {
     let file = File::open(weights).ok()?;
     if let Err(error) = file.lock_shared() {
         tracing::debug!(file = %weights.display(), %error, "weights that cannot be locked may be removed while they load");
     }
-    // By its path: it may have been removed before it was locked.
+    // By path, since the file may have been removed before it was locked.
     std::fs::metadata(weights).is_ok_and(|found| found.len() == size_bytes).then_some(file)
 }
 
-/// Those of `found` that are of this checkpoint.
+/// Those of `found` that have this checkpoint's fingerprint.
 fn of_checkpoint<T>(mut found: Vec<T>, checkpoint: &Path, fingerprint_of: fn(&T) -> &str) -> Result<Vec<T>> {
-    // The fingerprint costs more than the question whether there is anything to compare it with.
+    // Computing a fingerprint costs more than finding nothing to compare it with.
     if !found.is_empty() {
         let fingerprint = Checkpoint::open(checkpoint)?.fingerprint()?;
         found.retain(|found| fingerprint_of(found) == fingerprint);

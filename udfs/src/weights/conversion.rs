@@ -1,7 +1,7 @@
-//! Weights in another precision than the checkpoint's, and the file that they are kept in.
+//! Converts weights to another precision than the checkpoint's, once per checkpoint and precision.
 //!
-//! It is done once per checkpoint and precision: the file lies in the cache folder ([`WeightsCache`]), appears when it is
-//! complete, and is read like a weights file. It may be deleted at any time.
+//! The result is a file in the cache folder ([`WeightsCache`]). It appears when it is complete, is read like a weights file
+//! of the checkpoint, and may be deleted at any time.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -26,19 +26,19 @@ const FORMAT: u32 = 1;
 /// Alignment of each part in the file, so that it can be mapped.
 const ALIGNMENT_BYTES: u64 = 64;
 
-/// Weights that are converted to 16 bits together: what the conversion takes of memory, whatever the size of a matrix.
+/// Weights that are converted to 16 bits at a time. Bounds the memory of the conversion, whatever the size of a matrix.
 const CHUNK_ELEMENTS: usize = 16 << 20;
 
-/// Told how many bytes of the checkpoint's matrices have been converted, and how many there are.
+/// Called with the bytes of the checkpoint's matrices that are converted, and their total.
 pub(crate) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// The parts of all `matrices` in `precision`, converted now if the cache does not have them yet. `origin` says which
-/// checkpoint they are of, `cache` where they are kept, if not in the default folder. The file that comes with them is to
-/// be kept open until they are loaded, lest somebody removes them before.
+/// Returns the parts of all `matrices` in `precision`, and converts them first if the cache does not have them. `origin` is
+/// their checkpoint, `cache` the folder to keep them in (`None` for the default). Keep the returned file open until the
+/// weights are loaded: nobody removes them meanwhile.
 ///
 /// # Errors
-/// [`Error::Io`] if the checkpoint cannot be read or the cache not be written, [`Error::Checkpoint`] if a weight is out of
-/// the range of the precision.
+/// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight is out
+/// of the precision's range.
 pub(crate) fn convert(
     matrices: &[Tensor],
     precision: Precision,
@@ -75,8 +75,7 @@ fn key(matrices: &[Tensor], precision: Precision) -> String {
     format!("{:08x}", u32::from_be_bytes(digits))
 }
 
-/// The parts in the order in which they lie in the file, and its size. Of a matrix in 8 bits these are the scales, then
-/// the values.
+/// The parts in the order of the file, and the file's size. A matrix in 8 bits has two: the scales, then the values.
 fn layout(matrices: &[Tensor], precision: Precision, file: &Arc<PathBuf>) -> (Vec<Tensor>, u64) {
     let mut parts = Vec::new();
     let mut end = 0_u64;
@@ -98,13 +97,13 @@ fn layout(matrices: &[Tensor], precision: Precision, file: &Arc<PathBuf>) -> (Ve
     (parts, end)
 }
 
-/// Output and input width.
+/// Output width and input width of a matrix.
 fn shape(matrix: &Tensor) -> [usize; 2] {
     debug_assert!(matrix.shape.len() == 2, "{:?}", matrix.shape);
     [matrix.shape[0], matrix.elements() / matrix.shape[0].max(1)]
 }
 
-/// Writes the file beside its place and renames it: two processes may do so at once.
+/// Writes a temporary file and renames it. Two processes may do so at once.
 fn write(
     matrices: &[Tensor],
     precision: Precision,
@@ -135,16 +134,16 @@ fn write(
     Ok(())
 }
 
-/// Writes parts one after the other, each aligned.
+/// Writes aligned parts one after another.
 struct PartWriter<'a> {
     writer: BufWriter<tempfile::NamedTempFile>,
-    /// What errors name.
+    /// The file that errors name.
     file: &'a Path,
     position: u64,
 }
 
 impl PartWriter<'_> {
-    /// Begins a part.
+    /// Pads to where the next part begins.
     fn align(&mut self) -> Result<()> {
         let gap = self.position.next_multiple_of(ALIGNMENT_BYTES) - self.position;
         let copied = std::io::copy(&mut std::io::repeat(0).take(gap), &mut self.writer);
@@ -171,7 +170,7 @@ fn write_quantized(matrix: &Tensor, out: &mut PartWriter<'_>) -> Result<()> {
     out.put(&values.iter().map(|value| value.to_le_bytes()[0]).collect::<Vec<_>>())
 }
 
-/// Rounds to the nearest.
+/// Rounds each weight to the nearest 16-bit value.
 fn write_half(matrix: &Tensor, half: DType, out: &mut PartWriter<'_>) -> Result<()> {
     out.align()?;
     let narrow = |weight| match half {
@@ -190,7 +189,7 @@ fn write_half(matrix: &Tensor, half: DType, out: &mut PartWriter<'_>) -> Result<
     })
 }
 
-/// Calls `take` with all weights of a matrix as f32, in chunks.
+/// Reads all weights of a matrix as f32, and calls `take` with one chunk after another.
 fn read(matrix: &Tensor, mut take: impl FnMut(Vec<f32>) -> Result<()>) -> Result<()> {
     let fail = |source| Error::io(matrix.file.as_path(), source);
     let mut file = File::open(matrix.file.as_path()).map_err(fail)?;

@@ -1,4 +1,4 @@
-//! Weights in another precision than the checkpoint's: made once, kept in a folder.
+//! Weights converted to another precision than the checkpoint's: once, into a cache folder.
 
 mod cache;
 mod conversion;

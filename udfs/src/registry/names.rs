@@ -1,9 +1,10 @@
-//! Models by name, each opened once per process.
+//! Which checkpoint a model name stands for.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::opened::Opened;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
 use crate::hub_cache::{HubCache, HubId};
@@ -15,9 +16,9 @@ pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
 
 /// Names that stand for checkpoint directories. Clones share the same names.
 ///
-/// A name resolves, in this order, to: a location registered for it; for `m3` and the other families' short names,
-/// the family's published checkpoint in the local Hugging Face cache; a hub id (`org/name`) in that cache; a directory
-/// of that path.
+/// A name resolves to the first of these: the location registered for it; for `m3` and the other families' short
+/// names, the family's published checkpoint in the local Hugging Face cache; a directory of that path; a hub id
+/// (`org/name`) in that cache.
 #[derive(Debug, Clone, Default)]
 pub struct ModelRegistry {
     locations: Arc<Mutex<HashMap<String, PathBuf>>>,
@@ -25,11 +26,11 @@ pub struct ModelRegistry {
     hub_cache: Option<HubCache>,
 }
 
-/// A model is shared by all sessions that run it in the same way.
+/// All sessions that run a model with the same options share it.
 type OpenedKey = (PathBuf, EngineOptions);
 
 /// What is open in this process.
-static OPENED: Mutex<Recent<OpenedKey, Reranker>> = Mutex::new(Recent::new());
+static OPENED: Opened<OpenedKey, Reranker> = Opened::new();
 
 impl ModelRegistry {
     /// Makes `name` stand for the checkpoint directory `location`, replacing what it stood for.
@@ -57,9 +58,11 @@ impl ModelRegistry {
         Self { hub_cache: Some(HubCache::new(folder)), ..self }
     }
 
-    /// Opens a model by name or location, or returns it if this process has it open in this way already.
+    /// Opens a model by name or location, or returns it if this process already has it open with these options.
     ///
-    /// The process keeps the 4 models used last; the memory of another is freed when its last user drops it.
+    /// Callers that ask for the same model at once open it once. A model that is open is returned at once, whatever else
+    /// opens meanwhile. The process keeps the 4 models used last; the memory of another is freed when its last user drops
+    /// it.
     ///
     /// # Errors
     /// [`Error::Model`] if the name resolves to nothing, and the errors of [`Reranker::open`].
@@ -73,23 +76,17 @@ impl ModelRegistry {
     /// As [`Self::open`].
     pub fn open_within(&self, name: &str, options: &EngineOptions, max_models: usize) -> Result<Reranker> {
         let location = self.resolve(name)?;
-        let key = location.canonicalize().unwrap_or_else(|_| location.clone());
-        let key = (key, options.clone());
-        let evicted;
-        let reranker;
-        {
-            // Held while opening, so that two sessions that ask at once do not open the same model twice.
-            let mut opened = OPENED.lock().unwrap_or_else(PoisonError::into_inner);
-            (reranker, evicted) = opened.get_or_open(key, max_models, || Reranker::open(&location, options))?;
-        }
-        // Dropping a model may wait for its worker: not under the lock.
+        let path = location.canonicalize().unwrap_or_else(|_| location.clone());
+        let key = (path, options.clone());
+        let (reranker, evicted) = OPENED.get_or_open(&key, max_models, || Reranker::open(&location, options))?;
+        // A model waits for its workers if this was its last user.
         drop(evicted);
         Ok(reranker)
     }
 
-    /// The models that the process keeps open, whichever registry or session opened them, the one used last at the end.
+    /// The models that the process keeps open, whichever registry or session opened them; the one used last comes last.
     pub fn open_models() -> Vec<Reranker> {
-        OPENED.lock().unwrap_or_else(PoisonError::into_inner).entries.iter().map(|(_, model)| model.clone()).collect()
+        OPENED.values()
     }
 
     /// Whether both hold the same names, as clones do.
@@ -145,64 +142,9 @@ impl ModelRegistry {
     }
 }
 
-/// A few values by key, the least recently used going first.
-struct Recent<K, V> {
-    /// The last was used last.
-    entries: Vec<(K, V)>,
-}
-
-impl<K: PartialEq, V: Clone> Recent<K, V> {
-    const fn new() -> Self {
-        Self { entries: Vec::new() }
-    }
-
-    /// The value of `key`, opened if it is not here, and the entries that had to go to keep `max`.
-    fn get_or_open(&mut self, key: K, max: usize, open: impl FnOnce() -> Result<V>) -> Result<(V, Vec<(K, V)>)> {
-        let entry = match self.entries.iter().position(|(other, _)| *other == key) {
-            Some(position) => self.entries.remove(position),
-            None => (key, open()?),
-        };
-        let value = entry.1.clone();
-        self.entries.push(entry);
-        let surplus = self.entries.len().saturating_sub(max.max(1));
-        Ok((value, self.entries.drain(..surplus).collect()))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_least_recently_used_goes_first() {
-        let mut recent = Recent::new();
-        let mut opened = Vec::new();
-        let mut get = |key: &'static str, max| {
-            let (value, evicted) = recent
-                .get_or_open(key, max, || {
-                    opened.push(key);
-                    Ok(key.len())
-                })
-                .unwrap();
-            assert_eq!(value, key.len());
-            evicted.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
-        };
-        assert!(get("a", 2).is_empty());
-        assert!(get("bb", 2).is_empty());
-        assert!(get("a", 2).is_empty());
-        assert_eq!(get("ccc", 2), ["bb"]);
-        assert_eq!(get("ccc", 0), ["a"]);
-        assert_eq!(opened, ["a", "bb", "ccc"]);
-    }
-
-    #[test]
-    fn what_cannot_be_opened_is_tried_again_and_evicts_nothing() {
-        let mut recent = Recent::new();
-        recent.get_or_open("a", 1, || Ok(1)).unwrap();
-        assert!(recent.get_or_open("b", 1, || Err(Error::Stopped)).is_err());
-        assert_eq!(recent.get_or_open("a", 1, || Err(Error::Stopped)).unwrap().0, 1);
-        assert_eq!(recent.get_or_open("b", 1, || Ok(2)).unwrap().0, 2);
-    }
 
     /// A hub cache with one snapshot of `id`.
     fn hub_cache_of(id: &str) -> (tempfile::TempDir, PathBuf) {

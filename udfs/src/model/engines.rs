@@ -1,0 +1,40 @@
+//! The engines of one checkpoint, by graph.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::engine::Engine;
+use crate::error::Result;
+use crate::models::GraphOptions;
+use crate::try_once::TryOnceLock;
+
+type Cells = HashMap<GraphOptions, Arc<TryOnceLock<Arc<Engine>>>>;
+
+/// Two callers that need the same engine at once load it once. The lock is held to look at the map only, never while an
+/// engine loads: whoever needs another engine, or asks for the counters of any, does not wait.
+#[derive(Default)]
+pub(super) struct Engines(Mutex<Cells>);
+
+impl Engines {
+    /// The engine of a graph, if it is loaded. Never waits.
+    pub(super) fn loaded(&self, graph: &GraphOptions) -> Option<Arc<Engine>> {
+        self.lock().get(graph)?.get().cloned()
+    }
+
+    /// The engine of a graph, loaded with `load` on first use. A failure is not remembered.
+    ///
+    /// # Errors
+    /// Those of `load`.
+    pub(super) fn get_or_load(
+        &self,
+        graph: &GraphOptions,
+        load: impl FnOnce() -> Result<Engine>,
+    ) -> Result<Arc<Engine>> {
+        let cell = Arc::clone(self.lock().entry(graph.clone()).or_default());
+        cell.get_or_try_init(|| load().map(Arc::new)).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Cells> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

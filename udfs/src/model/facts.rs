@@ -1,0 +1,142 @@
+//! What an opened checkpoint is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::open::OpenedModel;
+use crate::checkpoint::Weights;
+use crate::engine::{EngineOptions, check_device};
+use crate::error::Result;
+use crate::models::{Family, GraphOptions, ModelShape};
+use crate::options::{Precision, ScoreOptions};
+use crate::text::{PairEncoder, Tokenizer};
+
+/// An opened checkpoint with the options that shape its graph: precision, cutoff layers, compression. It answers what
+/// the model is, converts and exports its weights, and tunes its batches; a [`Reranker`](crate::Reranker) scores with it.
+///
+/// Cheap to clone. Clones share the tokenizer; clones with the same graph share weights and device.
+///
+/// ```no_run
+/// use datafusion_rerank::{EngineOptions, Reranker};
+///
+/// let reranker = Reranker::open("bge-reranker-v2-m3", &EngineOptions::default())?;
+/// let model = reranker.model();
+/// println!("{} in {}, fingerprint {}", model.family(), model.precision(), model.fingerprint()?);
+/// model.export("bge-reranker-v2-m3-onnx")?;
+/// # Ok::<(), datafusion_rerank::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Model {
+    pub(super) opened: Arc<OpenedModel>,
+    pub(super) graph_options: GraphOptions,
+}
+
+impl fmt::Debug for Model {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Model")
+            .field("location", &self.location())
+            .field("family", &self.family())
+            .field("graph_options", &self.graph_options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Model {
+    /// Reads everything but the weights, with the family's default options.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model), [`Error::Checkpoint`](crate::Error::Checkpoint) or
+    /// [`Error::Io`](crate::Error::Io).
+    pub(crate) fn open(path: &Path, options: &EngineOptions) -> Result<Self> {
+        let opened = Arc::new(OpenedModel::open(path, options)?);
+        let graph_options = opened.graph_options(&ScoreOptions::default())?;
+        Ok(Self { opened, graph_options })
+    }
+
+    /// The same checkpoint with other options.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for an option that the family does not have or a value that the checkpoint
+    /// cannot honour.
+    pub(crate) fn with_options(&self, options: &ScoreOptions) -> Result<Self> {
+        Ok(Self { graph_options: self.opened.graph_options(options)?, opened: Arc::clone(&self.opened) })
+    }
+
+    /// What encodes texts under these options.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if the tokenizer lacks a token that the family needs.
+    pub(crate) fn encoder(&self, options: &ScoreOptions) -> Result<PairEncoder> {
+        self.opened.encoder(options)
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.opened.tokenizer
+    }
+
+    /// The checkpoint's directory, as it was given.
+    pub fn location(&self) -> &Path {
+        &self.opened.checkpoint.path
+    }
+
+    /// The model family, recognised from `config.json`.
+    pub fn family(&self) -> Family {
+        self.opened.architecture.family()
+    }
+
+    /// The transformer's dimensions; `None` for an ONNX export, where only the graph knows them.
+    pub fn shape(&self) -> Option<ModelShape> {
+        self.opened.architecture.shape()
+    }
+
+    /// Number of parameters by the type they are stored in (`F32`, `F16`, `BF16`); empty for an ONNX export.
+    pub fn parameters(&self) -> BTreeMap<&'static str, u64> {
+        let mut parameters = BTreeMap::new();
+        if let Weights::Tensors(tensors) = &self.opened.checkpoint.weights {
+            for tensor in tensors.iter() {
+                *parameters.entry(tensor.dtype.name()).or_default() += tensor.elements() as u64;
+            }
+        }
+        parameters
+    }
+
+    /// 32 hexadecimal digits that identify the checkpoint, wherever it lies: the same for copies, different for another
+    /// training run, stored precision or tokenizer. Options do not change it.
+    ///
+    /// Computed once per opened checkpoint. Reads configuration and tokenizer whole, but only lengths, headers and evenly
+    /// spaced samples of the weights: it takes milliseconds for any size, and does not see a change of a few bytes
+    /// between two samples.
+    ///
+    /// # Errors
+    /// [`Error::Io`](crate::Error::Io) if a file of the checkpoint cannot be read.
+    pub fn fingerprint(&self) -> Result<&str> {
+        self.opened.fingerprint()
+    }
+
+    /// The precision of the layers: as the options say, or the family's default on the device.
+    pub fn precision(&self) -> Precision {
+        self.graph_options.precision
+    }
+
+    /// Floating point operations for one pair of `tokens` tokens. Counts cutoff layers and compression (as if all tokens
+    /// were passage), but neither embeddings nor heads (below 1 %). `None` for an ONNX export.
+    pub fn pair_flops(&self, tokens: usize) -> Option<f64> {
+        self.shape().map(|shape| shape.pair_flops(&self.graph_options, tokens))
+    }
+
+    /// How and where the model runs.
+    pub fn engine_options(&self) -> &EngineOptions {
+        &self.opened.options
+    }
+
+    /// Checks that ONNX Runtime supports the devices, before anything large is read. Whether a GPU is present, and has
+    /// enough memory, shows only when the weights are loaded.
+    ///
+    /// # Errors
+    /// [`Error::Library`](crate::Error::Library) or [`Error::Device`](crate::Error::Device).
+    pub fn check_devices(&self) -> Result<()> {
+        self.engine_options().devices.iter().try_for_each(check_device)
+    }
+}

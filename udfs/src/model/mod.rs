@@ -1,0 +1,10 @@
+//! Opened checkpoints: what they are, the engines that run their graphs, and what is made of their weights.
+
+mod batches;
+mod engines;
+mod facts;
+mod load;
+mod open;
+mod weights;
+
+pub use facts::Model;

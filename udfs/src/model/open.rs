@@ -1,0 +1,113 @@
+//! Opens a checkpoint, and checks options against it.
+
+use std::path::Path;
+
+use super::engines::Engines;
+use crate::checkpoint::{Checkpoint, Weights};
+use crate::engine::EngineOptions;
+use crate::error::{Error, Result};
+use crate::models::{Architecture, Family, GraphOptions, recognise};
+use crate::options::{Precision, ScoreOptions};
+use crate::text::{PairEncoder, Tokenizer};
+use crate::try_once::TryOnceLock;
+
+/// A checkpoint's headers, tokenizer and configuration, and its engines: what callers with different options share.
+/// Weights are loaded when a graph first runs.
+pub(super) struct OpenedModel {
+    pub(super) checkpoint: Checkpoint,
+    pub(super) architecture: Box<dyn Architecture>,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) options: EngineOptions,
+    pub(super) engines: Engines,
+    fingerprint: TryOnceLock<String>,
+}
+
+impl OpenedModel {
+    /// Reads everything but the weights.
+    ///
+    /// # Errors
+    /// [`Error::Model`], [`Error::Checkpoint`], [`Error::Io`], or [`Error::Option`] for options that mean nothing.
+    pub(super) fn open(path: &Path, options: &EngineOptions) -> Result<Self> {
+        options.validate()?;
+        let checkpoint = Checkpoint::open(path)?;
+        let architecture = recognise(&checkpoint)?;
+        let tokenizer = Tokenizer::read(&checkpoint.tokenizer_file())?;
+        if let Some(vocabulary) = architecture.vocabulary()
+            && tokenizer.id_limit() > vocabulary
+        {
+            return Err(tokenizer.error(format!(
+                "it makes ids up to {}, but config.json gives the model a vocabulary of {vocabulary}",
+                tokenizer.id_limit() - 1
+            )));
+        }
+        Ok(Self {
+            checkpoint,
+            architecture,
+            tokenizer,
+            options: options.clone(),
+            engines: Engines::default(),
+            fingerprint: TryOnceLock::new(),
+        })
+    }
+
+    /// See [`Checkpoint::fingerprint`]. Computed on first use.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read.
+    pub(super) fn fingerprint(&self) -> Result<&str> {
+        self.fingerprint.get_or_try_init(|| self.checkpoint.fingerprint()).map(String::as_str)
+    }
+
+    /// What encodes texts under these options.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if the tokenizer lacks a token that the family needs.
+    pub(super) fn encoder(&self, options: &ScoreOptions) -> Result<PairEncoder> {
+        PairEncoder::new(self.architecture.recipe(&self.tokenizer)?, &self.tokenizer, options)
+    }
+
+    /// Checks the options against the family and the checkpoint. Returns those that shape the graph.
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub(super) fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions> {
+        let family = self.architecture.family();
+        options.validate()?;
+        options.check_family(family)?;
+        let mut graph_options = self.architecture.graph_options(options)?;
+        graph_options.precision = self.precision(options)?;
+        graph_options.on_gpu = !self.options.devices.is_cpu();
+        Ok(graph_options)
+    }
+
+    fn precision(&self, options: &ScoreOptions) -> Result<Precision> {
+        let devices = &self.options.devices;
+        if matches!(self.checkpoint.weights, Weights::Onnx(_)) {
+            return match options.precision {
+                None | Some(Precision::Fp32) => Ok(Precision::Fp32),
+                Some(precision) => Err(Error::option(
+                    "precision",
+                    format!(
+                        "an ONNX export is run as it is, got {precision}; open the checkpoint that it was made from"
+                    ),
+                )),
+            };
+        }
+        let precision = options.precision.unwrap_or_else(|| self.architecture.family().default_precision(devices));
+        match precision {
+            Precision::Int8 if !devices.is_cpu() => Err(Error::option(
+                "precision",
+                format!("int8 runs on the CPU only, and the device is {devices}; use fp16 or bf16"),
+            )),
+            // ONNX Runtime's windowed attention has a 16-bit kernel only.
+            Precision::Fp32 if !devices.is_cpu() && self.architecture.family() == Family::Gemma2 => Err(Error::option(
+                "precision",
+                format!("gemma2 runs in 16 bits on GPUs, and the device is {devices}; use bf16 or fp16"),
+            )),
+            Precision::Bf16 if devices.is_cpu() => {
+                Err(Error::option("precision", "bf16 runs on GPUs only, and the device is cpu; use fp32 or int8"))
+            }
+            precision => Ok(precision),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! An opened model with the options of a call.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+
+use crate::engine::{EngineOptions, ScoreStats};
+use crate::error::Result;
+use crate::model::Model;
+use crate::models::Family;
+use crate::options::{Cutoffs, Precision, ScoreOptions};
+use crate::scores::Scores;
+use crate::text::PairEncoder;
+use crate::window::DEFAULT_WINDOW_ROWS;
+
+/// An opened model with the options of a call. Cheap to clone; clones share tokenizer, weights and device.
+///
+/// ```no_run
+/// use arrow::array::StringArray;
+/// use datafusion_rerank::{EngineOptions, Reranker};
+///
+/// let reranker = Reranker::open("bge-reranker-v2-m3", &EngineOptions::default())?;
+/// let queries = StringArray::from(vec!["what is a panda?", "what is a panda?"]);
+/// let passages = StringArray::from(vec!["hi", "The giant panda is a bear species endemic to China."]);
+/// let scores = reranker.score(&queries, &passages)?;
+/// assert!(scores.value(0) < scores.value(1));
+/// # Ok::<(), datafusion_rerank::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Reranker {
+    pub(super) model: Model,
+    pub(super) encoder: Arc<PairEncoder>,
+    pub(super) options: ScoreOptions,
+    pub(super) window_rows: usize,
+}
+
+impl std::fmt::Debug for Reranker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reranker")
+            .field("model", &self.location())
+            .field("family", &self.family())
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reranker {
+    /// Opens a checkpoint directory: `config.json`, `model.safetensors` (or its shards and index, or a `model.onnx`)
+    /// and `tokenizer.json`.
+    ///
+    /// Reads headers and the tokenizer only. The first call loads the weights, or [`Self::load`] does.
+    ///
+    /// # Errors
+    /// [`Error::Model`](crate::Error::Model) if there is no such directory, [`Error::Checkpoint`](crate::Error::Checkpoint)
+    /// or [`Error::Io`](crate::Error::Io) if a file is wrong, [`Error::Option`](crate::Error::Option) for engine options that
+    /// mean nothing.
+    pub fn open(location: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
+        let model = Model::open(location.as_ref(), options)?;
+        let options = ScoreOptions::default();
+        let encoder = Arc::new(model.encoder(&options)?);
+        Ok(Self { model, encoder, options, window_rows: DEFAULT_WINDOW_ROWS })
+    }
+
+    /// The same model with other options (those not set are the model's defaults). Shares the weights if the options do
+    /// not change the graph.
+    ///
+    /// # Errors
+    /// [`Error::Option`](crate::Error::Option) for an option that this family does not have or a value that this
+    /// checkpoint cannot honour.
+    pub fn with_options(&self, options: &ScoreOptions) -> Result<Self> {
+        let model = self.model.with_options(options)?;
+        let encoder = Arc::new(model.encoder(options)?);
+        Ok(Self { model, encoder, options: options.clone(), window_rows: self.window_rows })
+    }
+
+    /// Sorts so many rows by length together. Default: [`DEFAULT_WINDOW_ROWS`]; at least 1.
+    #[must_use]
+    pub fn with_window_rows(self, rows: usize) -> Self {
+        Self { window_rows: rows.max(1), ..self }
+    }
+
+    /// Rows sorted by length together.
+    pub fn window_rows(&self) -> usize {
+        self.window_rows
+    }
+
+    /// The model under the options in force: facts, fingerprint, conversion, export, tuning.
+    pub fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &ScoreOptions {
+        &self.options
+    }
+
+    /// The type of the score column: `Float32`, or `List<Float32>` if `cutoff_layers` is a list.
+    pub fn score_type(&self) -> DataType {
+        if self.scores_are_lists() { Scores::list_type() } else { DataType::Float32 }
+    }
+
+    pub(super) fn scores_are_lists(&self) -> bool {
+        self.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list)
+    }
+
+    /// See [`Model::location`].
+    pub fn location(&self) -> &Path {
+        self.model.location()
+    }
+
+    /// See [`Model::family`].
+    pub fn family(&self) -> Family {
+        self.model.family()
+    }
+
+    /// See [`Model::precision`].
+    pub fn precision(&self) -> Precision {
+        self.model.precision()
+    }
+
+    /// See [`Model::engine_options`].
+    pub fn engine_options(&self) -> &EngineOptions {
+        self.model.engine_options()
+    }
+
+    /// See [`Model::load`].
+    ///
+    /// # Errors
+    /// Those of [`Model::load`].
+    pub fn load(&self) -> Result<()> {
+        self.model.load()
+    }
+
+    /// See [`Model::device_stats`]. What one call costs is in its [`Scores`].
+    pub fn device_stats(&self) -> ScoreStats {
+        self.model.device_stats()
+    }
+}

@@ -1,0 +1,274 @@
+//! Arrays in, scores out.
+
+use std::future::Future;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, Float32Array};
+
+use super::builder::Reranker;
+use crate::engine::{Cancel, Encoded, WindowScores, run_on_encoding_thread, texts};
+use crate::error::{Error, Result};
+use crate::panics::catch_panic;
+use crate::scores::Scores;
+use crate::window::{WINDOWS_IN_FLIGHT, cut_windows};
+
+impl Reranker {
+    /// Scores pairs of rows, and blocks until all are scored. Reads `Utf8`, `LargeUtf8`, `Utf8View` and dictionary columns
+    /// as they are. A NULL query or passage has a NULL score.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the columns are not text or differ in length, if a row failed (naming the first), or if the
+    /// options ask for several scores a row; otherwise the errors of [`Self::load`] and of running the model.
+    pub fn score(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Float32Array> {
+        let scores = self.score_rows(queries, passages)?;
+        match scores.errors().next() {
+            Some((row, reason)) => Err(Error::input(format!("row {row}: {reason}"))),
+            None => scores.to_float32(),
+        }
+    }
+
+    /// Like [`Self::score`], but returns everything known about each row, failures included.
+    ///
+    /// # Errors
+    /// Those of [`Self::score`], but a failed row is not an error.
+    pub fn score_rows(&self, queries: &dyn Array, passages: &dyn Array) -> Result<Scores> {
+        check_lengths(queries, passages)?;
+        let (results, done) = std::sync::mpsc::channel();
+        let rows = queries.len();
+        let windows = cut_windows((queries.slice(0, rows), passages.slice(0, rows)), self.window_rows);
+        let mut scored: Vec<Option<WindowScores>> = vec![None; windows.len()];
+        let cancel = CancelOnDrop::default();
+        let mut submit = windows.into_iter().enumerate();
+        let mut in_flight = 0;
+        loop {
+            while in_flight < WINDOWS_IN_FLIGHT
+                && let Some((index, window)) = submit.next()
+            {
+                let results = results.clone();
+                self.submit(window, cancel.0.clone(), move |result| {
+                    // The receiver is gone only if an earlier window failed.
+                    drop(results.send((index, result)));
+                });
+                in_flight += 1;
+            }
+            if in_flight == 0 {
+                let windows = scored.into_iter().flatten().collect();
+                return Ok(self.scores(windows));
+            }
+            let (index, result) = done.recv().map_err(|_| Error::Stopped)?;
+            scored[index] = Some(result?);
+            in_flight -= 1;
+        }
+    }
+
+    /// Like [`Self::score_rows`] without blocking: the work runs on the engine's threads. Dropping the future stops the
+    /// work within one device batch. The rows are one window, however many there are.
+    ///
+    /// # Errors
+    /// Those of [`Self::score_rows`].
+    pub fn score_rows_async(
+        &self,
+        queries: ArrayRef,
+        passages: ArrayRef,
+    ) -> impl Future<Output = Result<Scores>> + Send + use<> {
+        self.score_pieces_async(vec![(queries, passages)])
+    }
+
+    /// Like [`Self::score_rows_async`] for rows in several pieces, each with its queries and passages. They are one window;
+    /// the columns are not concatenated. Pieces may differ in layout.
+    ///
+    /// # Errors
+    /// Those of [`Self::score_rows`].
+    pub fn score_pieces_async(
+        &self,
+        pieces: Vec<(ArrayRef, ArrayRef)>,
+    ) -> impl Future<Output = Result<Scores>> + Send + use<> {
+        let reranker = self.clone();
+        async move {
+            for (queries, passages) in &pieces {
+                check_lengths(queries.as_ref(), passages.as_ref())?;
+            }
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            let cancel = CancelOnDrop::default();
+            // The receiver is gone only if nobody waits any more.
+            reranker.submit(pieces, cancel.0.clone(), move |result| drop(sender.send(result)));
+            let window = receiver.await.map_err(|_| Error::Stopped)??;
+            Ok(reranker.scores(vec![window]))
+        }
+    }
+
+    /// The token ids of a pair as the model reads them, without padding.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if a text cannot be tokenized.
+    pub fn token_ids(&self, query: &str, passage: &str) -> Result<Vec<u32>> {
+        let tokenizer = self.model.tokenizer();
+        let query = self.encoder.query(tokenizer, query).map_err(|e| Error::input(format!("query {e}")))?;
+        let passage = self.encoder.passage(tokenizer, passage).map_err(|e| Error::input(format!("passage {e}")))?;
+        Ok(self.encoder.pair(&query, &passage).ids.into_vec())
+    }
+
+    /// How many tokens the model reads for each row, without padding; `None` for a row that is not run because a text is
+    /// NULL or cannot be tokenized. Needs no weights.
+    ///
+    /// # Errors
+    /// [`Error::Input`] if the columns are not text or differ in length.
+    pub fn token_counts(&self, queries: &ArrayRef, passages: &ArrayRef) -> Result<Vec<Option<u32>>> {
+        check_lengths(queries.as_ref(), passages.as_ref())?;
+        Ok(self.encode(&[(Arc::clone(queries), Arc::clone(passages))])?.row_lengths())
+    }
+
+    fn scores(&self, windows: Vec<WindowScores>) -> Scores {
+        Scores::new(windows, self.options.normalize.unwrap_or(false), self.scores_are_lists())
+    }
+
+    /// Encodes a window on an encoding thread and hands it to the engine. Calls `on_done` whatever happens, a panic
+    /// included.
+    fn submit(
+        &self,
+        pieces: Vec<(ArrayRef, ArrayRef)>,
+        cancel: Cancel,
+        on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
+    ) {
+        let reranker = self.clone();
+        let answer = Answer(Some(on_done));
+        run_on_encoding_thread(move || {
+            if cancel.is_cancelled() {
+                return;
+            }
+            let location = reranker.location().display().to_string();
+            match catch_panic(&location, "encoding a window", || reranker.encode(&pieces)) {
+                Err(error) => answer.give(Err(error)),
+                Ok(encoded) => reranker.model.with_engine(move |engine| match engine {
+                    Err(error) => answer.give(Err(error)),
+                    Ok(engine) => engine.submit(encoded, cancel, |result| answer.give(result)),
+                }),
+            }
+        });
+    }
+
+    fn encode(&self, pieces: &[(ArrayRef, ArrayRef)]) -> Result<Encoded> {
+        let (mut queries, mut passages) = (Vec::new(), Vec::new());
+        for (query, passage) in pieces {
+            queries.extend(texts("query", query.as_ref())?);
+            passages.extend(texts("passage", passage.as_ref())?);
+        }
+        Ok(Encoded::new(&self.encoder, self.model.tokenizer(), &queries, &passages))
+    }
+}
+
+fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
+    if queries.len() == passages.len() {
+        return Ok(());
+    }
+    Err(Error::input(format!("{} queries for {} passages; there must be one for each", queries.len(), passages.len())))
+}
+
+/// The callback of whoever waits for a window. Calls it with [`Error::Stopped`] if the window is dropped before it has
+/// scores.
+struct Answer<F: FnOnce(Result<WindowScores>)>(Option<F>);
+
+impl<F: FnOnce(Result<WindowScores>)> Answer<F> {
+    fn give(mut self, result: Result<WindowScores>) {
+        if let Some(on_done) = self.0.take() {
+            on_done(result);
+        }
+    }
+}
+
+impl<F: FnOnce(Result<WindowScores>)> Drop for Answer<F> {
+    fn drop(&mut self) {
+        if let Some(on_done) = self.0.take() {
+            on_done(Err(Error::Stopped));
+        }
+    }
+}
+
+/// Cancels the work of a call that nobody waits for any more.
+#[derive(Default)]
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::path::Path;
+
+    use arrow::array::{ArrayData, StringArray};
+    use arrow::buffer::NullBuffer;
+    use arrow::datatypes::DataType;
+
+    use super::*;
+    use crate::engine::EngineOptions;
+
+    /// Says that it is text, and is not: whoever reads it panics.
+    #[derive(Debug)]
+    struct Untrue;
+
+    // SAFETY: nothing reads past the end of an array without values.
+    unsafe impl Array for Untrue {
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+
+        fn to_data(&self) -> ArrayData {
+            unimplemented!()
+        }
+
+        fn into_data(self) -> ArrayData {
+            unimplemented!()
+        }
+
+        fn data_type(&self) -> &DataType {
+            &DataType::Utf8
+        }
+
+        fn slice(&self, _: usize, _: usize) -> ArrayRef {
+            unimplemented!()
+        }
+
+        fn len(&self) -> usize {
+            1
+        }
+
+        fn is_empty(&self) -> bool {
+            false
+        }
+
+        fn offset(&self) -> usize {
+            0
+        }
+
+        fn nulls(&self) -> Option<&NullBuffer> {
+            None
+        }
+
+        fn get_buffer_memory_size(&self) -> usize {
+            0
+        }
+
+        fn get_array_memory_size(&self) -> usize {
+            0
+        }
+    }
+
+    #[test]
+    fn a_panic_on_an_encoding_thread_is_an_error_of_its_window() {
+        let location = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-xlmr-reranker");
+        let reranker = Reranker::open(&location, &EngineOptions::default()).unwrap();
+        let texts: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
+        let score = |queries| futures::executor::block_on(reranker.score_rows_async(queries, Arc::clone(&texts)));
+        // More often than there are encoding threads.
+        for _ in 0..6 {
+            let error = score(Arc::new(Untrue)).unwrap_err().to_string();
+            let expected = format!("model '{}': encoding a window panicked: ", location.display());
+            assert!(error.starts_with(&expected), "{error}");
+        }
+        assert_eq!(score(Arc::clone(&texts)).unwrap().errors().count(), 0);
+    }
+}
