@@ -70,12 +70,9 @@ fn flag(option: &OptionDeclaration) -> Arg {
     match option.kind {
         OptionKind::Switch => arg.action(ArgAction::SetTrue),
         OptionKind::Count => arg.value_name("TOKENS").value_parser(value_parser!(usize)),
-        OptionKind::Layers | OptionKind::Cutoffs => arg
-            .value_name("LAYERS")
-            .value_parser(value_parser!(usize))
-            .value_delimiter(',')
-            .action(ArgAction::Append)
-            .help(format!("{} (several are separated by commas)", help(option))),
+        OptionKind::Layers | OptionKind::Cutoffs => {
+            arg.value_name("LAYERS").value_parser(value_parser!(usize)).value_delimiter(',').action(ArgAction::Append)
+        }
         OptionKind::Word => arg.value_name(option.name.to_uppercase()),
         _ => arg.value_name("TEXT"),
     }
@@ -83,9 +80,13 @@ fn flag(option: &OptionDeclaration) -> Arg {
 
 fn help(option: &OptionDeclaration) -> String {
     let sentences = option.documentation.trim_end_matches('.');
+    let default = option.default;
     match option.kind {
         OptionKind::Switch => sentences.to_owned(),
-        _ => format!("{sentences} [default: {}]", option.default),
+        OptionKind::Layers | OptionKind::Cutoffs => {
+            format!("{sentences}; separate several with commas [default: {default}]")
+        }
+        _ => format!("{sentences} [default: {default}]"),
     }
 }
 
