@@ -1,14 +1,20 @@
 //! Jobs that put a query around the score.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::Float32Type;
+use predicates::prelude::PredicateBooleanExt;
 use predicates::str::contains;
+use serde_json::Value;
 
-use crate::support::tables::{read, write};
-use crate::support::{assert_fails, data_files, folder, ids, job, output_rows, run, write_inputs};
+use crate::support::tables::{numbered, read, write, write_groups};
+use crate::support::{
+    CHECKPOINTS, assert_fails, broken_model, data_files, files, fixture, folder, ids, job, output_rows, rerank, run,
+    write_inputs,
+};
 
 /// `languages.parquet`: `number` and `name` of three languages.
 fn write_languages(folder: &Path) -> String {
@@ -184,4 +190,79 @@ fn a_dry_run_shows_the_plan_and_what_is_read() {
         assert!(text.contains(part), "{part}: {text}");
     }
     assert!(!at("out").exists());
+}
+
+#[test]
+fn all_models_that_a_query_names_are_part_of_the_job() {
+    let (_folder, at) = folder();
+    write_groups(&at("in.parquet"), &numbered(0, 30), 10);
+    // One checkpoint of each family, and another of the first one's.
+    broken_model(&at("fifth"));
+    let models = CHECKPOINTS.map(fixture).into_iter().chain([at("fifth")]);
+    let calls: Vec<String> = models
+        .enumerate()
+        .map(|(number, model)| format!("rerank(query, passage, '{}') AS s{number}", model.display()))
+        .collect();
+    let with_query = |sql: &str| {
+        let mut command = run(at("in.parquet"), at("out"));
+        command.args(["--unit-rows=10", "--sql", sql]);
+        command
+    };
+    let sql = format!("SELECT id, {} FROM input", calls.join(", "));
+    with_query(&sql).assert().success();
+    let manifest: Value = serde_json::from_slice(&std::fs::read(at("out/_rerank/job.json")).unwrap()).unwrap();
+    let of = |key: &str| -> Vec<String> {
+        manifest["models"].as_array().unwrap().iter().map(|model| model[key].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(of("fingerprint").iter().collect::<BTreeSet<_>>().len(), 5, "{manifest}");
+    // That of --model is the first, the others are in the order of their fingerprints.
+    assert!(of("location")[0].ends_with(CHECKPOINTS[0]), "{manifest}");
+    assert!(of("fingerprint")[1..].is_sorted(), "{manifest}");
+    with_query(&sql).assert().success().stderr(contains("3 of 3 units committed already"));
+
+    // A model that is called no more is part of the job no more, unless --model names it.
+    let restart = |sql: &str| {
+        with_query(sql).arg("--restart").assert().success();
+        let manifest: Value = serde_json::from_slice(&std::fs::read(at("out/_rerank/job.json")).unwrap()).unwrap();
+        manifest["models"].as_array().unwrap().len()
+    };
+    assert_eq!(restart(&format!("SELECT id, {} FROM input", calls[4])), 2);
+    assert_eq!(restart("SELECT id FROM input"), 1);
+}
+
+#[test]
+fn rows_read_and_rows_written_are_both_told() {
+    let (_folder, at) = folder();
+    write_inputs(&at("in"));
+    let sql = "SELECT id, rerank(query, passage) AS s FROM input WHERE id % 4 = 0";
+    job(&at("in"), &at("out"))
+        .args(["--sql", sql, "--report"])
+        .arg(at("report.json"))
+        .assert()
+        .success()
+        .stderr(contains("200 rows in 6 files; ").and(contains("800 rows read")));
+    assert_eq!(output_rows(&at("out")).num_rows(), 200);
+    let report: Value = serde_json::from_slice(&std::fs::read(at("report.json")).unwrap()).unwrap();
+    let numbers = |value: &Value| (value["rows"].as_u64(), value["rows_written"].as_u64());
+    assert_eq!(numbers(&report), (Some(800), Some(200)));
+    assert_eq!(numbers(&report["job"]), (Some(800), Some(200)));
+    let records = at("out/_rerank/units");
+    let markers = files(&records)
+        .into_iter()
+        .map(|name| serde_json::from_slice::<Value>(&std::fs::read(records.join(name)).unwrap()).unwrap());
+    let sums = markers
+        .map(|marker| numbers(&marker))
+        .fold((0, 0), |sum, (read, written)| (sum.0 + read.unwrap(), sum.1 + written.unwrap()));
+    assert_eq!(sums, (800, 200));
+
+    // Of what earlier runs did, too.
+    std::fs::remove_file(at("out").join(&data_files(&at("out"))[0])).unwrap();
+    job(&at("in"), &at("out"))
+        .args(["--sql", sql])
+        .assert()
+        .success()
+        .stderr(contains("50 rows in 1 file; ").and(contains("5 units with 150 rows had been committed before")));
+    let status = rerank().arg("status").arg(at("out")).arg("--json").assert().success().get_output().stdout.clone();
+    let status: Value = serde_json::from_slice(&status).unwrap();
+    assert_eq!((&status["rows_done"], &status["rows_written"]), (&800.into(), &200.into()));
 }

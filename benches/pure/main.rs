@@ -19,6 +19,13 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 #[expect(dead_code, unused_imports, reason = "only the cut is measured, and a bench is built like a test")]
 mod batch;
 
+#[path = "../../src/files/group.rs"]
+mod group;
+
+mod files {
+    pub(crate) use crate::group::Group;
+}
+
 #[path = "../../src/job/unit.rs"]
 #[expect(dead_code, reason = "only the cut is measured, and a bench is built like a test")]
 mod unit;
@@ -48,7 +55,7 @@ fn cut_batches(criterion: &mut Criterion) {
 
 /// A file of a billion rows in row groups of 131,072.
 fn cut_units(criterion: &mut Criterion) {
-    let groups = vec![unit::Group { rows: 131_072, bytes: 64 << 20 }; 7630];
+    let groups = vec![files::Group { rows: 131_072, bytes: 64 << 20 }; 7630];
     let mut group = criterion.benchmark_group("cut a file into units");
     group.throughput(Throughput::Elements(groups.len() as u64));
     group.bench_function("7630 row groups", |bencher| bencher.iter(|| unit::cut(0, &groups, 1_000_000)));

@@ -7,7 +7,7 @@ use datafusion_rerank::cluster::ClusterAddress;
 use super::options::OptionArgs;
 use super::scoring::{EngineArgs, ModelArgs, WindowArgs, at_least_one};
 use crate::files::Compression;
-use crate::run::OnError;
+use crate::job::OnError;
 
 /// `rerank run`.
 #[derive(Debug, Args)]

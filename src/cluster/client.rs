@@ -1,5 +1,5 @@
-//! The client's side of a job on a cluster: hands units to the scheduler, watches the records, and hands over again
-//! what is left when a cluster loses too much at once to finish by itself.
+//! The client's side of a job on a cluster: submits units to the scheduler, watches the records, and submits again what
+//! is left when the cluster loses more at once than it can recover from.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -20,8 +20,8 @@ use ballista_core::utils::{GrpcClientConfig, create_grpc_client_endpoint};
 use ballista_core::version::insert_version_header;
 use datafusion_proto::physical_plan::AsExecutionPlan;
 use datafusion_proto::protobuf::PhysicalPlanNode;
+use datafusion_rerank::RerankFunctions;
 use datafusion_rerank::cluster::{ClusterAddress, RerankCodec, cluster_config, failure_cause};
-use datafusion_rerank::{RerankFunctions, ScoreStats};
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep};
@@ -31,16 +31,15 @@ use tonic::transport::Channel;
 use super::job_codec::JobCodec;
 use super::messages::{JobMessage, UnitMessage};
 use super::score_units_exec::ScoreUnitsExec;
-use crate::job::{Ledger, Manifest, Marker, UnitEntry};
-use crate::report::Tally;
-use crate::run::{Plan, Task};
+use crate::job::{Ledger, Unit};
+use crate::run::{Plan, Progress, Task};
 use crate::storage::write_small;
-use crate::terminal::{LINE_INTERVAL, Progress, Stopped};
+use crate::terminal::{LINE_INTERVAL, Stopped};
 
-/// Units handed to the scheduler at once: a plan of them stays well below the size of a message.
+/// Units submitted at once: a plan of them stays well below the limit of a message.
 const UNITS_AT_ONCE: usize = 4096;
 
-/// How long a scheduler that does not answer is waited for before a job.
+/// How long to wait for a scheduler that does not answer before a job.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// How often the scheduler is asked.
@@ -52,7 +51,7 @@ const RECORDS_INTERVAL: Duration = Duration::from_secs(1);
 /// Markers read at once.
 const MARKERS_AT_ONCE: usize = 32;
 
-/// How often units are handed over again while none of them gets done.
+/// How often units are submitted again while none of them gets done.
 const FRUITLESS_ATTEMPTS: u32 = 3;
 
 /// The pause before that, times the number of attempts.
@@ -65,9 +64,9 @@ pub(crate) struct Cluster {
     scheduler: SchedulerGrpcClient<Channel>,
 }
 
-/// A job of the scheduler's that works on a job of ours.
+/// `_rerank/cluster.json`: the job of a scheduler that works on this one.
 #[derive(Debug, Serialize, Deserialize)]
-struct Record {
+struct ClusterRecord {
     scheduler: String,
     job: String,
 }
@@ -104,19 +103,18 @@ impl Cluster {
         Ok(Self { address: address.clone(), scheduler })
     }
 
-    /// Has the units of a plan scored by executors, until all are done or `stop` is ready; gives the longest time that
-    /// an executor took to load the model.
+    /// Has executors score the units of a plan, until all are done or `stop` is ready. Returns the longest time that an
+    /// executor took to load the model.
     pub(crate) async fn run(
         &mut self,
         job: &JobMessage,
         plan: &Plan,
         ledger: &mut Ledger,
-        manifest: &Manifest,
         progress: &mut Progress,
         mut stop: Pin<&mut impl Future<Output = Stopped>>,
     ) -> Result<Duration> {
-        ledger.forget_failures(plan.tasks.iter().map(|task| &task.entry)).await?;
-        let mut watch = Watch { left: plan.tasks.iter().collect(), load: Duration::ZERO, manifest, progress };
+        ledger.forget_failures(plan.tasks.iter().map(|task| &task.unit)).await?;
+        let mut watch = Watch { plan, left: plan.tasks.iter().collect(), load: Duration::ZERO, progress };
         let mut fruitless = 0;
         while !watch.left.is_empty() {
             let before = watch.left.len();
@@ -124,7 +122,7 @@ impl Cluster {
                 watch.left.iter().take(UNITS_AT_ONCE).map(|task| message(plan, task)).collect();
             let end = self.run_units(job, &units, ledger, &mut watch, stop.as_mut()).await?;
             watch.look(ledger).await?;
-            if let Some(failure) = ledger.failure(watch.entries()).await? {
+            if let Some(failure) = ledger.failure(watch.units()).await? {
                 bail!("unit {} of {}: {}", failure.number, failure.input, failure.reason);
             }
             fruitless = if watch.left.len() < before { 0 } else { fruitless + 1 };
@@ -147,7 +145,8 @@ impl Cluster {
         }
         let load = watch.load;
         remove_record(ledger).await?;
-        ledger.tidy()?;
+        // What executors left that were killed.
+        ledger.sweep()?;
         Ok(load)
     }
 
@@ -160,7 +159,7 @@ impl Cluster {
         mut stop: Pin<&mut impl Future<Output = Stopped>>,
     ) -> Result<End> {
         let id = self.submit(ScoreUnitsExec::of_units(job.clone(), units)?).await?;
-        let record = Record { scheduler: self.address.to_string(), job: id.clone() };
+        let record = ClusterRecord { scheduler: self.address.to_string(), job: id.clone() };
         let record = serde_json::to_vec(&record).context("a record is not JSON")?;
         write_small(&ledger.cluster_record(), record).await?;
         let mut status = interval(STATUS_INTERVAL);
@@ -192,7 +191,7 @@ impl Cluster {
         }
     }
 
-    /// Hands a plan over; gives the id of the scheduler's job.
+    /// Submits a plan; returns the id of the scheduler's job.
     async fn submit(&mut self, plan: ScoreUnitsExec) -> Result<String> {
         let codec = JobCodec::new(RerankCodec::new(&RerankFunctions::default()));
         let plan = PhysicalPlanNode::try_from_physical_plan(Arc::new(plan), &codec)?;
@@ -224,11 +223,22 @@ impl Cluster {
         Ok(answer.into_inner().status.and_then(|status| status.status))
     }
 
-    /// Cancels a job of the scheduler's. That it cannot be is only logged: the job does no harm.
+    /// Cancels a job of the scheduler's. A failure is only logged: the job does no harm.
     async fn cancel(&mut self, job: &str) {
         if let Err(error) = self.scheduler.cancel_job(CancelJobParams { job_id: job.to_owned() }).await {
             tracing::warn!(%error, job, "the scheduler could not be told to stop");
         }
+    }
+
+    /// Cancels what a client that was killed had asked the cluster for, before the job resumes or starts over.
+    pub(super) async fn cancel_orphan(&mut self, ledger: &Ledger) -> Result<()> {
+        let Some(bytes) = ledger.cluster_record().read().await? else { return Ok(()) };
+        if let Ok(record) = serde_json::from_slice::<ClusterRecord>(&bytes)
+            && record.scheduler == self.address.to_string()
+        {
+            self.cancel(&record.job).await;
+        }
+        remove_record(ledger).await
     }
 
     fn failed(&self, status: &tonic::Status) -> anyhow::Error {
@@ -243,78 +253,45 @@ impl Cluster {
 }
 
 fn message(plan: &Plan, task: &Task) -> UnitMessage {
-    UnitMessage::new(&task.entry, &task.unit, &plan.inputs[task.unit.input])
-}
-
-/// Cancels what a client that was killed had asked a cluster for, before the job goes on or starts over.
-pub(crate) async fn cancel_orphan(cluster: &mut Cluster, ledger: &Ledger) -> Result<()> {
-    let Some(bytes) = ledger.cluster_record().read().await? else { return Ok(()) };
-    if let Ok(record) = serde_json::from_slice::<Record>(&bytes)
-        && record.scheduler == cluster.address.to_string()
-    {
-        cluster.cancel(&record.job).await;
-    }
-    remove_record(ledger).await
+    UnitMessage::new(&task.unit, &plan.inputs[task.unit.input])
 }
 
 async fn remove_record(ledger: &Ledger) -> Result<()> {
-    crate::job::ledger::remove(&ledger.cluster_record()).await
+    ledger.cluster_record().remove().await
 }
 
 /// The units that are not done yet, and those that have been done meanwhile.
 struct Watch<'a> {
+    plan: &'a Plan,
     left: Vec<&'a Task>,
     load: Duration,
-    manifest: &'a Manifest,
     progress: &'a mut Progress,
 }
 
 impl Watch<'_> {
-    fn entries(&self) -> impl Iterator<Item = &UnitEntry> {
-        self.left.iter().map(|task| &task.entry)
+    fn units(&self) -> impl Iterator<Item = &Unit> {
+        self.left.iter().map(|task| &task.unit)
     }
 
     /// Counts what has been committed since the last look.
     async fn look(&mut self, ledger: &mut Ledger) -> Result<()> {
         let marked = ledger.marked().await?;
-        let found = self.left.iter().copied().filter(|task| marked.contains(&task.entry.id));
+        let found = self.left.iter().copied().filter(|task| marked.contains(&task.unit.id));
         let reading = found.map(|task| {
-            let (ledger, manifest) = (&*ledger, self.manifest);
-            async move { Ok::<_, anyhow::Error>((task, ledger.marker(manifest, &task.entry).await?)) }
+            let (ledger, input) = (&*ledger, self.plan.input_name(task));
+            async move { Ok::<_, anyhow::Error>((task, ledger.marker(&task.unit, input).await?)) }
         });
         let markers: Vec<_> = stream::iter(reading).buffer_unordered(MARKERS_AT_ONCE).try_collect().await?;
         let mut done = HashSet::new();
         for (task, marker) in &markers {
             let Some(marker) = marker else { continue };
-            self.progress.add(&tally(marker), &task.unit);
+            self.progress.add(&marker.tally, &task.unit);
             let load_seconds = marker.executor.as_ref().map_or(0.0, |worker| worker.load_seconds);
             self.load = self.load.max(Duration::try_from_secs_f64(load_seconds).unwrap_or_default());
-            done.insert(task.entry.id.as_str());
+            done.insert(task.unit.id.as_str());
         }
         ledger.add_commits(done.len());
-        self.left.retain(|task| !done.contains(task.entry.id.as_str()));
+        self.left.retain(|task| !done.contains(task.unit.id.as_str()));
         Ok(())
-    }
-}
-
-/// What a marker says of its unit.
-fn tally(marker: &Marker) -> Tally {
-    let seconds = |seconds| Duration::try_from_secs_f64(seconds).unwrap_or_default();
-    let mut stats = ScoreStats::default();
-    stats.rows = marker.rows;
-    stats.pairs = marker.pairs;
-    stats.duplicates = marker.duplicates;
-    stats.truncated = marker.truncated;
-    stats.errors = marker.errors.values().sum();
-    stats.tokens = marker.tokens;
-    stats.padding_tokens = marker.padding_tokens;
-    stats.batches = marker.batches;
-    stats.tokenize_time = seconds(marker.tokenize_seconds);
-    stats.device_time = seconds(marker.device_seconds);
-    Tally {
-        stats,
-        errors: marker.errors.clone(),
-        scores: marker.score_histogram.clone(),
-        tokens: marker.token_histogram.clone(),
     }
 }

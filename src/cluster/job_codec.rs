@@ -83,15 +83,13 @@ mod tests {
 
     use super::super::messages::UnitMessage;
     use super::*;
-    use crate::files::InputFile;
-    use crate::job::Group;
-    use crate::job::unit::cut;
-    use crate::job::{InputIdentity, Manifest, ModelIdentity, Settings};
+    use crate::files::{InputFile, InputIdentity};
+    use crate::job::{JobSettings, Unit};
     use crate::storage::Location;
 
     #[tokio::test]
     async fn a_jobs_plan_arrives_with_a_partition_for_each_unit() {
-        let settings = Settings {
+        let settings = JobSettings {
             options: json!({"max_length": 64, "prompt": "?"}),
             sql: None,
             query: "q".into(),
@@ -102,22 +100,14 @@ mod tests {
             compression: "zstd".into(),
             row_group_rows: 7,
         };
-        let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
-        let units = cut(0, &[Group { rows: 10, bytes: 9 }; 5], 10);
-        let model = ModelIdentity {
-            location: "/m".into(),
-            family: "m3".into(),
-            fingerprint: "f".into(),
-            precision: "fp32".into(),
-        };
-        let manifest = Manifest::new("in", vec![model], settings, vec![input], &units).unwrap();
         let location = Location::parse("/data/a.parquet").unwrap();
-        let file = InputFile { location, size_bytes: 5, name: "a.parquet".into(), version: "v".into() };
-        let messages: Vec<UnitMessage> =
-            units.iter().zip(&manifest.units).map(|(unit, entry)| UnitMessage::new(entry, unit, &file)).collect();
+        let identity = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
+        let file = InputFile { location, identity };
+        let unit = |number: usize| Unit { id: format!("{number:016x}"), number, rows: 10, ..Unit::default() };
+        let messages: Vec<UnitMessage> = (0..5).map(|number| UnitMessage::new(&unit(number), &file)).collect();
         let output = Location::parse("s3://bucket/out").unwrap();
         let session = BTreeMap::from([("rerank.window_rows".to_owned(), "7".to_owned())]);
-        let job = JobMessage::new(&output, json!({"name": "m3"}), &manifest, session);
+        let job = JobMessage::new(&output, json!({"name": "m3"}), vec!["f".into()], settings, session);
 
         let codec = JobCodec::new(RerankCodec::new(&RerankFunctions::default()));
         let plan = Arc::new(ScoreUnitsExec::of_units(job.clone(), &messages).unwrap());
@@ -125,7 +115,7 @@ mod tests {
         let context = SessionContext::new().task_ctx();
         let copy = message.try_into_physical_plan(&context, &codec).unwrap();
         assert_eq!(copy.downcast_ref::<ScoreUnitsExec>().unwrap().job(), &job);
-        assert_eq!(copy.output_partitioning().partition_count(), units.len());
+        assert_eq!(copy.output_partitioning().partition_count(), messages.len());
         assert_eq!(PhysicalPlanNode::try_from_physical_plan(Arc::clone(&copy), &codec).unwrap(), message);
         // It is passed on, not run.
         let error = copy.execute(0, context).err().unwrap().to_string();

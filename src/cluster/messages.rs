@@ -1,19 +1,18 @@
-//! What executors are told of a job and of its units, as JSON.
+//! A job and its units on their way to executors, as JSON.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::files::InputFile;
-use crate::job::{InputIdentity, Manifest, Settings, Unit, UnitEntry};
+use crate::files::{InputFile, InputIdentity};
+use crate::job::{JobSettings, Unit};
 use crate::storage::Location;
 
 /// Version of the messages, raised by every change that an older program would misread.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The remedy where programs do not understand each other.
 const MIXED_VERSIONS: &str = "run one version of this program on client, scheduler and executors";
@@ -51,15 +50,19 @@ pub(crate) struct JobMessage {
     /// Fingerprints of all models of the job: a query may name more than one.
     pub(crate) fingerprints: Vec<String>,
     /// What is read, computed and written.
-    pub(crate) settings: Settings,
-    /// Of a query, what its calls use that say nothing else.
+    pub(crate) settings: JobSettings,
+    /// For a query, what calls use where they set nothing themselves.
     pub(crate) session: BTreeMap<String, String>,
 }
 
 impl JobMessage {
-    pub(crate) fn new(output: &Location, model: Value, manifest: &Manifest, session: BTreeMap<String, String>) -> Self {
-        let fingerprints = manifest.models.iter().map(|model| model.fingerprint.clone()).collect();
-        let settings = manifest.settings.clone();
+    pub(crate) fn new(
+        output: &Location,
+        model: Value,
+        fingerprints: Vec<String>,
+        settings: JobSettings,
+        session: BTreeMap<String, String>,
+    ) -> Self {
         Self { version: VERSION, output: Place::of(output), model, fingerprints, settings, session }
     }
 
@@ -87,20 +90,16 @@ impl JobMessage {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UnitMessage {
-    entry: UnitEntry,
-    groups: Range<usize>,
-    first_row: u64,
+    /// Its input is the first and only one of its message.
+    pub(crate) unit: Unit,
     file: Place,
     input: InputIdentity,
 }
 
 impl UnitMessage {
-    pub(crate) fn new(entry: &UnitEntry, unit: &Unit, file: &InputFile) -> Self {
-        // The only input of its message.
-        let entry = UnitEntry { input: 0, ..entry.clone() };
-        let input =
-            InputIdentity { name: file.name.clone(), size_bytes: file.size_bytes, version: file.version.clone() };
-        Self { entry, groups: unit.groups.clone(), first_row: unit.first_row, file: Place::of(&file.location), input }
+    pub(crate) fn new(unit: &Unit, file: &InputFile) -> Self {
+        let unit = Unit { input: 0, ..unit.clone() };
+        Self { unit, file: Place::of(&file.location), input: file.identity.clone() }
     }
 
     pub(crate) fn to_text(&self) -> Result<String> {
@@ -111,28 +110,14 @@ impl UnitMessage {
         serde_json::from_str(text).with_context(|| format!("the unit of a plan cannot be read; {MIXED_VERSIONS}"))
     }
 
-    /// What it is in the job's manifest.
-    pub(crate) fn entry(&self) -> &UnitEntry {
-        &self.entry
+    /// The name of the unit's input.
+    pub(crate) fn input_name(&self) -> &str {
+        &self.input.name
     }
 
-    pub(crate) fn unit(&self) -> Unit {
-        let UnitEntry { number, rows, bytes, .. } = self.entry;
-        Unit { input: 0, number, groups: self.groups.clone(), first_row: self.first_row, rows, bytes }
-    }
-
+    /// The unit's input as this process reaches it.
     pub(crate) fn input(&self) -> Result<InputFile> {
-        let InputIdentity { name, size_bytes, version } = self.input.clone();
-        Ok(InputFile { location: self.file.location()?, size_bytes, name, version })
-    }
-
-    /// The manifest as if the job had no other unit.
-    pub(crate) fn manifest(&self, job: &JobMessage) -> Result<Manifest> {
-        let mut manifest =
-            Manifest::new("", Vec::new(), job.settings.clone(), vec![self.input.clone()], &[self.unit()])?;
-        // Its id depends on the models too, and was settled when the job began.
-        manifest.units = vec![self.entry.clone()];
-        Ok(manifest)
+        Ok(InputFile { location: self.file.location()?, identity: self.input.clone() })
     }
 }
 
@@ -142,8 +127,8 @@ mod tests {
 
     use super::*;
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> JobSettings {
+        JobSettings {
             options: json!({"max_length": 64}),
             sql: Some("SELECT 1".into()),
             query: "q".into(),
@@ -174,9 +159,9 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused() {
-        let newer = JobMessage { version: 2, ..job() }.to_text().unwrap();
+        let newer = JobMessage { version: 3, ..job() }.to_text().unwrap();
         let error = JobMessage::parse(newer.as_bytes()).unwrap_err().to_string();
-        assert!(error.starts_with("the plan has a job of version 2, this program knows version 1"), "{error}");
+        assert!(error.starts_with("the plan has a job of version 3, this program knows version 2"), "{error}");
         let mut unknown: Value = serde_json::from_str(&job().to_text().unwrap()).unwrap();
         unknown["more"] = json!(1);
         let error = format!("{:#}", JobMessage::parse(unknown.to_string().as_bytes()).unwrap_err());
@@ -186,16 +171,17 @@ mod tests {
     #[test]
     fn a_unit_is_read_back_as_it_was() {
         let location = Location::parse("s3://bucket/a b/100%.parquet").unwrap();
-        let file = InputFile { location, size_bytes: 9, name: "a b/100%.parquet".into(), version: "v".into() };
-        let unit = Unit { input: 3, number: 2, groups: 4..6, first_row: 40, rows: 20, bytes: 100 };
-        let entry = UnitEntry { id: "0123456789abcdef".into(), input: 3, number: 2, rows: 20, bytes: 100 };
-        let message = UnitMessage::new(&entry, &unit, &file);
+        let identity = InputIdentity { name: "a b/100%.parquet".into(), size_bytes: 9, version: "v".into() };
+        let file = InputFile { location, identity };
+        let id = "0123456789abcdef".to_owned();
+        let unit = Unit { id, input: 3, number: 2, groups: 4..6, first_row: 40, rows: 20, bytes: 100 };
+        let message = UnitMessage::new(&unit, &file);
         let read = UnitMessage::parse(&message.to_text().unwrap()).unwrap();
         assert_eq!(read, message);
-        assert_eq!(read.unit(), Unit { input: 0, ..unit });
+        assert_eq!(read.unit, Unit { input: 0, ..unit });
         let input = read.input().unwrap();
         assert!(input.location.is_same(&file.location), "{}", input.location);
-        let manifest = read.manifest(&job()).unwrap();
-        assert_eq!(manifest.output_name(&manifest.units[0]), "a b/100%-00002-0123456789abcdef.parquet");
+        assert_eq!(input.identity, file.identity);
+        assert_eq!(read.unit.output_name(read.input_name()), "a b/100%-00002-0123456789abcdef.parquet");
     }
 }

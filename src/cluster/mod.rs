@@ -7,20 +7,21 @@
 //! ```
 //!
 //! The plan is a [`ScoreUnitsExec`](score_units_exec::ScoreUnitsExec) over a table in memory with a unit a row, each in a
-//! partition of its own. All that a unit's output depends on travels in it. Nothing but the records below OUTPUT tells
-//! what is done: a task that is tried again, or tried twice at once, writes the same file and the same record.
+//! partition of its own. All that a unit's output depends on travels in it. Only the records below OUTPUT count as
+//! done: a task that is retried, or runs twice at once, writes the same file and the same record.
 
 mod client;
+mod cluster_job;
 mod job_codec;
 mod messages;
+mod records;
 mod score_units_exec;
 mod stores;
 mod unit_work;
 mod work_dir;
 
-pub(crate) use client::{Cluster, cancel_orphan};
+pub(crate) use cluster_job::ClusterJob;
 pub(crate) use job_codec::JobCodec;
-pub(crate) use messages::JobMessage;
 pub(crate) use stores::Stores;
 pub(crate) use unit_work::UnitWork;
 pub(crate) use work_dir::WorkDir;

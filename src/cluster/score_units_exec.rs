@@ -26,7 +26,7 @@ use crate::terminal::{Stopped, one_line};
 static SCHEMA: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)])));
 
-/// Scores, writes and commits the units that its input names, and gives their ids. Dropping the stream stops the work
+/// Scores, writes and commits the units that its input names, and returns their ids. Dropping the stream stops the work
 /// within one device batch and removes the file that was being written.
 #[derive(Debug, Clone)]
 pub(crate) struct ScoreUnitsExec {
@@ -138,13 +138,13 @@ impl ExecutionPlan for ScoreUnitsExec {
     }
 }
 
-/// Does a unit in a task of its own, so that it can clean up after it was cancelled; gives its id.
+/// Does a unit in a task of its own, so that it can clean up after a cancellation; returns its id.
 async fn run(work: &UnitWork, job: &Arc<JobMessage>, message: &str) -> Result<String> {
     let executor = work.models.executor().to_owned();
     let failed =
         |error: &anyhow::Error| DataFusionError::Execution(format!("executor {executor}: {}", one_line(error)));
     let unit = UnitMessage::parse(message).map_err(|error| failed(&error))?;
-    let id = unit.entry().id.clone();
+    let id = unit.unit.id.clone();
     // Dropped with this future.
     let (_wanted, unwanted) = oneshot::channel::<()>();
     let (work, job) = (work.clone(), Arc::clone(job));

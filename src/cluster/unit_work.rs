@@ -13,9 +13,9 @@ use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker};
 
 use super::messages::{JobMessage, UnitMessage};
 use crate::files::{Columns, Compression, Format, InputFile, OutputKind, Source};
-use crate::job::{Ledger, Worker};
-use crate::run::{Journal, OnError, Plan, Query, Scoring, Task, pipeline};
-use crate::terminal::{Extent, Printer, Progress, Stopped, one_line};
+use crate::job::{Ledger, OnError, Query, Scoring, UnitWorker};
+use crate::run::{Journal, Plan, Progress, Task, run_plan};
+use crate::terminal::{Printer, Stopped, one_line};
 
 /// What an executor scores units with.
 #[derive(Debug, Clone)]
@@ -35,33 +35,31 @@ impl UnitWork {
         unit: &UnitMessage,
         stop: impl Future<Output = Stopped>,
     ) -> Result<()> {
-        let manifest = unit.manifest(job)?;
+        let input = unit.input_name();
         let mut ledger = Ledger::new(job.output.location()?);
-        ledger.join(unit.entry())?;
-        if ledger.marker(&manifest, unit.entry()).await?.is_some() {
+        ledger.join(&unit.unit)?;
+        if ledger.marker(&unit.unit, input).await?.is_some() {
             return Ok(());
         }
-        let (reranker, plan, worker) = match self.open(job, unit).await {
+        let (output, staging) = (ledger.data_file(&unit.unit, input), ledger.staging_file(&unit.unit.id));
+        let task = Task { unit: unit.unit.clone(), output, staging };
+        let (reranker, plan, worker) = match self.open(job, unit, task).await {
             Ok((reranker, plan, load_seconds)) => {
-                let (output, staging) =
-                    (ledger.data_file(&manifest, unit.entry()), ledger.staging_file(&unit.entry().id));
-                let task = Task { unit: unit.unit(), entry: unit.entry().clone(), output, staging };
-                let worker = Worker { name: self.models.executor().to_owned(), load_seconds };
-                (reranker, Plan { tasks: vec![task], ..plan }, worker)
+                (reranker, plan, UnitWorker { name: self.models.executor().to_owned(), load_seconds })
             }
             Err(error) => {
                 let reason = format!("executor {}: {}", self.models.executor(), one_line(&error));
-                ledger.fail(&manifest, unit.entry(), reason).await;
+                ledger.fail(&unit.unit, input, reason).await;
                 return Err(error);
             }
         };
-        let journal = Journal { ledger: &mut ledger, manifest: &manifest, worker: Some(worker) };
-        let mut progress = Progress::start(self.printer, Extent::of([&unit.unit()]));
-        pipeline::run(Arc::new(plan), reranker, Some(journal), &mut progress, pin!(stop)).await
+        let journal = Journal { ledger: &mut ledger, worker: Some(worker) };
+        let mut progress = Progress::start(self.printer, plan.extent());
+        run_plan(Arc::new(plan), reranker, Some(journal), &mut progress, pin!(stop)).await
     }
 
-    /// The model, loaded, what to do without its task, and how many seconds loading took.
-    async fn open(&self, job: &JobMessage, unit: &UnitMessage) -> Result<(Reranker, Plan, f64)> {
+    /// The model, loaded, what to do, and how many seconds loading took.
+    async fn open(&self, job: &JobMessage, unit: &UnitMessage, task: Task) -> Result<(Reranker, Plan, f64)> {
         let planned = PlannedModel::from_json(&job.model)?;
         let models = self.models.clone();
         let opening = tokio::task::spawn_blocking(move || {
@@ -87,7 +85,7 @@ impl UnitWork {
                 errors: on_error == OnError::Null,
             }),
         };
-        let plan = Plan { inputs: vec![input], tasks: Vec::new(), scoring, format, on_error };
+        let plan = Plan { inputs: vec![input], tasks: vec![task], scoring, format, on_error };
         Ok((reranker, plan, load_seconds))
     }
 
@@ -104,7 +102,7 @@ impl UnitWork {
             settings.set(key, value).map_err(|error| anyhow!("{}", error.strip_backtrace()))?;
         }
         let query = Query::plan(sql, &schema, &self.registry, settings).await?;
-        for model in query.models().await? {
+        for model in query.models() {
             let fingerprint = model.model().fingerprint()?;
             if !job.fingerprints.iter().any(|known| known == fingerprint) {
                 bail!(

@@ -15,7 +15,7 @@ use datafusion_rerank::{ModelRegistry, RerankConfig, RerankFunctions};
 
 use crate::args::ExecutorArgs;
 use crate::cluster::{JobCodec, Stores, UnitWork, WorkDir};
-use crate::model::open;
+use crate::model::session;
 use crate::terminal::{Printer, stop};
 
 /// Rows that a client has not fetched after so many seconds are deleted, and so is what tasks left.
@@ -40,7 +40,7 @@ pub(crate) fn run(args: ExecutorArgs, printer: Printer) -> Result<()> {
 
 async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
     let name = name(&args);
-    let (registry, settings) = open::executor_settings(&args).with_context(|| format!("executor {name}"))?;
+    let (registry, settings) = session::executor_settings(&args).with_context(|| format!("executor {name}"))?;
     // Kept while the process waits for another scheduler.
     let work_dir = WorkDir::new(&args.work_dir.clone().unwrap_or_else(std::env::temp_dir))?;
 

@@ -20,8 +20,8 @@ use datafusion_rerank::cluster::RerankClusterExt;
 use datafusion_rerank::{RerankConfig, RerankFunctions, WithRerank};
 
 use crate::args::SqlArgs;
-use crate::model::open;
-use crate::run::one_line;
+use crate::job::root_error;
+use crate::model::session::shell_settings;
 use crate::terminal::{Printer, printer};
 
 /// The file that is standard input.
@@ -38,7 +38,7 @@ pub(crate) fn run(args: SqlArgs, printer: Printer) -> Result<()> {
 
 async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
     let scripts = scripts(&args)?;
-    let (models, settings) = open::shell_settings(&args)?;
+    let (models, settings) = shell_settings(&args)?;
     let model = settings.model.clone();
     let stores = Arc::new(InstrumentedObjectStoreRegistry::new());
     let functions = RerankFunctions::new(models);
@@ -61,7 +61,7 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
         printer.note(&format!("rerank(query, passage) uses the model {model}. \\? shows commands, \\q leaves."));
         return exec::exec_from_repl(&ctx, &mut print).await.context("the shell ended");
     };
-    exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| one_line(&error))
+    exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| root_error(&error))
 }
 
 /// The limit is for a table, which a person reads. The shell would stop collecting rows at it whatever the format, and

@@ -11,7 +11,7 @@ use arrow_ipc::reader::{FileDecoder, read_footer_length};
 use arrow_ipc::{Block, MetadataVersion, convert, root_as_footer, root_as_message};
 use parquet::file::reader::{ChunkReader, Length};
 
-use crate::job::Group;
+use super::group::Group;
 use crate::storage::ObjectFile;
 
 /// Bytes after the footer: its length and the magic number.

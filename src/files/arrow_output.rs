@@ -12,12 +12,12 @@ use crate::storage::Upload;
 
 /// Writes record batches as they come. What is encoded is uploaded at once.
 pub(crate) struct ArrowWriter {
-    encoder: Encoder,
+    encoder: IpcEncoder,
     upload: Upload,
 }
 
 /// Encoders into memory.
-enum Encoder {
+enum IpcEncoder {
     File(FileWriter<Vec<u8>>),
     Stream(StreamWriter<Vec<u8>>),
 }
@@ -29,7 +29,7 @@ impl ArrowWriter {
     /// For a codec that the format does not have.
     pub(crate) fn file(upload: Upload, schema: &Schema, compression: Compression) -> Result<Self> {
         let encoder = FileWriter::try_new_with_options(Vec::new(), schema, options(compression)?)?;
-        Ok(Self { encoder: Encoder::File(encoder), upload })
+        Ok(Self { encoder: IpcEncoder::File(encoder), upload })
     }
 
     /// Begins a stream: it is read from its beginning.
@@ -38,14 +38,14 @@ impl ArrowWriter {
     /// For a codec that the format does not have.
     pub(crate) fn stream(upload: Upload, schema: &Schema, compression: Compression) -> Result<Self> {
         let encoder = StreamWriter::try_new_with_options(Vec::new(), schema, options(compression)?)?;
-        Ok(Self { encoder: Encoder::Stream(encoder), upload })
+        Ok(Self { encoder: IpcEncoder::Stream(encoder), upload })
     }
 
     /// Adds rows.
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         match &mut self.encoder {
-            Encoder::File(writer) => writer.write(rows)?,
-            Encoder::Stream(writer) => writer.write(rows)?,
+            IpcEncoder::File(writer) => writer.write(rows)?,
+            IpcEncoder::Stream(writer) => writer.write(rows)?,
         }
         self.put_encoded().await
     }
@@ -53,8 +53,8 @@ impl ArrowWriter {
     /// Writes the rest and makes the file appear.
     pub(crate) async fn finish(&mut self) -> Result<()> {
         match &mut self.encoder {
-            Encoder::File(writer) => writer.finish()?,
-            Encoder::Stream(writer) => writer.finish()?,
+            IpcEncoder::File(writer) => writer.finish()?,
+            IpcEncoder::Stream(writer) => writer.finish()?,
         }
         self.put_encoded().await?;
         Ok(self.upload.finish().await?)
@@ -67,8 +67,8 @@ impl ArrowWriter {
 
     async fn put_encoded(&mut self) -> Result<()> {
         let encoded = match &mut self.encoder {
-            Encoder::File(writer) => std::mem::take(writer.get_mut()),
-            Encoder::Stream(writer) => std::mem::take(writer.get_mut()),
+            IpcEncoder::File(writer) => std::mem::take(writer.get_mut()),
+            IpcEncoder::Stream(writer) => std::mem::take(writer.get_mut()),
         };
         Ok(self.upload.put(encoded.into()).await?)
     }

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
 use object_store::ObjectMeta;
+use serde::{Deserialize, Serialize};
 
 use super::format::FileFormat;
 use crate::storage::Location;
@@ -13,7 +14,7 @@ use crate::storage::Location;
 pub(crate) struct Inputs {
     /// The file itself, or the directory that relative names start from.
     pub(crate) base: Location,
-    selection: Selection,
+    selection: InputSelection,
     /// In the order of their names, at least one.
     pub(crate) files: Vec<InputFile>,
 }
@@ -23,12 +24,19 @@ pub(crate) struct Inputs {
 pub(crate) struct InputFile {
     /// Where it is.
     pub(crate) location: Location,
-    /// How large it is.
-    pub(crate) size_bytes: u64,
-    /// Its path relative to [`Inputs::base`], with `/` between names.
+    /// What it is.
+    pub(crate) identity: InputIdentity,
+}
+
+/// An input file as jobs record it: another identity means another content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InputIdentity {
+    /// Path relative to [`Inputs::base`], with `/` between names.
     pub(crate) name: String,
-    /// Another for another content: the store's entity tag; on local disks, where that depends on more than the
-    /// content, the time of the last change.
+    /// Size in bytes.
+    pub(crate) size_bytes: u64,
+    /// The store's entity tag. On local disks, where the tag depends on more than the content, the time of the last
+    /// change.
     pub(crate) version: String,
 }
 
@@ -36,18 +44,18 @@ impl InputFile {
     fn new(location: Location, meta: ObjectMeta, name: String) -> Self {
         let tag = if location.local_path().is_some() { None } else { meta.e_tag };
         let version = tag.unwrap_or_else(|| meta.last_modified.to_rfc3339());
-        Self { location, size_bytes: meta.size, name, version }
+        Self { location, identity: InputIdentity { name, size_bytes: meta.size, version } }
     }
 
-    /// How the file is read: a name that says nothing is taken for Parquet.
+    /// The format by which the file is read; a name without a known extension is read as Parquet.
     pub(crate) fn format(&self) -> FileFormat {
-        FileFormat::of(&self.name).unwrap_or(FileFormat::Parquet)
+        FileFormat::of(&self.identity.name).unwrap_or(FileFormat::Parquet)
     }
 }
 
 /// Which files below a directory are meant.
 #[derive(Debug)]
-enum Selection {
+enum InputSelection {
     /// The argument is a file.
     OneFile,
     /// All Parquet and Arrow files of a directory.
@@ -56,7 +64,7 @@ enum Selection {
     Glob(Pattern),
 }
 
-impl Selection {
+impl InputSelection {
     fn takes(&self, name: &str) -> bool {
         match self {
             Self::OneFile => false,
@@ -84,19 +92,19 @@ impl Inputs {
     pub(crate) async fn find(text: &str) -> Result<Self> {
         let (base, selection) = match split_glob(text) {
             // A file may have a name that looks like a pattern.
-            Some(_) if std::path::Path::new(text).is_file() => (Location::parse(text)?, Selection::Directory),
+            Some(_) if std::path::Path::new(text).is_file() => (Location::parse(text)?, InputSelection::Directory),
             Some((directory, pattern)) => {
                 let pattern = Pattern::new(pattern).with_context(|| format!("INPUT '{text}' is not a glob"))?;
-                (Location::parse(directory)?, Selection::Glob(pattern))
+                (Location::parse(directory)?, InputSelection::Glob(pattern))
             }
-            None => (Location::parse(text)?, Selection::Directory),
+            None => (Location::parse(text)?, InputSelection::Directory),
         };
-        if let Selection::Directory = selection
+        if let InputSelection::Directory = selection
             && let Some(meta) = base.meta().await?
         {
             let name = base.path.filename().unwrap_or_default().to_owned();
             let file = InputFile::new(base.clone(), meta, name);
-            return Ok(Self { base, selection: Selection::OneFile, files: vec![file] });
+            return Ok(Self { base, selection: InputSelection::OneFile, files: vec![file] });
         }
 
         let listed: Vec<_> =
@@ -111,17 +119,17 @@ impl Inputs {
             .collect();
         if files.is_empty() {
             match selection {
-                Selection::Glob(_) => bail!("INPUT '{text}': no file matches"),
+                InputSelection::Glob(_) => bail!("INPUT '{text}': no file matches"),
                 _ => bail!("INPUT '{text}': there is no such file, nor any .parquet, .arrow or .feather file below it"),
             }
         }
-        files.sort_by(|a, b| a.name.cmp(&b.name));
+        files.sort_by(|a, b| a.identity.name.cmp(&b.identity.name));
         Ok(Self { base, selection, files })
     }
 
     /// Whether INPUT is a file, not a directory or glob.
     pub(crate) fn is_one_file(&self) -> bool {
-        matches!(self.selection, Selection::OneFile)
+        matches!(self.selection, InputSelection::OneFile)
     }
 
     /// Whether the place is that of INPUT, or of one of its files, whatever links lead to it.
@@ -132,7 +140,7 @@ impl Inputs {
     /// Whether a file there would be an input of this run or, once it is written, of the next.
     pub(crate) fn take(&self, location: &Location) -> bool {
         match self.selection {
-            Selection::OneFile => location.is_same(&self.base),
+            InputSelection::OneFile => location.is_same(&self.base),
             _ => location.relative_to(&self.base).is_some_and(|name| self.selection.takes(&name)),
         }
     }
@@ -169,7 +177,7 @@ mod tests {
     }
 
     fn names(inputs: &Inputs) -> Vec<&str> {
-        inputs.files.iter().map(|file| file.name.as_str()).collect()
+        inputs.files.iter().map(|file| file.identity.name.as_str()).collect()
     }
 
     #[test]
@@ -217,7 +225,7 @@ mod tests {
         let inputs = find(&folder, "data[1].txt").unwrap();
         assert!(inputs.is_one_file());
         assert!(inputs.take(&inputs.base));
-        assert_eq!(inputs.files[0].size_bytes, 1);
+        assert_eq!(inputs.files[0].identity.size_bytes, 1);
         assert_eq!(inputs.files[0].format(), FileFormat::Parquet);
     }
 

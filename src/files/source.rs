@@ -1,4 +1,4 @@
-//! An input file that can be read in parts, whatever its format.
+//! An input file of any format, read in parts.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio::runtime::Handle;
 
 use super::arrow_file::ArrowFile;
 use super::format::FileFormat;
+use super::group::Group;
 use super::input::InputFile;
-use crate::job::Group;
 use crate::storage::ObjectFile;
 
-/// What a file's footer says. Everything here blocks.
+/// The footer of a file. Everything here blocks.
 #[derive(Debug)]
 pub(crate) enum Source {
     Parquet(ArrowReaderMetadata),
@@ -31,7 +31,7 @@ impl Source {
     /// Reads a file's footer.
     pub(crate) fn open(input: &InputFile, runtime: &Handle) -> Result<Self> {
         // The footer is read onward, like one column.
-        let file = ObjectFile::new(input.location.clone(), input.size_bytes, 1, runtime.clone());
+        let file = ObjectFile::new(input.location.clone(), input.identity.size_bytes, 1, runtime.clone());
         match input.format() {
             FileFormat::Parquet => ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
                 .map(Self::Parquet)
@@ -76,7 +76,7 @@ impl Source {
         batch_rows: usize,
         runtime: &Handle,
     ) -> Result<Batches> {
-        let (location, size_bytes) = (input.location.clone(), input.size_bytes);
+        let (location, size_bytes) = (input.location.clone(), input.identity.size_bytes);
         match self {
             Self::Parquet(metadata) => {
                 let schema = metadata.parquet_schema();

@@ -6,30 +6,42 @@
 //!   _rerank/job.json                        what the job is: written first, before any work
 //!   _rerank/units/6b1e0c52f7a9d384.json     the unit is done: written after its data file appeared
 //!   _rerank/failed/6b1e0c52f7a9d384.json    why a run ended at this unit
+//!   _rerank/begin.lock                      locked while a run begins, on local disks
 //!   _rerank/tmp/                            data files being written, on local disks
 //! ```
 //!
-//! Names that begin with `_` are skipped by whatever reads directories of Parquet files, this program included. A
-//! process that is killed leaves at most a file below `tmp`, or a data file without its marker: the next run deletes
+//! Readers of directories of Parquet files, this program included, skip names that begin with `_`. A process that is
+//! killed leaves at most a file below `tmp`, or a data file without its marker: the next run deletes
 //! the one and overwrites the other with the same content. For the same reason two processes may work on one job: they
-//! do the same work twice, and whoever is later replaces a file by its equal.
+//! do the same work twice, and the later one replaces a file by its equal.
+//!
+//! On local disks a run holds a lock on `job.json` while it works, shared with other runs. A run that starts the job
+//! over needs that lock alone, and `begin.lock` too: nobody else begins between the deletion of the old job and the
+//! beginning of the new one.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use futures::{StreamExt, TryStreamExt, stream};
+use object_store::PutMode;
 use object_store::path::Path;
-use object_store::{ObjectStoreExt, PutMode};
 use serde::Serialize;
 
-use super::manifest::{Manifest, UnitEntry, now};
-use super::marker::{Failure, Marker};
+use super::manifest::{Manifest, now};
+use super::marker::{Marker, UnitFailure};
+use super::unit::Unit;
 use crate::files::FileFormat;
 use crate::storage::{Location, Lock, Others, is_unfinished, remove_unfinished, write_small, writer_id};
 
 /// Folder of the records.
 const FOLDER: &str = "_rerank";
+
+/// Records of the units that are done.
+pub(crate) const DONE: &str = "units";
+
+/// Records of why runs ended at units.
+pub(crate) const FAILED: &str = "failed";
 
 /// Small files read or deleted at once.
 const FILES_AT_ONCE: usize = 32;
@@ -45,9 +57,9 @@ pub(crate) struct Ledger {
     failed: HashSet<String>,
     /// Units that are done.
     commits: usize,
-    /// Held on local disks from [`Self::begin`] on.
+    /// On local disks, held from [`Self::begin`] on.
     lock: Option<Lock>,
-    /// Tells files that are being written from those of others.
+    /// Part of the names of files that this process is writing.
     writer: String,
 }
 
@@ -60,13 +72,13 @@ pub(crate) struct Permissions {
     pub(crate) overwrite: bool,
 }
 
-/// What is known of a job's units.
+/// What the records hold of a job's units.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
+pub(crate) struct JobProgress {
     /// Markers of the units that are done, by id.
     pub(crate) committed: HashMap<String, Marker>,
     /// Failures of units that are not done, by id.
-    pub(crate) failed: HashMap<String, Failure>,
+    pub(crate) failed: HashMap<String, UnitFailure>,
 }
 
 /// Sizes of the files below OUTPUT.
@@ -87,26 +99,33 @@ impl Ledger {
         file.relative_to(output).is_some_and(|name| name.is_empty() || FileFormat::of(&name).is_some())
     }
 
-    /// Where a unit's data file appears.
-    pub(crate) fn data_file(&self, manifest: &Manifest, unit: &UnitEntry) -> Location {
-        self.output.below(&manifest.output_name(unit))
+    /// Where the data file of a unit of this input appears.
+    pub(crate) fn data_file(&self, unit: &Unit, input: &str) -> Location {
+        self.output.below(&unit.output_name(input))
     }
 
-    /// Where it is written until it is complete, if not there: a local file has another name until then, by which
-    /// readers of the directory would find it.
+    /// Where it is written until it is complete, if not there: `object_store` writes local files beside their place,
+    /// where readers of the directory would find them.
     pub(crate) fn staging_file(&self, unit: &str) -> Option<Location> {
         self.output.local_path()?;
         // Two processes at once must not write the same file.
         Some(self.record(&format!("tmp/{unit}-{}.unfinished", self.writer)))
     }
 
-    /// Begins the job, or goes on with it: what is done need not be done again.
+    /// Begins the job, or resumes it; returns what is done already.
     ///
     /// # Errors
-    /// If the directory holds another job or other files and may not be changed, or cannot be written.
-    pub(crate) async fn begin(&mut self, manifest: &Manifest, permissions: Permissions) -> Result<Progress> {
-        let mut listing = self.list().await?;
+    /// If the directory holds another job or other files and may not be changed, cannot be written, or another process
+    /// is starting the job over.
+    pub(crate) async fn begin(&mut self, manifest: &Manifest, permissions: Permissions) -> Result<JobProgress> {
         let existing = self.manifest().await?;
+        if existing.is_none() {
+            // Nothing is created in a directory of something else.
+            self.check(manifest, None, permissions, &self.list().await?)?;
+        }
+        let gate = self.enter(permissions.restart)?;
+        let existing = if gate.is_some() { self.manifest().await? } else { existing };
+        let mut listing = self.list().await?;
         let begins = match &existing {
             Some(old) if permissions.restart => {
                 self.delete(old, &listing).await?;
@@ -124,108 +143,18 @@ impl Ledger {
         }
         self.sweep()?;
         let progress = self.progress_of(manifest, &listing).await?;
-        self.failed = progress.failed.keys().cloned().collect();
-        self.commits = progress.committed.len();
+        self.expect_failures(progress.failed.keys().cloned());
+        self.add_commits(progress.committed.len());
+        drop(gate);
         Ok(progress)
     }
 
-    /// Takes part in a job that another process has begun: whoever goes on with it sees that this process is at work,
-    /// and leaves its unfinished files alone.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn join(&mut self, unit: &UnitEntry) -> Result<()> {
-        self.failed.insert(unit.id.clone());
-        let Some(job) = self.record("job.json").local_path() else { return Ok(()) };
-        let (lock, _) = Lock::new(&job).with_context(|| {
-            format!("{} cannot be opened; all machines must see OUTPUT at the same path", job.display())
-        })?;
-        lock.share();
-        self.lock = Some(lock);
-        Ok(())
-    }
-
-    /// The marker of a unit that is done.
-    #[cfg(feature = "cluster")]
-    pub(crate) async fn marker(&self, manifest: &Manifest, unit: &UnitEntry) -> Result<Option<Marker>> {
-        let Some(bytes) = self.unit_record("units", &unit.id).read().await? else { return Ok(None) };
-        let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) else { return Ok(None) };
-        let size_bytes = self.data_file(manifest, unit).file_size_bytes().await?;
-        Ok((size_bytes == Some(marker.size_bytes)).then_some(marker))
-    }
-
-    /// Forgets why earlier runs ended at these units.
-    #[cfg(feature = "cluster")]
-    pub(crate) async fn forget_failures<'a>(&mut self, units: impl IntoIterator<Item = &'a UnitEntry>) -> Result<()> {
-        for unit in units {
-            if self.failed.remove(&unit.id) {
-                remove(&self.unit_record("failed", &unit.id)).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Why one of these units could not be done, if that was recorded.
-    #[cfg(feature = "cluster")]
-    pub(crate) async fn failure<'a>(&self, units: impl IntoIterator<Item = &'a UnitEntry>) -> Result<Option<Failure>> {
-        let folder = self.record("failed");
-        let listed = folder.store.list(Some(&folder.path)).map_ok(|meta| meta.location);
-        let listed: HashSet<Path> = listed.try_collect().await.with_context(|| format!("cannot list {folder}"))?;
-        for unit in units {
-            let file = self.unit_record("failed", &unit.id);
-            if listed.contains(&file.path)
-                && let Some(bytes) = file.read().await?
-                && let Ok(failure) = serde_json::from_slice(&bytes)
-            {
-                return Ok(Some(failure));
-            }
-        }
-        Ok(None)
-    }
-
-    /// The units of which there are markers, by id.
-    #[cfg(feature = "cluster")]
-    pub(crate) async fn marked(&self) -> Result<HashSet<String>> {
-        let folder = self.record("units");
-        let listed = folder.store.list(Some(&folder.path)).map_ok(|meta| meta.location);
-        let listed: Vec<Path> = listed.try_collect().await.with_context(|| format!("cannot list {folder}"))?;
-        let id = |path: &Path| path.filename()?.strip_suffix(".json").map(str::to_owned);
-        Ok(listed.iter().filter_map(id).collect())
-    }
-
-    /// OUTPUT.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn output(&self) -> &Location {
-        &self.output
-    }
-
-    /// Deletes what executors left that were killed.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn tidy(&mut self) -> Result<()> {
-        // This process is at work no more.
-        self.lock = None;
-        self.sweep()
-    }
-
-    /// Counts units that other processes have committed.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn add_commits(&mut self, units: usize) {
-        self.commits += units;
-    }
-
-    /// The file that says which job of a cluster works on this one.
-    #[cfg(feature = "cluster")]
-    pub(crate) fn cluster_record(&self) -> Location {
-        self.record("cluster.json")
-    }
-
     /// As [`Self::begin`], without changing anything.
-    ///
-    /// # Errors
-    /// As [`Self::begin`].
-    pub(crate) async fn look(&self, manifest: &Manifest, permissions: Permissions) -> Result<Progress> {
+    pub(crate) async fn look(&self, manifest: &Manifest, permissions: Permissions) -> Result<JobProgress> {
         let listing = self.list().await?;
         let existing = self.manifest().await?;
         if existing.is_some() && permissions.restart {
-            return Ok(Progress::default());
+            return Ok(JobProgress::default());
         }
         self.check(manifest, existing.as_ref(), permissions, &listing)?;
         self.progress_of(manifest, &listing).await
@@ -241,19 +170,16 @@ impl Ledger {
         Ok(Some(manifest))
     }
 
-    /// What is known of the units of a job. Changes nothing.
-    pub(crate) async fn progress(&self, manifest: &Manifest) -> Result<Progress> {
+    /// What the records hold of the units of a job. Changes nothing.
+    pub(crate) async fn progress(&self, manifest: &Manifest) -> Result<JobProgress> {
         self.progress_of(manifest, &self.list().await?).await
     }
 
     /// Records that a unit is done.
     pub(crate) async fn commit(&mut self, marker: &Marker) -> Result<()> {
-        write_small(&self.unit_record("units", &marker.unit), json(marker)?).await?;
-        self.commits += 1;
-        if self.failed.remove(&marker.unit) {
-            remove(&self.unit_record("failed", &marker.unit)).await?;
-        }
-        Ok(())
+        write_small(&self.unit_record(DONE, &marker.unit), json(marker)?).await?;
+        self.add_commits(1);
+        self.forget_failure(&marker.unit).await
     }
 
     /// How many units are done.
@@ -261,18 +187,31 @@ impl Ledger {
         self.commits
     }
 
-    /// Records why the run ends at a unit. That this cannot be written either is only logged: there is an error to
-    /// report already.
-    pub(crate) async fn fail(&self, manifest: &Manifest, unit: &UnitEntry, reason: String) {
-        let failure = Failure {
-            unit: unit.id.clone(),
-            input: manifest.inputs[unit.input].name.clone(),
-            number: unit.number,
-            reason,
-            at: now(),
-        };
-        let write = async { write_small(&self.unit_record("failed", &unit.id), json(&failure)?).await };
-        // The store may be what failed, and would be tried for minutes.
+    /// Counts units that are done.
+    pub(crate) fn add_commits(&mut self, units: usize) {
+        self.commits += units;
+    }
+
+    /// Says of which units there may be records of failures.
+    pub(crate) fn expect_failures(&mut self, units: impl IntoIterator<Item = String>) {
+        self.failed.extend(units);
+    }
+
+    /// Deletes the record of why an earlier run ended at a unit, if one is expected.
+    pub(crate) async fn forget_failure(&mut self, unit: &str) -> Result<()> {
+        if self.failed.remove(unit) {
+            self.unit_record(FAILED, unit).remove().await?;
+        }
+        Ok(())
+    }
+
+    /// Records why the run ends at a unit of this input. If this cannot be written either, that is only logged: there
+    /// is an error to report already.
+    pub(crate) async fn fail(&self, unit: &Unit, input: &str, reason: String) {
+        let failure =
+            UnitFailure { unit: unit.id.clone(), input: input.to_owned(), number: unit.number, reason, at: now() };
+        let write = async { write_small(&self.unit_record(FAILED, &unit.id), json(&failure)?).await };
+        // The store may be what failed, and would be retried for minutes.
         match tokio::time::timeout(FAILURE_TIMEOUT, write).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the failure could not be recorded"),
@@ -280,11 +219,13 @@ impl Ledger {
         }
     }
 
-    fn record(&self, name: &str) -> Location {
+    /// A record of the job.
+    pub(crate) fn record(&self, name: &str) -> Location {
         self.output.below(&format!("{FOLDER}/{name}"))
     }
 
-    fn unit_record(&self, kind: &str, unit: &str) -> Location {
+    /// A record of a unit, of the kind [`DONE`] or [`FAILED`].
+    pub(crate) fn unit_record(&self, kind: &str, unit: &str) -> Location {
         self.record(&format!("{kind}/{unit}.json"))
     }
 
@@ -294,7 +235,7 @@ impl Ledger {
         files.try_collect().await.with_context(|| format!("cannot list OUTPUT {output}"))
     }
 
-    /// Whether the job may go on, or begin, with what is there.
+    /// Checks that the job may resume, or begin, with what is there.
     fn check(
         &self,
         manifest: &Manifest,
@@ -328,7 +269,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes `job.json`; tells whether this process did.
+    /// Writes `job.json`; returns whether this process did.
     async fn create(&self, manifest: &Manifest) -> Result<bool> {
         let file = self.record("job.json");
         match file.store.put_opts(&file.path, json(manifest)?.into(), PutMode::Create.into()).await {
@@ -344,9 +285,35 @@ impl Ledger {
         }
     }
 
-    /// Deletes what killed runs left, unless another process is at work. Other stores show unfinished files to nobody
-    /// and are told by a rule of the bucket when to forget them.
-    fn sweep(&mut self) -> Result<()> {
+    /// Keeps other runs from beginning: all of them for a run that starts the job over, else those that do. `None` in
+    /// stores without locks.
+    fn enter(&self, restart: bool) -> Result<Option<Lock>> {
+        let Some(path) = self.record("begin.lock").local_path() else { return Ok(None) };
+        let (gate, others) = Lock::gate(&path, restart).with_context(|| format!("cannot write {}", path.display()))?;
+        match (others, restart) {
+            (Others::AtWork, true) => Err(self.at_work()),
+            (Others::AtWork, false) => bail!(
+                "OUTPUT {}: another process is starting this job over; wait until it has, then run the command again",
+                self.output
+            ),
+            (Others::None | Others::Unknown, _) => Ok(Some(gate)),
+        }
+    }
+
+    fn at_work(&self) -> anyhow::Error {
+        anyhow!("OUTPUT {}: another process is at work on this job; stop it before --restart", self.output)
+    }
+
+    /// Shows to other processes that this one is at work, as long as the ledger lives.
+    pub(crate) fn hold(&mut self, lock: Lock) {
+        lock.share();
+        self.lock = Some(lock);
+    }
+
+    /// Deletes what killed runs left, unless another process is at work. Object stores show unfinished uploads to
+    /// nobody; a lifecycle rule of the bucket deletes them.
+    pub(crate) fn sweep(&mut self) -> Result<()> {
+        self.lock = None;
         let (Some(job), Some(folder)) = (self.record("job.json").local_path(), self.record("").local_path()) else {
             return Ok(());
         };
@@ -354,33 +321,29 @@ impl Ledger {
         if others == Others::AtWork {
             tracing::warn!("another process is at work on this job");
         } else {
-            for (folder, all) in [
-                (folder.join("tmp"), true),
-                (folder.join("units"), false),
-                (folder.join("failed"), false),
-                (folder, false),
-            ] {
+            for (folder, all) in
+                [(folder.join("tmp"), true), (folder.join(DONE), false), (folder.join(FAILED), false), (folder, false)]
+            {
                 remove_unfinished(&folder, |name| all || is_unfinished(name));
             }
         }
-        lock.share();
-        self.lock = Some(lock);
+        self.hold(lock);
         Ok(())
     }
 
-    async fn progress_of(&self, manifest: &Manifest, listing: &Listing) -> Result<Progress> {
-        let committed = self.read_all(manifest, listing, "units").await?;
+    async fn progress_of(&self, manifest: &Manifest, listing: &Listing) -> Result<JobProgress> {
+        let committed = self.read_all(manifest, listing, DONE).await?;
         let committed: HashMap<String, Marker> = manifest
             .units
             .iter()
             .zip(committed)
             .filter_map(|(unit, marker): (_, Option<Marker>)| {
                 let marker = marker?;
-                let size_bytes = listing.get(&self.data_file(manifest, unit).path);
+                let size_bytes = listing.get(&self.data_file(unit, manifest.input_name(unit)).path);
                 (size_bytes == Some(&marker.size_bytes)).then(|| (unit.id.clone(), marker))
             })
             .collect();
-        let failed = self.read_all(manifest, listing, "failed").await?;
+        let failed = self.read_all(manifest, listing, FAILED).await?;
         let failed = manifest
             .units
             .iter()
@@ -388,17 +351,17 @@ impl Ledger {
             .filter_map(|(unit, failure)| Some((unit.id.clone(), failure?)))
             .filter(|(unit, _)| !committed.contains_key(unit))
             .collect();
-        Ok(Progress { committed, failed })
+        Ok(JobProgress { committed, failed })
     }
 
-    /// The records of one kind, `None` for units without one. A record that is damaged is as good as none.
+    /// The records of one kind, `None` for units without one. A damaged record counts as none.
     async fn read_all<T: serde::de::DeserializeOwned>(
         &self,
         manifest: &Manifest,
         listing: &Listing,
         kind: &str,
     ) -> Result<Vec<Option<T>>> {
-        let read = |unit: &UnitEntry| {
+        let read = |unit: &Unit| {
             let file = self.unit_record(kind, &unit.id);
             let exists = listing.contains_key(&file.path);
             async move {
@@ -412,27 +375,24 @@ impl Ledger {
     /// Deletes a job's data files and records, and nothing else.
     async fn delete(&self, manifest: &Manifest, listing: &Listing) -> Result<()> {
         let job = self.record("job.json");
-        if let Some(path) = job.local_path()
-            && Lock::new(&path).with_context(|| format!("cannot write {}", path.display()))?.1 == Others::AtWork
-        {
-            bail!("OUTPUT {}: another process is at work on this job; stop it before --restart", self.output);
+        let lock = match job.local_path() {
+            Some(path) => Some(Lock::new(&path).with_context(|| format!("cannot write {}", path.display()))?),
+            None => None,
+        };
+        if let Some((_, Others::AtWork)) = lock {
+            return Err(self.at_work());
         }
         let files = manifest.units.iter().flat_map(|unit| {
-            [self.unit_record("units", &unit.id), self.unit_record("failed", &unit.id), self.data_file(manifest, unit)]
+            let data = self.data_file(unit, manifest.input_name(unit));
+            [self.unit_record(DONE, &unit.id), self.unit_record(FAILED, &unit.id), data]
         });
         let existing: Vec<Location> = files.filter(|file| listing.contains_key(&file.path)).collect();
-        let removals = existing.iter().map(remove);
+        let removals = existing.iter().map(Location::remove);
         stream::iter(removals).buffer_unordered(FILES_AT_ONCE).try_collect::<()>().await?;
         // Last: without it nobody would know whose the other files are.
-        remove(&job).await
-    }
-}
-
-/// Deletes a file; it is no error if it is gone.
-pub(crate) async fn remove(file: &Location) -> Result<()> {
-    match file.store.delete(&file.path).await {
-        Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-        Err(error) => Err(error).with_context(|| format!("cannot delete {file}")),
+        job.remove().await?;
+        drop(lock);
+        Ok(())
     }
 }
 
@@ -441,3 +401,6 @@ fn json(value: &impl Serialize) -> Result<Vec<u8>> {
     text.push(b'\n');
     Ok(text)
 }
+
+#[cfg(test)]
+mod tests;

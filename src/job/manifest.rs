@@ -7,6 +7,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::unit::Unit;
+use crate::files::InputIdentity;
 
 /// Version of the files below `_rerank` and of how units are cut and named.
 pub(crate) const FORMAT: u32 = 1;
@@ -25,14 +26,14 @@ pub(crate) struct Manifest {
     /// What scores: the model of the command line, and what else a query names.
     pub(crate) models: Vec<ModelIdentity>,
     /// What is read, computed and written.
-    pub(crate) settings: Settings,
-    /// The files, in the order of their names.
+    pub(crate) settings: JobSettings,
+    /// The files as they were when the job began, sorted by name.
     pub(crate) inputs: Vec<InputIdentity>,
     /// The units, by input and number.
-    pub(crate) units: Vec<UnitEntry>,
+    pub(crate) units: Vec<Unit>,
 }
 
-/// A model, wherever it lies.
+/// A model, wherever its files are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ModelIdentity {
     /// Its directory when the job began; it may move.
@@ -41,12 +42,12 @@ pub(crate) struct ModelIdentity {
     pub(crate) family: String,
     /// Its content: [`datafusion_rerank::Model::fingerprint`].
     pub(crate) fingerprint: String,
-    /// In what it computes where no option says. On another device that may be another.
+    /// The precision it computes in where no option sets one. It depends on the device.
     #[serde(default = "fp32")]
     pub(crate) precision: String,
 }
 
-/// What manifests without a precision mean.
+/// The precision of manifests that do not record one.
 fn fp32() -> String {
     Precision::Fp32.to_string()
 }
@@ -60,9 +61,9 @@ impl ModelIdentity {
 }
 
 /// The flags that the output depends on. Device, threads, batch tokens and window rows are not among them: they change
-/// scores by rounding only, and a job may go on on another machine.
+/// scores by rounding only, and a job may resume on another machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Settings {
+pub(crate) struct JobSettings {
     /// The model's options that were given, by name.
     pub(crate) options: Value,
     /// `--sql`.
@@ -84,53 +85,20 @@ pub(crate) struct Settings {
     pub(crate) row_group_rows: u64,
 }
 
-/// An input file as it was when the job began.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct InputIdentity {
-    /// Path relative to INPUT.
-    pub(crate) name: String,
-    /// Size in bytes.
-    pub(crate) size_bytes: u64,
-    /// The store's entity tag, or the time of the last change if there is none.
-    pub(crate) version: String,
-}
-
-/// A unit of the job.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct UnitEntry {
-    /// 16 hexadecimal digits: a hash of all that the unit's output depends on.
-    pub(crate) id: String,
-    /// The input's number in [`Manifest::inputs`].
-    pub(crate) input: usize,
-    /// The unit's number in its input.
-    pub(crate) number: usize,
-    /// How many rows it has.
-    pub(crate) rows: u64,
-    /// How many bytes of the input they take.
-    pub(crate) bytes: u64,
-}
-
 impl Manifest {
-    /// The manifest of a job that begins now.
+    /// The manifest of a job that begins now. Sets the ids of the units.
     pub(crate) fn new(
         input: &str,
         models: Vec<ModelIdentity>,
-        settings: Settings,
+        settings: JobSettings,
         inputs: Vec<InputIdentity>,
-        units: &[Unit],
+        mut units: Vec<Unit>,
     ) -> Result<Self> {
         let keys: Vec<String> = models.iter().map(ModelIdentity::key).collect();
         let key = serde_json::to_string(&(FORMAT, keys, &settings)).context("options are not JSON")?;
-        let units = units
-            .iter()
-            .map(|unit| UnitEntry {
-                id: unit_id(&key, &inputs[unit.input], unit),
-                input: unit.input,
-                number: unit.number,
-                rows: unit.rows,
-                bytes: unit.bytes,
-            })
-            .collect();
+        for unit in &mut units {
+            unit.id = unit_id(&key, &inputs[unit.input], unit);
+        }
         Ok(Self {
             format: FORMAT,
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -143,24 +111,18 @@ impl Manifest {
         })
     }
 
+    /// The name of a unit's input.
+    pub(crate) fn input_name(&self, unit: &Unit) -> &str {
+        &self.inputs[unit.input].name
+    }
+
     /// All rows of the job.
     pub(crate) fn rows(&self) -> u64 {
         self.units.iter().map(|unit| unit.rows).sum()
     }
 
-    /// Where a unit's scored rows go, relative to OUTPUT: the input's path without its extension, the unit's number
-    /// and its id. The name depends on what is in the file, so a file that exists holds what would be written.
-    pub(crate) fn output_name(&self, unit: &UnitEntry) -> String {
-        let name = &self.inputs[unit.input].name;
-        let stem = match name.rsplit_once('.') {
-            Some((stem, extension)) if !stem.is_empty() && !stem.ends_with('/') && !extension.contains('/') => stem,
-            _ => name,
-        };
-        format!("{stem}-{:05}-{}.parquet", unit.number, unit.id)
-    }
-
-    /// What makes the job of `now` another one than this, in words; `None` if it is the same. Where the model lies,
-    /// how INPUT is spelled and the program's version do not matter.
+    /// In words, how the job `now` differs from this one; `None` if it is the same job. The model's directory, the
+    /// spelling of INPUT and the program's version do not count.
     pub(crate) fn difference(&self, now: &Self) -> Option<String> {
         if self.format != now.format {
             return Some(format!("the job's files are of format {}, this program's of {}", self.format, now.format));
@@ -174,13 +136,15 @@ impl Manifest {
             return Some(format!("the model is another ({before} became {after})"));
         }
         self.settings.difference(&now.settings).or_else(|| self.inputs_difference(now)).or_else(|| {
-            // The same files are cut alike, unless a reader counts their rows in another way.
-            (self.units != now.units).then(|| "the units are cut in another way".to_owned())
+            // The same files are cut alike, unless a reader counts their rows in another way. An id covers where its
+            // unit begins and ends.
+            let ids = |manifest: &Self| manifest.units.iter().map(|unit| unit.id.clone()).collect::<Vec<_>>();
+            (ids(self) != ids(now)).then(|| "the units are cut in another way".to_owned())
         })
     }
 
     fn inputs_difference(&self, now: &Self) -> Option<String> {
-        // Both are sorted by name: the first pair that differs says which file came, went or changed.
+        // Both are sorted by name: the first pair that differs is the file that came, went or changed.
         let (mut before, mut after) = (self.inputs.iter().peekable(), now.inputs.iter().peekable());
         loop {
             match (before.next(), after.next()) {
@@ -203,7 +167,7 @@ impl Manifest {
     }
 }
 
-impl Settings {
+impl JobSettings {
     fn difference(&self, now: &Self) -> Option<String> {
         let Self { options, sql, query, passage, score, on_error, unit_rows, compression, row_group_rows } = self;
         let text = |sql: &Option<String>| sql.clone().unwrap_or_else(|| "not given".to_owned());
@@ -246,11 +210,12 @@ fn unit_id(key: &str, input: &InputIdentity, unit: &Unit) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::unit::{Group, cut};
+    use super::super::unit::cut;
     use super::*;
+    use crate::files::Group;
 
-    fn settings() -> Settings {
-        Settings {
+    fn settings() -> JobSettings {
+        JobSettings {
             options: json!({"max_length": 512}),
             sql: None,
             query: "query".into(),
@@ -267,7 +232,7 @@ mod tests {
         InputIdentity { name: name.into(), size_bytes: 5, version: "v1".into() }
     }
 
-    fn manifest(settings: Settings, inputs: Vec<InputIdentity>, fingerprint: &str) -> Manifest {
+    fn manifest(settings: JobSettings, inputs: Vec<InputIdentity>, fingerprint: &str) -> Manifest {
         let model = ModelIdentity {
             location: "/models/m3".into(),
             family: "m3".into(),
@@ -275,7 +240,7 @@ mod tests {
             precision: fp32(),
         };
         let units = units(inputs.len(), settings.unit_rows);
-        Manifest::new("in", vec![model], settings, inputs, &units).unwrap()
+        Manifest::new("in", vec![model], settings, inputs, units).unwrap()
     }
 
     fn units(files: usize, unit_rows: u64) -> Vec<Unit> {
@@ -306,7 +271,7 @@ mod tests {
     #[test]
     fn whatever_changes_the_output_changes_every_id_and_is_named() {
         let mut cases = Vec::new();
-        let mut change = |expected: &'static str, change: fn(&mut Settings)| {
+        let mut change = |expected: &'static str, change: fn(&mut JobSettings)| {
             let mut settings = settings();
             change(&mut settings);
             cases.push((expected, manifest(settings, base().inputs, "f")));
@@ -322,7 +287,7 @@ mod tests {
         cases.push(("the model is another (m3 f became m3 g)", manifest(settings(), base().inputs, "g")));
         let mut half = base();
         half.models[0].precision = "fp16".into();
-        let half = Manifest::new("in", half.models, settings(), half.inputs, &units(2, 10)).unwrap();
+        let half = Manifest::new("in", half.models, settings(), half.inputs, units(2, 10)).unwrap();
         cases.push(("the model is another (m3 f became m3 f fp16)", half));
         for (expected, other) in cases {
             let difference = base().difference(&other).unwrap();
@@ -344,33 +309,34 @@ mod tests {
     }
 
     #[test]
-    fn output_names_mirror_input_names() {
-        let names = ["deep/b.parquet", "x.y.arrow", "no extension", "dir.d/none", ".hidden"];
-        let manifest = manifest(settings(), names.iter().map(|name| input(name)).collect(), "f");
-        let outputs: Vec<String> = manifest
-            .units
-            .iter()
-            .filter(|unit| unit.number == 1)
-            .map(|unit| manifest.output_name(unit).replace(&unit.id, "ID"))
-            .collect();
-        assert_eq!(
-            outputs,
-            [
-                "deep/b-00001-ID.parquet",
-                "x.y-00001-ID.parquet",
-                "no extension-00001-ID.parquet",
-                "dir.d/none-00001-ID.parquet",
-                ".hidden-00001-ID.parquet"
-            ]
-        );
-    }
-
-    #[test]
     fn a_manifest_is_read_back_as_it_was() {
         let text = serde_json::to_string(&base()).unwrap();
         assert_eq!(serde_json::from_str::<Manifest>(&text).unwrap(), base());
         let older = text.replace(r#","precision":"fp32""#, "");
         assert!(older.len() < text.len());
         assert_eq!(serde_json::from_str::<Manifest>(&older).unwrap(), base());
+    }
+    /// `job.json` as version 0.1.0 wrote it before units recorded their groups.
+    const FIRST_FORMAT: &str = r#"{"format":1,"version":"0.1.0","created":"2026-01-01T00:00:00Z","input":"in","models":[{"location":"/models/m3","family":"m3","fingerprint":"f","precision":"fp32"}],"settings":{"options":{"max_length":512},"sql":null,"query":"query","passage":"passage","score":"score","on_error":"fail","unit_rows":10,"compression":"zstd","row_group_rows":100},"inputs":[{"name":"a.parquet","size_bytes":5,"version":"v1"},{"name":"b.parquet","size_bytes":5,"version":"v1"}],"units":[UNITS]}"#;
+
+    #[test]
+    fn a_job_of_an_earlier_program_resumes() {
+        let base = base();
+        let unit = |unit: &Unit| {
+            let Unit { id, input, number, rows, bytes, .. } = unit;
+            format!(r#"{{"id":"{id}","input":{input},"number":{number},"rows":{rows},"bytes":{bytes}}}"#)
+        };
+        let units: Vec<String> = base.units.iter().map(unit).collect();
+        assert_eq!(units[1], r#"{"id":"c8b9242eeb3e78b4","input":0,"number":1,"rows":6,"bytes":1}"#);
+        let earlier = FIRST_FORMAT.replace("UNITS", &units.join(","));
+        let earlier: Manifest = serde_json::from_str(&earlier).unwrap();
+        assert_eq!(earlier.difference(&base), None);
+        assert_eq!(earlier.rows(), base.rows());
+        // It reads what this program writes: the keys that it knows are there, and it ignores others.
+        let written = serde_json::to_value(&base).unwrap();
+        let known: serde_json::Value = serde_json::from_str(&FIRST_FORMAT.replace("UNITS", &units[1])).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&written), keys(&known));
+        assert!(keys(&known["units"][0]).iter().all(|key| written["units"][1].get(key) == known["units"][0].get(key)));
     }
 }

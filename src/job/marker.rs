@@ -1,10 +1,8 @@
 //! What is recorded of a unit when it is done, or could not be.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::report::Histogram;
+use crate::report::Tally;
 
 /// `_rerank/units/<id>.json`: written after the unit's data file appeared. A unit with a marker whose file is there in
 /// the recorded size is done.
@@ -22,47 +20,22 @@ pub(crate) struct Marker {
     pub(crate) size_bytes: u64,
     /// The store's entity tag of that file, if it has any.
     pub(crate) etag: Option<String>,
-    /// Rows read and written.
-    pub(crate) rows: u64,
-    /// Rows with a query and a passage.
-    pub(crate) pairs: u64,
-    /// Pairs that repeat another of their window.
-    pub(crate) duplicates: u64,
-    /// Pairs that were cut.
-    pub(crate) truncated: u64,
-    /// Tokens run on the device, without padding.
-    pub(crate) tokens: u64,
-    /// Padding that was run with them.
-    #[serde(default)]
-    pub(crate) padding_tokens: u64,
-    /// Device batches.
-    #[serde(default)]
-    pub(crate) batches: u64,
-    /// Failed rows by reason.
-    pub(crate) errors: BTreeMap<String, u64>,
-    /// Time from the commit before it, or from the beginning of the run, in seconds: the times of a run add up to it.
+    /// What was read, scored and written.
+    #[serde(flatten)]
+    pub(crate) tally: Tally,
+    /// Time since the commit before it, or since the beginning of the run, in seconds: the times of a run add up to it.
     pub(crate) seconds: f64,
-    /// Time spent on tokenizing, over all threads, in seconds.
-    #[serde(default)]
-    pub(crate) tokenize_seconds: f64,
-    /// Time in which the device ran, in seconds.
-    #[serde(default)]
-    pub(crate) device_seconds: f64,
     /// On a cluster, which executor scored the unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) executor: Option<Worker>,
+    pub(crate) executor: Option<UnitWorker>,
     /// When it was committed, in RFC 3339.
     pub(crate) finished: String,
-    /// Distribution of the scores.
-    pub(crate) score_histogram: Histogram,
-    /// Distribution of the pairs' tokens.
-    pub(crate) token_histogram: Histogram,
 }
 
 /// An executor at work on a unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Worker {
-    /// What it is called.
+pub(crate) struct UnitWorker {
+    /// Its name.
     pub(crate) name: String,
     /// How long it loaded the model before this unit, in seconds.
     pub(crate) load_seconds: f64,
@@ -70,7 +43,7 @@ pub(crate) struct Worker {
 
 /// `_rerank/failed/<id>.json`: why a run ended at this unit. Deleted when the unit is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Failure {
+pub(crate) struct UnitFailure {
     /// The unit's id.
     pub(crate) unit: String,
     /// Path of its input relative to INPUT.
@@ -81,4 +54,54 @@ pub(crate) struct Failure {
     pub(crate) reason: String,
     /// When, in RFC 3339.
     pub(crate) at: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A marker as version 0.1.0 first wrote it.
+    const FIRST: &str = r#"{"unit":"0123456789abcdef","input":"a.parquet","number":2,"output":"a-00002-0123456789abcdef.parquet","size_bytes":99,"etag":null,"rows":100,"pairs":90,"duplicates":3,"truncated":2,"tokens":1000,"errors":{"odd":4},"seconds":1.5,"finished":"2026-01-01T00:00:00Z","score_histogram":{"width":1.0,"first":-1,"counts":[2]},"token_histogram":{"width":1.0,"first":9,"counts":[7]}}"#;
+
+    #[test]
+    fn markers_of_earlier_programs_are_read() {
+        let first: Marker = serde_json::from_str(FIRST).unwrap();
+        let stats = first.tally.stats;
+        assert_eq!((stats.rows, stats.pairs, stats.duplicates, stats.truncated, stats.tokens), (100, 90, 3, 2, 1000));
+        assert_eq!((first.tally.rows_written(), stats.padding_tokens, stats.batches), (100, 0, 0));
+        assert_eq!((first.tally.errors["odd"], &first.executor), (4, &None));
+        let later = FIRST.replace(
+            r#""seconds":1.5"#,
+            r#""padding_tokens":5,"batches":6,"seconds":1.5,"tokenize_seconds":0.5,"device_seconds":1,"executor":{"name":"gpu1:50051","load_seconds":2.0}"#,
+        );
+        let later: Marker = serde_json::from_str(&later).unwrap();
+        let stats = later.tally.stats;
+        assert_eq!((stats.padding_tokens, stats.batches), (5, 6));
+        assert_eq!((stats.tokenize_time, stats.device_time), (Duration::from_millis(500), Duration::from_secs(1)));
+        assert_eq!(later.executor.unwrap().load_seconds, 2.0);
+    }
+
+    #[test]
+    fn a_marker_has_the_keys_of_earlier_programs_and_is_read_back() {
+        let first: Marker = serde_json::from_str(FIRST).unwrap();
+        let written = serde_json::to_value(&first).unwrap();
+        let keys: serde_json::Value = serde_json::from_str(FIRST).unwrap();
+        for (key, value) in keys.as_object().unwrap() {
+            assert_eq!(&written[key], value, "{key}");
+        }
+        for key in ["padding_tokens", "batches", "tokenize_seconds", "device_seconds"] {
+            assert!(written[key].is_number(), "{key}");
+        }
+        assert_eq!(serde_json::from_value::<Marker>(written).unwrap(), first);
+
+        let mut marker = first;
+        marker.tally = Tally::default();
+        marker.tally.stats.rows = 100;
+        marker.tally.add_written(40);
+        let written = serde_json::to_value(&marker).unwrap();
+        assert_eq!((&written["rows"], &written["rows_written"]), (&100.into(), &40.into()));
+        assert_eq!(serde_json::from_value::<Marker>(written).unwrap().tally.rows_written(), 40);
+    }
 }

@@ -1,13 +1,34 @@
-//! What a job is, what of it is done, and the records that say so.
+//! Jobs: what a command line asks for, the units it is cut into, and the records of what is done.
 
-pub(crate) mod ledger;
+mod ledger;
 mod manifest;
 mod marker;
+mod query;
+mod query_check;
+mod query_error;
+mod query_table;
+mod report_files;
+mod resolve;
+mod scoring;
 mod status;
-pub(crate) mod unit;
+mod survey;
+mod unit;
+mod unit_rows;
 
-pub(crate) use ledger::{Ledger, Permissions};
-pub(crate) use manifest::{InputIdentity, Manifest, ModelIdentity, Settings, UnitEntry, now};
-pub(crate) use marker::{Marker, Worker};
+pub(crate) use ledger::Ledger;
+#[cfg(feature = "cluster")]
+pub(crate) use ledger::{DONE, FAILED};
+#[cfg(feature = "cluster")]
+pub(crate) use manifest::JobSettings;
+pub(crate) use manifest::now;
+#[cfg(feature = "cluster")]
+pub(crate) use marker::UnitFailure;
+pub(crate) use marker::{Marker, UnitWorker};
+pub(crate) use query::Query;
+#[cfg(feature = "shell")]
+pub(crate) use query_error::root_error;
+pub(crate) use resolve::Job;
+pub(crate) use scoring::{OnError, Scoring};
 pub(crate) use status::Status;
-pub(crate) use unit::{Group, Unit};
+pub(crate) use unit::Unit;
+pub(crate) use unit_rows::read_groups;

@@ -1,4 +1,4 @@
-//! How far a job has come, from its records alone.
+//! How far a job is, from its records alone.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -7,16 +7,16 @@ use humantime::parse_rfc3339;
 use indicatif::{HumanCount, HumanDuration};
 use serde_json::{Value, json};
 
-use super::ledger::Progress;
+use super::ledger::JobProgress;
 use super::manifest::Manifest;
-use super::marker::{Failure, Marker};
+use super::marker::{Marker, UnitFailure};
 use crate::report::add_reason;
 use crate::terminal::{human_count, human_rate};
 
-/// The rate is that of the units committed last, up to this many.
+/// The rate is that of this many units, those committed last.
 const RECENT_UNITS: usize = 20;
 
-/// Failures told in lines for reading.
+/// Failures printed.
 const FAILURES_SHOWN: usize = 5;
 
 /// The state of a job.
@@ -27,10 +27,12 @@ pub(crate) struct Status {
     created: String,
     units: u64,
     committed: u64,
-    /// Of the units that are not committed, those at which a run ended, by input and number.
-    failed: Vec<Failure>,
+    /// Failures of units that are not committed, sorted by input and number.
+    failed: Vec<UnitFailure>,
     rows: u64,
+    /// Rows read by the committed units.
     rows_committed: u64,
+    rows_written: u64,
     tokens: u64,
     truncated: u64,
     errors: BTreeMap<String, u64>,
@@ -41,17 +43,17 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Adds up what the records say.
-    pub(crate) fn new(manifest: &Manifest, progress: &Progress) -> Self {
+    /// Adds up the records.
+    pub(crate) fn new(manifest: &Manifest, progress: &JobProgress) -> Self {
         let mut markers: Vec<&Marker> = progress.committed.values().collect();
         // RFC 3339 in UTC sorts like time.
         markers.sort_by(|a, b| (&a.finished, &a.unit).cmp(&(&b.finished, &b.unit)));
         let mut errors = BTreeMap::new();
-        for (reason, count) in markers.iter().flat_map(|marker| &marker.errors) {
+        for (reason, count) in markers.iter().flat_map(|marker| &marker.tally.errors) {
             add_reason(&mut errors, reason, *count);
         }
         let sum = |count: fn(&Marker) -> u64| markers.iter().map(|marker| count(marker)).sum::<u64>();
-        let mut failed: Vec<Failure> = progress.failed.values().cloned().collect();
+        let mut failed: Vec<UnitFailure> = progress.failed.values().cloned().collect();
         failed.sort_by(|a, b| (&a.input, a.number).cmp(&(&b.input, b.number)));
         Self {
             input: manifest.input.clone(),
@@ -61,9 +63,10 @@ impl Status {
             committed: markers.len() as u64,
             failed,
             rows: manifest.rows(),
-            rows_committed: sum(|marker| marker.rows),
-            tokens: sum(|marker| marker.tokens),
-            truncated: sum(|marker| marker.truncated),
+            rows_committed: sum(|marker| marker.tally.stats.rows),
+            rows_written: sum(|marker| marker.tally.rows_written()),
+            tokens: sum(|marker| marker.tally.stats.tokens),
+            truncated: sum(|marker| marker.tally.stats.truncated),
             errors,
             seconds: markers.iter().map(|marker| marker.seconds).sum(),
             last_commit: markers.last().map(|marker| marker.finished.clone()),
@@ -133,6 +136,7 @@ impl Status {
             "units_failed": self.failed.len(),
             "rows": self.rows,
             "rows_done": self.rows_committed,
+            "rows_written": self.rows_written,
             "tokens": self.tokens,
             "truncated": self.truncated,
             "errors_by_reason": self.errors,
@@ -153,7 +157,7 @@ fn recent_rate(markers: &[&Marker]) -> Option<f64> {
     } else {
         recent.iter().map(|marker| marker.seconds).sum()
     };
-    let rows: u64 = recent.iter().map(|marker| marker.rows).sum();
+    let rows: u64 = recent.iter().map(|marker| marker.tally.stats.rows).sum();
     (seconds > 0.0).then(|| rows as f64 / seconds)
 }
 
@@ -170,16 +174,16 @@ fn concurrent_seconds(markers: &[&Marker]) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::{InputIdentity, ModelIdentity, Settings};
-    use super::super::marker::Worker;
-    use super::super::unit::{Group, cut};
-    use crate::report::Histogram;
-
+    use super::super::manifest::{JobSettings, ModelIdentity};
+    use super::super::marker::UnitWorker;
+    use super::super::unit::cut;
     use super::*;
+    use crate::files::{Group, InputIdentity};
+    use crate::report::Tally;
 
     /// A job of 30 units of 100 rows.
     fn manifest() -> Manifest {
-        let settings = Settings {
+        let settings = JobSettings {
             options: json!({}),
             sql: None,
             query: "query".into(),
@@ -198,12 +202,18 @@ mod tests {
         };
         let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
         let units = cut(0, &[Group { rows: 100, bytes: 1 }; 30], 100);
-        let manifest = Manifest::new("in", vec![model], settings, vec![input], &units).unwrap();
+        let manifest = Manifest::new("in", vec![model], settings, vec![input], units).unwrap();
         Manifest { created: "2026-01-01T00:00:00Z".into(), ..manifest }
     }
 
     /// The first `committed` units done, a minute and `seconds(n)` seconds each; the one after them failed.
-    fn progress(manifest: &Manifest, committed: usize, seconds: fn(usize) -> f64) -> Progress {
+    fn progress(manifest: &Manifest, committed: usize, seconds: fn(usize) -> f64) -> JobProgress {
+        let mut tally = Tally::default();
+        tally.stats.rows = 100;
+        tally.stats.truncated = 1;
+        tally.stats.tokens = 1000;
+        tally.errors.insert("odd".to_owned(), 2);
+        tally.add_written(60);
         let marker = |number: usize| Marker {
             unit: manifest.units[number].id.clone(),
             input: "a.parquet".into(),
@@ -211,32 +221,21 @@ mod tests {
             output: "x".into(),
             size_bytes: 1,
             etag: None,
-            rows: 100,
-            pairs: 100,
-            duplicates: 0,
-            truncated: 1,
-            tokens: 1000,
-            padding_tokens: 10,
-            batches: 2,
-            errors: BTreeMap::from([("odd".to_owned(), 2)]),
+            tally: tally.clone(),
             seconds: seconds(number),
-            tokenize_seconds: 0.1,
-            device_seconds: 1.0,
             executor: None,
             finished: format!("2026-01-01T00:{number:02}:00Z"),
-            score_histogram: Histogram::new(1.0),
-            token_histogram: Histogram::new(1.0),
         };
         let committed = (0..committed).map(marker).map(|marker| (marker.unit.clone(), marker)).collect();
         let unit = &manifest.units[29];
-        let failure = Failure {
+        let failure = UnitFailure {
             unit: unit.id.clone(),
             input: "a.parquet".into(),
             number: 29,
             reason: "cannot read".into(),
             at: "2026-01-01T01:00:00Z".into(),
         };
-        Progress { committed, failed: [(unit.id.clone(), failure)].into() }
+        JobProgress { committed, failed: [(unit.id.clone(), failure)].into() }
     }
 
     #[test]
@@ -265,6 +264,7 @@ mod tests {
         );
         assert_eq!((&json["rows_per_second"], &json["seconds_left"]), (&json!(10.0), &json!(50.0)));
         assert_eq!(json["errors_by_reason"]["odd"], 50);
+        assert_eq!((&json["rows_done"], &json["rows_written"]), (&json!(2500), &json!(1500)));
     }
 
     #[test]
@@ -280,7 +280,7 @@ mod tests {
         let manifest = manifest();
         let mut progress = progress(&manifest, 20, |_| 120.0);
         for marker in progress.committed.values_mut() {
-            marker.executor = Some(Worker { name: "gpu1:50051".into(), load_seconds: 0.0 });
+            marker.executor = Some(UnitWorker { name: "gpu1:50051".into(), load_seconds: 0.0 });
         }
         // One a minute, of which each took two.
         let seconds = 19.0 * 60.0 + 120.0;
@@ -290,7 +290,7 @@ mod tests {
     #[test]
     fn before_the_first_commit_there_is_no_rate() {
         let manifest = manifest();
-        let status = Status::new(&manifest, &Progress::default());
+        let status = Status::new(&manifest, &JobProgress::default());
         assert_eq!((status.rows_per_second, status.time_left(), status.left()), (None, None, 30));
     }
 }

@@ -2,25 +2,24 @@
 
 use std::ops::Range;
 
-/// The least piece of a file that can be read alone: a row group of a Parquet file, a record batch of an Arrow file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Group {
-    /// Its rows.
-    pub(crate) rows: u64,
-    /// Its bytes in the file.
-    pub(crate) bytes: u64,
-}
+use serde::{Deserialize, Serialize};
+
+use crate::files::Group;
 
 /// Consecutive groups of one file.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
+    /// 16 hexadecimal digits: a hash of all that the unit's output depends on. Empty until the job's manifest sets it.
+    pub(crate) id: String,
     /// The file's number among the inputs.
     pub(crate) input: usize,
     /// The unit's number in its file.
     pub(crate) number: usize,
-    /// The groups of the file.
+    /// The groups of the file. The first manifests lack them.
+    #[serde(default)]
     pub(crate) groups: Range<usize>,
-    /// The number in the file of the first row.
+    /// The number in the file of the first row. The first manifests lack it.
+    #[serde(default)]
     pub(crate) first_row: u64,
     /// How many rows there are.
     pub(crate) rows: u64,
@@ -28,24 +27,29 @@ pub(crate) struct Unit {
     pub(crate) bytes: u64,
 }
 
-/// Cuts a file into units of at most `unit_rows` rows: small groups are joined, a larger one is a unit of its own. A
+impl Unit {
+    /// Where the unit's scored rows go, relative to OUTPUT: the input's path without its extension, the unit's number
+    /// and its id. The name depends on what is in the file, so a file that exists holds what would be written.
+    pub(crate) fn output_name(&self, input: &str) -> String {
+        let stem = match input.rsplit_once('.') {
+            Some((stem, extension)) if !stem.is_empty() && !stem.ends_with('/') && !extension.contains('/') => stem,
+            _ => input,
+        };
+        format!("{stem}-{:05}-{}.parquet", self.number, self.id)
+    }
+}
+
+/// Cuts a file into units of at most `unit_rows` rows. Small groups are joined; a larger one is a unit of its own. A
 /// file without rows is one unit, so that it has an output.
 ///
 /// The cut depends on nothing but the arguments: a later run finds the same units.
 pub(crate) fn cut(input: usize, groups: &[Group], unit_rows: u64) -> Vec<Unit> {
-    let mut units = vec![Unit { input, number: 0, groups: 0..0, first_row: 0, rows: 0, bytes: 0 }];
+    let mut units = vec![Unit { input, ..Unit::default() }];
     for (index, group) in groups.iter().enumerate() {
         let last = &units[units.len() - 1];
         if last.rows > 0 && last.rows + group.rows > unit_rows {
-            let next = Unit {
-                input,
-                number: units.len(),
-                groups: index..index,
-                first_row: last.first_row + last.rows,
-                rows: 0,
-                bytes: 0,
-            };
-            units.push(next);
+            let first_row = last.first_row + last.rows;
+            units.push(Unit { input, number: units.len(), groups: index..index, first_row, ..Unit::default() });
         }
         if let Some(unit) = units.last_mut() {
             unit.groups.end = index + 1;
@@ -82,6 +86,20 @@ mod tests {
         assert_eq!(shape(&[], 8), [(0..0, 0)]);
         assert_eq!(shape(&[0, 0], 8), [(0..2, 0)]);
         assert_eq!(shape(&[0, 3, 0], 8), [(0..3, 0)]);
+    }
+
+    #[test]
+    fn output_names_mirror_input_names() {
+        let unit = Unit { id: "0123456789abcdef".into(), number: 1, ..Unit::default() };
+        for (input, output) in [
+            ("deep/b.parquet", "deep/b-00001-0123456789abcdef.parquet"),
+            ("x.y.arrow", "x.y-00001-0123456789abcdef.parquet"),
+            ("no extension", "no extension-00001-0123456789abcdef.parquet"),
+            ("dir.d/none", "dir.d/none-00001-0123456789abcdef.parquet"),
+            (".hidden", ".hidden-00001-0123456789abcdef.parquet"),
+        ] {
+            assert_eq!(unit.output_name(input), output);
+        }
     }
 
     #[test]

@@ -4,5 +4,6 @@ pub(crate) mod bundled;
 pub(crate) mod conversion;
 pub(crate) mod open;
 mod options;
+pub(crate) mod session;
 
 pub(crate) use conversion::convert_weights;

@@ -19,7 +19,7 @@ type Bar = (f64, f64, f64);
 
 /// The page.
 pub(crate) fn page(report: &Report, model: &Reranker) -> String {
-    let (scores, tokens) = report.histograms();
+    let job = report.job_tally();
     let throughput: Vec<Bar> = report.throughput().collect();
     let mut page = format!(
         "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>rerank report</title>\n\
@@ -35,8 +35,8 @@ pub(crate) fn page(report: &Report, model: &Reranker) -> String {
         let _ = writeln!(page, "<p>{}</p>", escape(&line));
     }
     page += &chart("Throughput", "pairs per second, over the seconds of this run", &throughput);
-    page += &chart("Scores", "rows, by score; all units of the job", &bars(&scores));
-    page += &chart("Lengths", "rows, by tokens of query and passage; all units of the job", &bars(&tokens));
+    page += &chart("Scores", "rows, by score; all units of the job", &bars(&job.scores));
+    page += &chart("Lengths", "rows, by tokens of query and passage; all units of the job", &bars(&job.tokens));
     page += "</body></html>\n";
     page
 }

@@ -1,4 +1,4 @@
-//! What a run counted, and how that is told.
+//! What a run counted, and the reports of it.
 
 mod histogram;
 pub(crate) mod html;

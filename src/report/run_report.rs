@@ -1,16 +1,13 @@
 //! What a run did and cost.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use datafusion_rerank::Reranker;
+use datafusion_rerank::{Reranker, ScoreStats};
 use indicatif::HumanCount;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::histogram::Histogram;
-use super::tally::Totals;
-use super::tally::{Tally, add_reason};
-use crate::job::Marker;
+use super::tally::{Tally, Totals};
 use crate::terminal::{busy_percent, human_count, human_rate, per_second};
 
 /// The account of a run that succeeded.
@@ -30,37 +27,22 @@ pub(crate) struct Report {
 #[derive(Debug, Default)]
 pub(crate) struct Before {
     units: usize,
-    rows: u64,
     seconds: f64,
-    errors: BTreeMap<String, u64>,
-    histograms: Option<(Histogram, Histogram)>,
+    tally: Tally,
 }
 
 impl Before {
-    /// Adds up markers.
-    pub(crate) fn new<'a>(markers: impl IntoIterator<Item = &'a Marker>) -> Self {
-        let mut before = Self::default();
-        for marker in markers {
-            before.units += 1;
-            before.rows += marker.rows;
-            before.seconds += marker.seconds;
-            for (reason, count) in &marker.errors {
-                add_reason(&mut before.errors, reason, *count);
-            }
-            match &mut before.histograms {
-                None => before.histograms = Some((marker.score_histogram.clone(), marker.token_histogram.clone())),
-                Some((scores, tokens)) => {
-                    scores.merge(&marker.score_histogram);
-                    tokens.merge(&marker.token_histogram);
-                }
-            }
-        }
-        before
+    /// Counts a unit: what came of it and how many seconds it took.
+    pub(crate) fn add(&mut self, tally: &Tally, seconds: f64) {
+        self.units += 1;
+        self.seconds += seconds;
+        self.tally.merge(tally);
     }
 }
 
 impl Report {
-    /// Lines for the terminal: two, and one for each reason of failed rows.
+    /// Lines for the terminal: two, one if a query wrote fewer or more rows than it read, and one for each reason of
+    /// failed rows.
     pub(crate) fn lines(&self) -> Vec<String> {
         let Totals { tally, wall, .. } = &self.totals;
         let Tally { stats, errors, .. } = tally;
@@ -76,7 +58,7 @@ impl Report {
             ),
             format!(
                 "{} in {}; {}, {} truncated, {}; model loaded in {:.1} s",
-                human_count(stats.rows, "row"),
+                human_count(tally.rows_written(), "row"),
                 human_count(self.files as u64, "file"),
                 human_count(stats.duplicates, "duplicate"),
                 HumanCount(stats.truncated),
@@ -84,40 +66,35 @@ impl Report {
                 self.load.as_secs_f64(),
             ),
         ];
+        if tally.rows_written() != stats.rows {
+            lines.push(format!("{} read", human_count(stats.rows, "row")));
+        }
         lines.extend(errors.iter().map(|(reason, count)| format!("{}: {reason}", human_count(*count, "error"))));
         if self.before.units > 0 {
             lines.push(format!(
                 "{} with {} had been committed before",
                 human_count(self.before.units as u64, "unit"),
-                human_count(self.before.rows, "row"),
+                human_count(self.before.tally.rows_written(), "row"),
             ));
         }
         lines
     }
 
-    /// Scores and tokens of all units of the job.
-    pub(crate) fn histograms(&self) -> (Histogram, Histogram) {
-        let Tally { scores, tokens, .. } = &self.totals.tally;
-        let (mut scores, mut tokens) = (scores.clone(), tokens.clone());
-        if let Some((scores_before, tokens_before)) = &self.before.histograms {
-            scores.merge(scores_before);
-            tokens.merge(tokens_before);
-        }
-        (scores, tokens)
+    /// What came of all units of the job.
+    pub(crate) fn job_tally(&self) -> Tally {
+        let mut tally = self.before.tally.clone();
+        tally.merge(&self.totals.tally);
+        tally
     }
 
-    /// Everything, for programs. Times are in seconds. Counts and rates are those of this run, `job` and the
-    /// histograms are of all its units.
+    /// Everything, for programs. Times are in seconds. Counts and rates are those of this run; `job` and the histograms
+    /// are of all units of the job.
     pub(crate) fn to_json(&self, model: &Reranker) -> Value {
         let Totals { tally, wall, .. } = &self.totals;
         let stats = &tally.stats;
         let engine = model.engine_options();
-        let mut errors = tally.errors.clone();
-        for (reason, count) in &self.before.errors {
-            add_reason(&mut errors, reason, *count);
-        }
-        let (scores, tokens) = self.histograms();
-        json!({
+        let job = self.job_tally();
+        let mut report = json!({
             "version": env!("CARGO_PKG_VERSION"),
             "model": model.location(),
             "family": model.family().name(),
@@ -128,22 +105,13 @@ impl Report {
             "batch_tokens": model.model().batch_tokens(),
             "window_rows": model.window_rows(),
             "files": self.files,
-            "rows": stats.rows,
-            "pairs": stats.pairs,
-            "duplicates": stats.duplicates,
-            "truncated": stats.truncated,
-            "errors": stats.errors,
+            "rows_written": tally.rows_written(),
             "errors_by_reason": tally.errors,
-            "tokens": stats.tokens,
-            "padding_tokens": stats.padding_tokens,
             "padding_percent": stats.padding_percent(),
-            "batches": stats.batches,
             "pairs_per_second": per_second(stats.pairs, *wall),
             "tokens_per_second": per_second(stats.tokens, *wall),
             "load_seconds": self.load.as_secs_f64(),
             "wall_seconds": wall.as_secs_f64(),
-            "tokenize_seconds": stats.tokenize_time.as_secs_f64(),
-            "device_seconds": stats.device_time.as_secs_f64(),
             "device_busy_percent": busy_percent(stats.device_time, *wall),
             "throughput": self.throughput().map(|(start, end, rate)| json!({
                 "start_seconds": start, "end_seconds": end, "pairs_per_second": rate,
@@ -151,13 +119,18 @@ impl Report {
             "job": {
                 "units": self.before.units + self.files,
                 "units_before": self.before.units,
-                "rows": self.before.rows + stats.rows,
+                "rows": job.stats.rows,
+                "rows_written": job.rows_written(),
                 "seconds": self.before.seconds + wall.as_secs_f64(),
-                "errors_by_reason": errors,
+                "errors_by_reason": job.errors,
             },
-            "score_histogram": histogram_json(&scores),
-            "token_histogram": histogram_json(&tokens),
-        })
+            "score_histogram": histogram_json(&job.scores),
+            "token_histogram": histogram_json(&job.tokens),
+        });
+        if let Some(report) = report.as_object_mut() {
+            report.extend(counters(stats));
+        }
+        report
     }
 
     /// Pairs per second over the time of the run: from, to, rate.
@@ -171,6 +144,16 @@ impl Report {
     }
 }
 
+/// The library's counters by name; failed pairs are the report's `errors`.
+fn counters(stats: &ScoreStats) -> Map<String, Value> {
+    // Numbers under names are always JSON.
+    let Ok(Value::Object(mut counters)) = serde_json::to_value(stats) else { return Map::new() };
+    if let Some(errors) = counters.remove("failed_pairs") {
+        counters.insert("errors".to_owned(), errors);
+    }
+    counters
+}
+
 fn histogram_json(histogram: &Histogram) -> Value {
     histogram.bins().map(|bin| json!({"start": bin.start, "end": bin.end, "count": bin.count})).collect()
 }
@@ -182,6 +165,7 @@ mod tests {
     fn report() -> Report {
         let mut tally = Tally::default();
         tally.stats.rows = 2000;
+        tally.add_written(2000);
         tally.stats.pairs = 1999;
         tally.stats.duplicates = 1;
         tally.stats.truncated = 3;
@@ -207,9 +191,41 @@ mod tests {
             "2 errors: too odd",
         ];
         assert_eq!(report.lines(), expected);
-        report.before.units = 2;
-        report.before.rows = 5000;
+        let mut before = Tally::default();
+        before.add_written(2500);
+        report.before.add(&before, 1.0);
+        report.before.add(&before, 1.0);
         assert_eq!(report.lines()[3], "2 units with 5,000 rows had been committed before");
+    }
+
+    #[test]
+    fn rows_read_are_told_where_a_query_drops_some() {
+        let mut report = report();
+        report.totals.tally.stats.rows = 3000;
+        let lines = report.lines();
+        assert!(lines[1].starts_with("2,000 rows in 1 file; "), "{}", lines[1]);
+        assert_eq!(lines[2], "3,000 rows read");
+    }
+
+    #[test]
+    fn counters_have_their_names() {
+        let counters = counters(&report().totals.tally.stats);
+        let expected = [
+            "batches",
+            "device_seconds",
+            "duplicates",
+            "errors",
+            "padding_tokens",
+            "pairs",
+            "rows",
+            "tokenize_seconds",
+            "tokens",
+            "truncated",
+        ];
+        let mut names: Vec<&str> = counters.keys().map(String::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, expected);
+        assert_eq!((&counters["errors"], &counters["device_seconds"]), (&json!(2), &json!(9.0)));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What came of rows that were scored: counts and distributions that add up.
+//! What came of rows: counts and distributions that add up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,10 +6,11 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float32Type;
 use datafusion_rerank::{ScoreStats, Scores};
+use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
 
-/// Different reasons that are told apart; a reason that quotes its row is another for every row.
+/// How many reasons are counted apart; a reason that quotes its row differs from row to row.
 const MAX_REASONS: usize = 50;
 
 /// Where the reasons beyond [`MAX_REASONS`] are counted.
@@ -21,16 +22,22 @@ const SCORE_WIDTH: f64 = 1.0 / 64.0;
 /// First width of the token histogram's bins.
 const TOKENS_WIDTH: f64 = 1.0;
 
-/// Counts of one or more scored windows.
-#[derive(Debug, Clone, PartialEq)]
+/// Counts of one or more scored windows. As JSON, the counts of the library stand beside the others.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// What the library counted; its errors include scores that are not a number.
+    /// What the library counted; its rows are those read, its errors include scores that are not a number.
+    #[serde(flatten)]
     pub(crate) stats: ScoreStats,
+    /// Rows written. `None` stands for as many as were read: the records of earlier programs do not have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows_written: Option<u64>,
     /// Failed rows by reason.
     pub(crate) errors: BTreeMap<String, u64>,
     /// Scores (of several cutoff layers, the first).
+    #[serde(rename = "score_histogram")]
     pub(crate) scores: Histogram,
     /// Tokens of the pairs: query and passage with their instructions, without special tokens and prompt.
+    #[serde(rename = "token_histogram")]
     pub(crate) tokens: Histogram,
 }
 
@@ -38,6 +45,7 @@ impl Default for Tally {
     fn default() -> Self {
         Self {
             stats: ScoreStats::default(),
+            rows_written: Some(0),
             errors: BTreeMap::new(),
             scores: Histogram::new(SCORE_WIDTH),
             tokens: Histogram::new(TOKENS_WIDTH),
@@ -46,9 +54,14 @@ impl Default for Tally {
 }
 
 impl Tally {
+    /// What the library counted, without reasons and distributions.
+    pub(crate) fn of(stats: ScoreStats) -> Self {
+        Self { stats, ..Self::default() }
+    }
+
     /// Counts a window; `column` is its score column and `errors` its failed rows.
     pub(crate) fn new(scores: &Scores, column: &dyn Array, errors: &[(usize, String)]) -> Self {
-        let mut tally = Self { stats: scores.stats(), ..Self::default() };
+        let mut tally = Self::of(scores.stats());
         // The engine counts rows that it could not run; a score that is not a number is known only here.
         tally.stats.errors = errors.len() as u64;
         for (_, reason) in errors {
@@ -69,8 +82,19 @@ impl Tally {
         tally
     }
 
+    /// Rows written: a query may write fewer than it reads, or more.
+    pub(crate) fn rows_written(&self) -> u64 {
+        self.rows_written.unwrap_or(self.stats.rows)
+    }
+
+    /// Counts rows that are written.
+    pub(crate) fn add_written(&mut self, rows: u64) {
+        self.rows_written = Some(self.rows_written() + rows);
+    }
+
     /// Adds what another counted.
     pub(crate) fn merge(&mut self, other: &Self) {
+        self.add_written(other.rows_written());
         self.stats += other.stats;
         for (reason, count) in &other.errors {
             self.add_reason(reason, *count);

@@ -1,4 +1,4 @@
-//! What a run would do and how long it would take, told without writing anything.
+//! What a run would do and how long it would take. Writes nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration};
 use tokio::runtime::Handle;
 
 use super::plan::Plan;
-use super::query::Query;
+use super::progress::Extent;
 use crate::files::{Columns, Layout, Source};
-use crate::terminal::Extent;
+use crate::job::{Query, Scoring};
 use crate::terminal::{human_count, human_rate, per_second};
 
 /// Units that are sampled, evenly spaced.
@@ -21,15 +21,26 @@ const UNITS_SAMPLED: usize = 8;
 /// First rows of each that are.
 const ROWS_OF_A_UNIT: usize = 1024;
 
-/// Time to measure the model for, about.
+/// How long the model is measured, about.
 const BURST: Duration = Duration::from_secs(3);
 
-/// Rows that are scored first; then twice as many, and so on: a slow model is not kept busy for minutes.
+/// Rows scored first; then twice as many, and so on, so that a slow model is not busy for minutes.
 const FIRST_CHUNK_ROWS: usize = 4;
+
+/// What a dry run prints. `all_units` is how many units the job has.
+pub(crate) async fn estimate(plan: Arc<Plan>, all_units: usize, reranker: &Reranker) -> Result<Vec<String>> {
+    match &plan.scoring {
+        Scoring::Query(query) => query_lines(&plan, query, all_units).await,
+        Scoring::Columns(columns) => {
+            let columns = columns.clone();
+            Ok(Estimate::new(plan, columns, all_units, reranker).await?.lines())
+        }
+    }
+}
 
 /// What is expected of a run.
 #[derive(Debug)]
-pub(crate) struct Estimate {
+struct Estimate {
     units: usize,
     all_units: usize,
     extent: Extent,
@@ -47,9 +58,9 @@ struct Speed {
 }
 
 impl Estimate {
-    /// Samples the units of the plan and measures the model. `all_units` is how many units the job has.
-    pub(crate) async fn new(plan: Arc<Plan>, columns: Columns, all_units: usize, reranker: &Reranker) -> Result<Self> {
-        let (units, extent) = (plan.tasks.len(), Extent::of(plan.tasks.iter().map(|task| &task.unit)));
+    /// Samples the units of the plan and measures the model.
+    async fn new(plan: Arc<Plan>, columns: Columns, all_units: usize, reranker: &Reranker) -> Result<Self> {
+        let (units, extent) = (plan.tasks.len(), plan.extent());
         let runtime = Handle::current();
         let sampling = tokio::task::spawn_blocking(move || sample(&plan, &columns, &runtime));
         let samples = sampling.await.context("the inputs could not be sampled")??;
@@ -65,7 +76,7 @@ impl Estimate {
     }
 
     /// A name, a tab and a value each.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    fn lines(&self) -> Vec<String> {
         let mut lines = extent_lines(self.units, self.all_units, self.extent);
         if let Some(longest) = self.lengths.last() {
             lines.push(format!(
@@ -109,9 +120,10 @@ impl Estimate {
     }
 }
 
-/// What a run through a query would read, and its plan: how long that would take depends on how many rows it scores.
-pub(crate) async fn query_lines(plan: &Plan, query: &Query, all_units: usize) -> Result<Vec<String>> {
-    let mut lines = extent_lines(plan.tasks.len(), all_units, Extent::of(plan.tasks.iter().map(|task| &task.unit)));
+/// What a run through a query would read, and its plan. How long it would take depends on how many rows it scores, which
+/// nobody knows.
+async fn query_lines(plan: &Plan, query: &Query, all_units: usize) -> Result<Vec<String>> {
+    let mut lines = extent_lines(plan.tasks.len(), all_units, plan.extent());
     lines.extend(query.explain().await?.into_iter().map(|line| format!("plan\t{line}")));
     Ok(lines)
 }
@@ -151,8 +163,8 @@ fn spaced(length: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |index| index * length / count)
 }
 
-/// Scores more and more of the samples until the time is up. The last and largest part tells the speed: the first one
-/// warms the device up.
+/// Scores more and more of the samples until the time is up. Takes the speed of the last and largest part: the first
+/// one warms the device up.
 async fn measure(reranker: &Reranker, samples: &[(ArrayRef, ArrayRef)]) -> Result<Option<Speed>> {
     let loaded = reranker.clone();
     tokio::task::spawn_blocking(move || loaded.load()).await.context("the model could not be loaded")??;

@@ -2,19 +2,26 @@
 
 mod dry_run;
 pub(crate) mod json_lines;
-pub(crate) mod pipeline;
+mod local;
+mod pipeline;
 mod plan;
-mod query;
+mod progress;
 mod query_units;
 mod reader;
 mod scorer;
-mod survey;
-mod unit_rows;
 mod window;
+mod work;
 mod writer;
 
-pub(crate) use dry_run::{Estimate, query_lines};
+pub(crate) use dry_run::estimate;
 pub(crate) use json_lines::number;
-pub(crate) use plan::{Journal, OnError, Plan, Scoring, Task};
-pub(crate) use query::{Query, one_line};
-pub(crate) use survey::survey;
+pub(crate) use local::run_locally;
+#[cfg(feature = "cluster")]
+pub(crate) use local::with_advice;
+#[cfg(feature = "cluster")]
+pub(crate) use pipeline::run_plan;
+#[cfg(feature = "cluster")]
+pub(crate) use plan::{Journal, Plan, Task};
+#[cfg(feature = "cluster")]
+pub(crate) use progress::Progress;
+pub(crate) use work::Work;

@@ -1,13 +1,13 @@
-//! Reading, scoring and writing, all at once: memory holds a few windows and a row group, whatever the size of a file.
+//! Reading, scoring and writing at once: memory holds a few windows and a row group, however large a file is.
 //!
 //! ```text
 //!   reader thread           scoring task              this task
-//!   units -> batches  -->   windows, two under  -->   rows with their scores written,
-//!            -> windows     way on the device         units committed, in order
+//!   units -> batches  -->   windows, two in     -->   rows with their scores written,
+//!            -> windows     flight on a device        units committed, in order
 //! ```
 //!
-//! The device stays busy across units: while one is committed, windows of the next are scored. What is written comes
-//! through a channel of [`Scored`], whoever scored it.
+//! The device stays busy across units: while one is committed, windows of the next are scored. Whoever scores, columns or
+//! a query, sends [`Scored`](super::plan::Scored) rows through a channel to the writer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,16 +16,18 @@ use std::sync::Arc;
 use anyhow::Result;
 use datafusion_rerank::Reranker;
 
-use super::plan::{Journal, Plan, Scoring};
+use super::plan::{Journal, Plan};
+use super::progress::Progress;
 use super::query_units::query_units;
 use super::reader;
 use super::scorer::score;
 use super::writer::write;
-use crate::terminal::{Progress, Stopped};
+use crate::job::Scoring;
+use crate::terminal::Stopped;
 
-/// Runs the plan to its end, or until `stop` is ready. If it does not succeed, the file being written is removed;
-/// files that were complete by then stay.
-pub(crate) async fn run(
+/// Runs the plan to its end, or until `stop` is ready. On failure, removes the file that was being written; complete files
+/// stay.
+pub(crate) async fn run_plan(
     plan: Arc<Plan>,
     reranker: Reranker,
     journal: Option<Journal<'_>>,

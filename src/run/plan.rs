@@ -1,14 +1,11 @@
-//! What a run does: units to score, how their rows are scored, and what comes of them.
-
-use std::sync::Arc;
+//! What a run does, and what passes between its stages.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use clap::ValueEnum;
 
-use super::query::Query;
-use crate::files::{Columns, Format, InputFile};
-use crate::job::{Ledger, Manifest, Unit, UnitEntry, Worker};
+use super::progress::Extent;
+use crate::files::{Format, InputFile};
+use crate::job::{Ledger, OnError, Scoring, Unit, UnitWorker};
 use crate::report::Tally;
 use crate::storage::Location;
 
@@ -27,13 +24,16 @@ pub(crate) struct Plan {
     pub(crate) on_error: OnError,
 }
 
-/// How the rows of a unit are scored.
-#[derive(Debug, Clone)]
-pub(crate) enum Scoring {
-    /// A score column is added.
-    Columns(Columns),
-    /// They go through a query.
-    Query(Arc<Query>),
+impl Plan {
+    /// How much there is to do.
+    pub(crate) fn extent(&self) -> Extent {
+        Extent::of(self.tasks.iter().map(|task| &task.unit))
+    }
+
+    /// The name of a task's input.
+    pub(crate) fn input_name(&self, task: &Task) -> &str {
+        &self.inputs[task.unit.input].identity.name
+    }
 }
 
 /// A unit to be scored.
@@ -41,21 +41,19 @@ pub(crate) enum Scoring {
 pub(crate) struct Task {
     /// What to read.
     pub(crate) unit: Unit,
-    /// What it is in the job's manifest.
-    pub(crate) entry: UnitEntry,
     /// The file to write.
     pub(crate) output: Location,
-    /// Where that is written until it is complete, if not there.
+    /// Where the file is written until it is complete, if not there.
     pub(crate) staging: Option<Location>,
 }
 
 /// Where the units of a resumable job are committed.
 #[derive(Debug)]
 pub(crate) struct Journal<'a> {
+    /// The records of the job.
     pub(crate) ledger: &'a mut Ledger,
-    pub(crate) manifest: &'a Manifest,
-    /// Who is at work, on a cluster.
-    pub(crate) worker: Option<Worker>,
+    /// On a cluster, the executor at work.
+    pub(crate) worker: Option<UnitWorker>,
 }
 
 /// Rows of one unit with what was added to them.
@@ -67,24 +65,15 @@ pub(crate) struct Scored {
     pub(crate) schema: SchemaRef,
     /// The rows in their order.
     pub(crate) batches: Vec<RecordBatch>,
-    /// What scoring them came to.
+    /// What was counted while they were scored.
     pub(crate) tally: Tally,
     /// Whether the unit ends here.
     pub(crate) last: bool,
 }
 
-/// Why the run cannot go on, and at which unit.
+/// Why the run ends, and at which unit.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) task: Option<usize>,
     pub(crate) error: anyhow::Error,
-}
-
-/// What a row that cannot be scored does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum OnError {
-    /// Fails the run.
-    Fail,
-    /// Gets a NULL score and its reason in a column of its own.
-    Null,
 }

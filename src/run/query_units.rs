@@ -6,19 +6,19 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 
 use super::plan::{Failed, Plan, Scored};
-use super::query::Query;
+use crate::job::Query;
 use crate::report::Tally;
 
 /// Scored batches that wait to be written.
 const BATCHES_SCORED: usize = 2;
 
-/// Runs the query for one unit of the plan after the other. It stops, within a device batch, when the receiver is dropped.
+/// Runs the query for one unit of the plan after the other. Stops within a device batch when the receiver is dropped.
 pub(crate) fn query_units(query: Arc<Query>, plan: Arc<Plan>) -> mpsc::Receiver<Result<Scored, Failed>> {
     let (sender, receiver) = mpsc::channel(BATCHES_SCORED);
     tokio::spawn(async move {
         for task in 0..plan.tasks.len() {
             if let Err(error) = query_unit(&query, &plan, task, &sender).await {
-                // Nobody is left to tell if the run ended already.
+                // If the run has ended, nobody listens.
                 drop(sender.send(Err(Failed { task: Some(task), error })).await);
                 return;
             }
@@ -42,7 +42,7 @@ async fn query_unit(
     loop {
         let (batch, stats) = result.next().await?;
         let last = batch.is_none();
-        let tally = Tally { stats, ..Tally::default() };
+        let tally = Tally::of(stats);
         let scored = Scored { task, schema: Arc::clone(&schema), batches: batch.into_iter().collect(), tally, last };
         if sender.send(Ok(scored)).await.is_err() || last {
             return Ok(());

@@ -7,9 +7,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::plan::{Failed, Plan};
-use super::unit_rows::read_groups;
 use super::window::{UnitWindow, UnitWindows};
 use crate::files::{Columns, Layout, Source};
+use crate::job::read_groups;
 
 /// Windows read ahead of the scoring.
 const WINDOWS_AHEAD: usize = 1;

@@ -8,8 +8,9 @@ use datafusion_rerank::{Reranker, WINDOWS_IN_FLIGHT};
 use futures::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use super::plan::{Failed, OnError, Plan, Scored};
+use super::plan::{Failed, Plan, Scored};
 use super::window::UnitWindow;
+use crate::job::OnError;
 use crate::report::Tally;
 
 /// Most windows in flight where units are so small that their windows are not full.

@@ -1,4 +1,4 @@
-//! Scored rows into files, and what is committed of them.
+//! Writes scored rows into files and commits units.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 use tokio::time::interval_at;
 
 use super::plan::{Failed, Journal, Plan, Scored, Task};
+use super::progress::Progress;
 use crate::files::OutputFile;
 use crate::job::{Marker, now};
 use crate::report::Tally;
 use crate::storage::Written;
-use crate::terminal::{LINE_INTERVAL, Progress, Stopped, one_line};
+use crate::terminal::{LINE_INTERVAL, Stopped, one_line};
 
-/// Writes what comes, one file a unit.
+/// Writes rows as they come, one file a unit.
 pub(crate) async fn write(
     scored: mpsc::Receiver<Result<Scored, Failed>>,
     plan: &Plan,
@@ -33,7 +34,8 @@ pub(crate) async fn write(
             Some(worker) => format!("executor {}: {}", worker.name, one_line(&error)),
             None => one_line(&error),
         };
-        journal.ledger.fail(journal.manifest, &plan.tasks[task].entry, reason).await;
+        let task = &plan.tasks[task];
+        journal.ledger.fail(&task.unit, plan.input_name(task), reason).await;
     }
     Err(error)
 }
@@ -46,7 +48,7 @@ async fn write_all(
 ) -> Result<(), Failed> {
     let mut lines = interval_at(tokio::time::Instant::now() + LINE_INTERVAL, LINE_INTERVAL);
     loop {
-        // Only waiting is interrupted: a file is written and completed, or it is not.
+        // Only waiting is interrupted, not writing.
         let next = tokio::select! {
             biased;
             stopped = &mut stop => return Err(Failed { task: None, error: stopped.into() }),
@@ -57,12 +59,13 @@ async fn write_all(
             next = scored.recv() => next,
         };
         let Some(next) = next else { break };
-        let next = next?;
+        let mut next = next?;
+        next.tally.add_written(next.batches.iter().map(|batch| batch.num_rows() as u64).sum());
         let task = next.task;
         progress.add(&next.tally, &writer.plan.tasks[task].unit);
         writer.write(next).await.map_err(|error| Failed { task: Some(task), error })?;
     }
-    // A stage that panics ends its channel like one that is done.
+    // A stage that panics closes its channel like one that is done.
     let (done, all) = (writer.finished, writer.plan.tasks.len());
     if done == all {
         return Ok(());
@@ -74,14 +77,14 @@ async fn write_all(
 struct Writer<'a> {
     plan: &'a Plan,
     journal: Option<Journal<'a>>,
-    current: Option<Current>,
+    current: Option<CurrentUnit>,
     /// When the last unit was committed.
     since: Instant,
     finished: usize,
 }
 
 /// The unit being written.
-struct Current {
+struct CurrentUnit {
     task: usize,
     file: OutputFile,
     tally: Tally,
@@ -99,7 +102,7 @@ impl Writer<'_> {
             None => {
                 let Task { output, staging, .. } = &self.plan.tasks[task];
                 let file = OutputFile::create(output.clone(), staging.clone(), schema, self.plan.format)?;
-                Current { task, file, tally: Tally::default() }
+                CurrentUnit { task, file, tally: Tally::default() }
             }
         };
         current.tally.merge(&tally);
@@ -114,39 +117,28 @@ impl Writer<'_> {
             return Ok(());
         }
         let written = current.file.finish().await?;
-        self.commit(task, &current.tally, written).await?;
+        self.commit(task, current.tally, written).await?;
         self.finished += 1;
         Ok(())
     }
 
-    async fn commit(&mut self, task: usize, tally: &Tally, written: Written) -> Result<()> {
+    async fn commit(&mut self, task: usize, tally: Tally, written: Written) -> Result<()> {
         let seconds = self.since.elapsed().as_secs_f64();
         self.since = Instant::now();
-        let Some(Journal { ledger, manifest, worker }) = &mut self.journal else { return Ok(()) };
-        let entry = &self.plan.tasks[task].entry;
-        let stats = &tally.stats;
+        let Some(Journal { ledger, worker }) = &mut self.journal else { return Ok(()) };
+        let task = &self.plan.tasks[task];
+        let input = self.plan.input_name(task);
         let marker = Marker {
-            unit: entry.id.clone(),
-            input: manifest.inputs[entry.input].name.clone(),
-            number: entry.number,
-            output: manifest.output_name(entry),
+            unit: task.unit.id.clone(),
+            input: input.to_owned(),
+            number: task.unit.number,
+            output: task.unit.output_name(input),
             size_bytes: written.size_bytes,
             etag: written.etag,
-            rows: stats.rows,
-            pairs: stats.pairs,
-            duplicates: stats.duplicates,
-            truncated: stats.truncated,
-            tokens: stats.tokens,
-            padding_tokens: stats.padding_tokens,
-            batches: stats.batches,
-            errors: tally.errors.clone(),
+            tally,
             seconds,
-            tokenize_seconds: stats.tokenize_time.as_secs_f64(),
-            device_seconds: stats.device_time.as_secs_f64(),
             executor: worker.clone(),
             finished: now(),
-            score_histogram: tally.scores.clone(),
-            token_histogram: tally.tokens.clone(),
         };
         ledger.commit(&marker).await.with_context(|| format!("cannot commit unit {}", marker.output))
     }

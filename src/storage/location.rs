@@ -102,6 +102,14 @@ impl Location {
         }
     }
 
+    /// Deletes the file here; it is no error if there is none.
+    pub(crate) async fn remove(&self) -> Result<()> {
+        match self.store.delete(&self.path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error).with_context(|| format!("cannot delete {self}")),
+        }
+    }
+
     /// The path in the local file system; `None` in any other store.
     pub(crate) fn local_path(&self) -> Option<PathBuf> {
         (*self.root == *"/").then(|| LocalFileSystem::new().path_to_filesystem(&self.path).ok())?

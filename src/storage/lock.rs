@@ -1,8 +1,8 @@
-//! Who is at work on a job, a file or a folder, where the file system can tell.
+//! Locks by which processes that work on a job, a file or a folder see each other, where the file system has locks.
 
 #[cfg(unix)]
 use std::fs::Metadata;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions, TryLockError, create_dir_all};
 use std::io;
 use std::path::Path;
 
@@ -24,7 +24,7 @@ pub(crate) enum Others {
 }
 
 impl Lock {
-    /// Opens the file that the lock is on and tells whether others hold it. If there are none, they are kept out until
+    /// Opens the file that the lock is on and returns whether others hold it. If nobody does, keeps others out until
     /// [`Self::share`] is called.
     pub(crate) fn new(path: &Path) -> io::Result<(Self, Others)> {
         Ok(Self::ask(OpenOptions::new().read(true).write(true).open(path)?))
@@ -43,14 +43,7 @@ impl Lock {
     }
 
     fn ask(file: File) -> (Self, Others) {
-        let others = match file.try_lock() {
-            Ok(()) => Others::None,
-            Err(TryLockError::WouldBlock) => Others::AtWork,
-            Err(TryLockError::Error(error)) => {
-                tracing::debug!(%error, "no locks here");
-                Others::Unknown
-            }
-        };
+        let others = others(file.try_lock());
         (Self { file }, others)
     }
 
@@ -70,12 +63,33 @@ impl Lock {
         path.exists()
     }
 
-    /// Lets others in; they see from now on that this process is at work.
+    /// Takes the lock on a file that exists for it only, and creates the file if it is missing. `alone` keeps everybody
+    /// else out; otherwise the lock is shared. [`Others::AtWork`] means that it was not granted.
+    pub(crate) fn gate(path: &Path, alone: bool) -> io::Result<(Self, Others)> {
+        path.parent().map_or(Ok(()), create_dir_all)?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let others = others(if alone { file.try_lock() } else { file.try_lock_shared() });
+        Ok((Self { file }, others))
+    }
+
+    /// Lets others in. From now on they see that this process is at work.
     pub(crate) fn share(&self) {
         // Not all systems turn one kind into the other.
         let shared = self.file.unlock().and_then(|()| self.file.lock_shared());
         if let Err(error) = shared {
             tracing::debug!(%error, "no locks here");
+        }
+    }
+}
+
+/// Reads the result of an attempt to lock.
+fn others(locked: Result<(), TryLockError>) -> Others {
+    match locked {
+        Ok(()) => Others::None,
+        Err(TryLockError::WouldBlock) => Others::AtWork,
+        Err(TryLockError::Error(error)) => {
+            tracing::debug!(%error, "no locks here");
+            Others::Unknown
         }
     }
 }
@@ -116,5 +130,20 @@ mod tests {
         assert!(second.is_on(&path));
         #[cfg(unix)]
         assert!(!first.is_on(&path));
+    }
+
+    #[test]
+    fn a_gate_lets_many_through_or_one_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/gate");
+        let enter = |alone| {
+            let (lock, others) = Lock::gate(&path, alone).unwrap();
+            (others == Others::None).then_some(lock)
+        };
+        let (first, second) = (enter(false), enter(false));
+        assert!(first.is_some() && second.is_some() && enter(true).is_none());
+        drop((first, second));
+        let alone = enter(true);
+        assert!(alone.is_some() && enter(false).is_none() && enter(true).is_none());
     }
 }

@@ -1,9 +1,10 @@
 //! Local files that are being written, by their names.
 
 use std::hash::{BuildHasher, RandomState};
+use std::path::Path;
 
-/// Deletes the files of a local folder whose names match. Files that cannot be deleted are logged: they do no harm.
-pub(crate) fn remove_unfinished(folder: &std::path::Path, matches: impl Fn(&str) -> bool) {
+/// Deletes the files of a local folder whose names match. A file that cannot be deleted is logged: it does no harm.
+pub(crate) fn remove_unfinished(folder: &Path, matches: impl Fn(&str) -> bool) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_file())
             && entry.file_name().to_str().is_some_and(&matches)
@@ -21,6 +22,7 @@ pub(crate) fn staged_name(unfinished: &str) -> Option<&str> {
     (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(name)
 }
 
+/// Whether a local file is one that `object_store` is writing.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     staged_name(name).is_some()
 }

@@ -2,13 +2,11 @@
 
 mod human;
 pub(crate) mod printer;
-mod progress;
 pub(crate) mod stop;
 pub(crate) mod table;
 mod view;
 
 pub(crate) use human::{busy_percent, human_count, human_rate, per_second};
 pub(crate) use printer::{Printer, one_line};
-pub(crate) use progress::{Extent, Progress};
 pub(crate) use stop::Stopped;
 pub(crate) use view::{Count, LINE_INTERVAL, ProgressView};

@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration};
 
-use super::human::{busy_percent, human_rate, per_second};
-use super::printer::Printer;
-use super::view::{Count, ProgressView};
 use crate::job::Unit;
 use crate::report::{Histogram, Tally, Totals};
+use crate::terminal::{Count, Printer, ProgressView, busy_percent, human_rate, per_second};
 
 /// Counts the rows of a run and shows its progress.
 pub(crate) struct Progress {
@@ -57,7 +55,7 @@ impl Progress {
         }
     }
 
-    /// Counts rows of a unit that have been scored.
+    /// Counts rows of a unit that were scored.
     pub(crate) fn add(&mut self, tally: &Tally, unit: &Unit) {
         self.tally.merge(tally);
         self.timeline.add(self.start.elapsed().as_secs_f64(), tally.stats.pairs);
@@ -131,7 +129,7 @@ mod tests {
 
     #[test]
     fn rows_take_their_share_of_a_units_bytes() {
-        let unit = Unit { input: 0, number: 0, groups: 0..1, first_row: 0, rows: 10, bytes: 1000 };
+        let unit = Unit { groups: 0..1, rows: 10, bytes: 1000, ..Unit::default() };
         assert_eq!(Extent::part(4, &unit), Extent { rows: 4, bytes: 400.0 });
         assert_eq!(Extent::part(0, &Unit { rows: 0, ..unit.clone() }), Extent { rows: 0, bytes: 0.0 });
         assert_eq!(Extent::of([&unit, &unit]), Extent { rows: 20, bytes: 2000.0 });

@@ -4,11 +4,11 @@ use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use tokio::runtime::Handle;
 
+use super::unit::Unit;
 use crate::files::{InputFile, Source};
-use crate::job::Unit;
 
-/// Reads some columns of a unit, or all, in batches of at most `batch_rows` rows. `each` takes a batch and says whether
-/// it wants more; gives whether it did to the end. Blocks.
+/// Reads some columns of a unit, or all, in batches of at most `batch_rows` rows. `each` takes a batch and returns whether
+/// it wants more. Returns whether the unit was read to its end. Blocks.
 pub(crate) fn read_unit(
     input: &InputFile,
     unit: &Unit,

@@ -7,8 +7,7 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 
-use crate::files::{Columns, Format, InputFile, Layout, Source, difference};
-use crate::job::Group;
+use crate::files::{Columns, Format, Group, InputFile, Layout, Source, difference};
 
 /// Files whose footers are read at once before the run.
 const SURVEYS_AT_ONCE: usize = 16;
@@ -22,8 +21,8 @@ pub(crate) struct Survey {
     pub(crate) groups: Vec<Vec<Group>>,
 }
 
-/// Checks that all files can be read, are alike and, if columns are asked for, have them and can be written with what is
-/// added: what can be known to be wrong is found before anything is scored.
+/// Checks, before anything is scored, that all files can be read and have the same columns. With `columns`, also that
+/// they have those and can be written with what is added.
 pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, format: Format) -> Result<Survey> {
     let surveys = files.iter().cloned().map(|file| {
         let columns = columns.cloned();

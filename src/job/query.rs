@@ -1,0 +1,148 @@
+//! `--sql`: a query around the score, run for one unit after the other.
+//!
+//! The unit's rows are the table `input`. The result for a unit must not depend on how the input was cut into units, so
+//! a query may only look at one row of `input` at a time: projections, filters, and joins with other tables. They keep
+//! the order of the input, except that an outer join puts rows without a match behind the others of their batch.
+
+use std::fmt::{self, Debug, Formatter};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use datafusion::catalog::TableProvider;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::physical_plan::{ExecutionPlan, displayable, execute_stream};
+use datafusion::prelude::{SQLOptions, SessionConfig, SessionContext};
+use datafusion_rerank::{
+    ModelRegistry, RerankConfig, RerankFunctions, Reranker, ScoreStats, WithRerank, plan_models, plan_stats,
+};
+use futures::StreamExt;
+
+use super::query_check::check;
+use super::query_error::root_error;
+use super::query_table::{INPUT, StreamInput, UnitTable};
+use super::unit::Unit;
+use crate::files::InputFile;
+
+/// A query, planned.
+pub(crate) struct Query {
+    session: SessionContext,
+    plan: LogicalPlan,
+    table: Arc<UnitTable>,
+    models: Vec<Reranker>,
+}
+
+impl Debug for Query {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Query").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+impl Query {
+    /// Plans a query over inputs with these columns.
+    ///
+    /// # Errors
+    /// If the planner refuses the query, or the query needs more than one row of `input` at a time.
+    pub(crate) async fn plan(
+        sql: &str,
+        input: &SchemaRef,
+        models: &ModelRegistry,
+        settings: RerankConfig,
+    ) -> Result<Self> {
+        // One partition, so that rows keep their order; the operator keeps the device busy by itself.
+        let config = SessionConfig::new().with_target_partitions(1).with_option_extension(settings);
+        let mut builder = SessionStateBuilder::new_with_default_features()
+            .with_config(config)
+            .with_rerank(&RerankFunctions::new(models.clone()));
+        builder.physical_optimizers().get_or_insert_default().rules.insert(0, Arc::new(StreamInput));
+        let session = SessionContext::new_with_state(builder.build()).enable_url_table();
+        let table = Arc::new(UnitTable::new(Arc::clone(input)));
+        session
+            .register_table(INPUT, Arc::clone(&table) as Arc<dyn TableProvider>)
+            .map_err(|error| root_error(&error))?;
+        let frame = session
+            .sql_with_options(sql, queries_only())
+            .await
+            .map_err(|error| root_error(&error))
+            .context("cannot plan --sql")?;
+        let plan = frame.into_optimized_plan().map_err(|error| root_error(&error)).context("cannot plan --sql")?;
+        check(&plan)?;
+        let mut query = Self { session, plan, table, models: Vec::new() };
+        // Finds the rest of what can be wrong now rather than at the first unit.
+        query.models = plan_models(&query.physical_plan().await?);
+        Ok(query)
+    }
+
+    /// The columns of the result.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        Arc::clone(self.plan.schema().inner())
+    }
+
+    /// The plan as text, an operator a line.
+    pub(crate) async fn explain(&self) -> Result<Vec<String>> {
+        let plan = self.physical_plan().await?;
+        Ok(displayable(plan.as_ref()).indent(false).to_string().lines().map(str::to_owned).collect())
+    }
+
+    /// The models that the calls name, one for each call.
+    pub(crate) fn models(&self) -> &[Reranker] {
+        &self.models
+    }
+
+    /// What calls use where they set nothing themselves.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn settings(&self) -> RerankConfig {
+        self.session.state().config_options().extensions.get().cloned().unwrap_or_default()
+    }
+
+    async fn physical_plan(&self) -> Result<Arc<dyn ExecutionPlan>> {
+        self.session
+            .state()
+            .create_physical_plan(&self.plan)
+            .await
+            .map_err(|error| root_error(&error))
+            .context("cannot plan --sql")
+    }
+
+    /// Begins the query over the rows of one unit. Dropping the result stops it within a device batch.
+    pub(crate) async fn begin(&self, input: InputFile, unit: Unit) -> Result<UnitResult> {
+        let rows_read = self.table.read(input, unit);
+        let physical = self.physical_plan().await?;
+        let rows =
+            execute_stream(Arc::clone(&physical), self.session.task_ctx()).map_err(|error| root_error(&error))?;
+        Ok(UnitResult { physical, rows, rows_read, counted: ScoreStats::default() })
+    }
+}
+
+/// The result of the query for a unit.
+pub(crate) struct UnitResult {
+    physical: Arc<dyn ExecutionPlan>,
+    rows: SendableRecordBatchStream,
+    rows_read: Arc<AtomicU64>,
+    counted: ScoreStats,
+}
+
+impl UnitResult {
+    /// The columns.
+    pub(crate) fn schema(&self) -> SchemaRef {
+        self.rows.schema()
+    }
+
+    /// The next rows, `None` after the last, and what was counted since the rows before them.
+    pub(crate) async fn next(&mut self) -> Result<(Option<RecordBatch>, ScoreStats)> {
+        let batch = self.rows.next().await.transpose().map_err(|error| root_error(&error))?;
+        let mut now = plan_stats(&self.physical);
+        now.rows = self.rows_read.load(Ordering::Relaxed);
+        let since = now - self.counted;
+        self.counted = now;
+        Ok((batch, since))
+    }
+}
+
+/// Planning a statement that changes something would run it.
+fn queries_only() -> SQLOptions {
+    SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
+}

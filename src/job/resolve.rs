@@ -1,0 +1,155 @@
+//! The command line of a run, resolved into a job.
+
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker, ScoreOptions};
+
+use super::ledger::Permissions;
+use super::manifest::{JobSettings, Manifest, ModelIdentity};
+use super::query::Query;
+use super::report_files::ReportFiles;
+use super::scoring::{OnError, Scoring};
+use super::survey::survey;
+use super::unit::{Unit, cut};
+use crate::args::RunArgs;
+use crate::files::{Columns, Format, Group, InputFile, Inputs, OutputKind, Target};
+use crate::model::{open, session};
+
+/// A job, resolved: files found, model open, units cut. Later steps take what they need from here, not from the command
+/// line.
+#[derive(Debug)]
+pub(crate) struct Job {
+    /// INPUT.
+    pub(crate) inputs: Inputs,
+    /// OUTPUT.
+    pub(crate) target: Target,
+    /// The model of `--model`, with its options in force.
+    pub(crate) reranker: Reranker,
+    /// The name of that model.
+    #[cfg(feature = "cluster")]
+    pub(crate) model_name: String,
+    /// How rows are scored.
+    pub(crate) scoring: Scoring,
+    /// What a failed row does.
+    pub(crate) on_error: OnError,
+    /// How to write.
+    pub(crate) format: Format,
+    /// Where the report goes.
+    pub(crate) report: Option<ReportFiles>,
+    /// What may happen to files that exist.
+    pub(crate) permissions: Permissions,
+    /// What the output depends on, and the units.
+    pub(crate) manifest: Manifest,
+}
+
+impl Job {
+    /// Finds the files, opens the models, checks that these can score those, and cuts the inputs into units. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// If something that the arguments name does not exist or does not fit the rest.
+    pub(crate) async fn resolve(args: &RunArgs) -> Result<Self> {
+        let inputs = Inputs::find(&args.input).await?;
+        let target = Target::find(&args.output, &inputs, args.overwrite).await?;
+        if args.restart && matches!(target, Target::File(..)) {
+            bail!("--restart is for jobs, whose OUTPUT is a directory; to replace a file pass --overwrite");
+        }
+        let report = args.report.as_deref().map(|text| ReportFiles::find(text, &inputs, &target)).transpose()?;
+        let reranker =
+            open::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window.window_rows);
+        // A file that is named is written whole.
+        let (kind, unit_rows) = match &target {
+            Target::File(_, kind) => (*kind, u64::MAX),
+            Target::Directory(_) => (OutputKind::Parquet, args.unit_rows as u64),
+        };
+        let format = Format { kind, compression: args.compression, row_group_rows: args.row_group_rows };
+        let (scoring, groups) = if let Some(sql) = &args.sql {
+            let model = args.model.model.as_deref();
+            let session = session::query_settings(model, &args.options, &args.engine, args.window.window_rows)?;
+            query(sql, &inputs.files, format, session).await?
+        } else {
+            let columns = Columns {
+                query: args.query.clone(),
+                passage: args.passage.clone(),
+                score: args.score.clone(),
+                score_type: reranker.score_type(),
+                errors: args.on_error == OnError::Null,
+            };
+            let groups = survey(&inputs.files, Some(&columns), format).await?.groups;
+            (Scoring::Columns(columns), groups)
+        };
+        let settings = JobSettings {
+            options: reranker.options().to_json(),
+            sql: args.sql.clone(),
+            query: args.query.clone(),
+            passage: args.passage.clone(),
+            score: args.score.clone(),
+            on_error: value_name(&args.on_error),
+            unit_rows: args.unit_rows as u64,
+            compression: value_name(&args.compression),
+            row_group_rows: args.row_group_rows as u64,
+        };
+        let units: Vec<Unit> =
+            groups.iter().enumerate().flat_map(|(file, groups)| cut(file, groups, unit_rows)).collect();
+        let identities = inputs.files.iter().map(|file| file.identity.clone()).collect();
+        let manifest = Manifest::new(&args.input, models(&reranker, &scoring)?, settings, identities, units)?;
+        Ok(Self {
+            inputs,
+            target,
+            reranker,
+            #[cfg(feature = "cluster")]
+            model_name: open::model_name(&args.model).to_owned(),
+            scoring,
+            on_error: args.on_error,
+            format,
+            report,
+            permissions: Permissions { restart: args.restart, overwrite: args.overwrite },
+            manifest,
+        })
+    }
+}
+
+/// Plans the query. Also returns the groups of each file.
+async fn query(
+    sql: &str,
+    files: &[InputFile],
+    format: Format,
+    (registry, settings): (ModelRegistry, RerankConfig),
+) -> Result<(Scoring, Vec<Vec<Group>>)> {
+    let survey = survey(files, None, format).await?;
+    let query = Query::plan(sql, &survey.schema, &registry, settings).await?;
+    format.check(&query.schema()).context("cannot write the columns of --sql")?;
+    Ok((Scoring::Query(Arc::new(query)), survey.groups))
+}
+
+/// The model of `--model`, and after it the others that a query names, by fingerprint.
+fn models(reranker: &Reranker, scoring: &Scoring) -> Result<Vec<ModelIdentity>> {
+    let first = identity(reranker)?;
+    let mut others = Vec::new();
+    if let Scoring::Query(query) = scoring {
+        for model in query.models() {
+            // The options of a call are in the query's text.
+            others.push(identity(&model.with_options(&ScoreOptions::default())?)?);
+        }
+    }
+    others.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));
+    others.dedup_by(|one, other| one.fingerprint == other.fingerprint);
+    others.retain(|other| other.fingerprint != first.fingerprint);
+    Ok(std::iter::once(first).chain(others).collect())
+}
+
+fn identity(reranker: &Reranker) -> Result<ModelIdentity> {
+    Ok(ModelIdentity {
+        location: reranker.location().display().to_string(),
+        family: reranker.family().name().to_owned(),
+        fingerprint: reranker.model().fingerprint()?.to_owned(),
+        precision: reranker.precision().to_string(),
+    })
+}
+
+/// The value of a flag as the user types it.
+fn value_name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}

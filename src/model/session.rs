@@ -1,0 +1,96 @@
+//! The settings of SQL sessions: the models that calls may name, and what calls use where they set nothing themselves.
+
+#[cfg(feature = "cluster")]
+use std::collections::BTreeMap;
+
+#[cfg(feature = "cluster")]
+use anyhow::Context;
+use anyhow::{Result, bail};
+#[cfg(feature = "cluster")]
+use datafusion::common::config::ExtensionOptions;
+use datafusion_rerank::{Cutoffs, ModelRegistry, RerankConfig};
+
+#[cfg(any(feature = "cluster", feature = "shell"))]
+use super::bundled;
+use super::open::register;
+use super::options::{engine_options, score_options};
+#[cfg(feature = "cluster")]
+use crate::args::ExecutorArgs;
+#[cfg(feature = "shell")]
+use crate::args::SqlArgs;
+use crate::args::{EngineArgs, OptionArgs};
+
+/// The session of a job's query. Calls that name no model use `model`.
+pub(crate) fn query_settings(
+    model: Option<&str>,
+    options: &OptionArgs,
+    engine: &EngineArgs,
+    window_rows: usize,
+) -> Result<(ModelRegistry, RerankConfig)> {
+    let models: Vec<&str> = model.into_iter().collect();
+    let (registry, mut settings) = sql_settings(&models, options, engine, window_rows)?;
+    // Every unit uses all models of the query: to close one would be to load it again for the next unit.
+    settings.max_models = usize::MAX;
+    Ok((registry, settings))
+}
+
+/// The settings of a session that an executor takes over. Devices, threads, cache and how many models stay open are its
+/// own.
+#[cfg(feature = "cluster")]
+pub(crate) fn session_settings(settings: &RerankConfig) -> BTreeMap<String, String> {
+    let own = |key: &str| ["rerank.device", "rerank.threads", "rerank.cache", "rerank.max_models"].contains(&key);
+    let entries = settings.entries().into_iter().filter(|entry| !own(&entry.key));
+    entries.filter_map(|entry| Some((entry.key, entry.value?))).collect()
+}
+
+/// The session of an executor. Opens the models that are named, so that what is wrong with them is known before there is
+/// work.
+#[cfg(feature = "cluster")]
+pub(crate) fn executor_settings(args: &ExecutorArgs) -> Result<(ModelRegistry, RerankConfig)> {
+    let registry = ModelRegistry::default();
+    let mut settings = RerankConfig::default();
+    settings.engine = engine_options(&args.engine);
+    settings.max_models = args.max_models;
+    register(&registry, bundled::NAME, &settings.engine)?;
+    for model in &args.model {
+        let name = register(&registry, model, &settings.engine)?;
+        registry
+            .open_within(&name, &settings.engine, settings.max_models)
+            .with_context(|| format!("cannot open model {model}"))?;
+    }
+    Ok((registry, settings))
+}
+
+/// The session of the shell. It knows the bundled model, which calls that name none use unless another is given.
+#[cfg(feature = "shell")]
+pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankConfig)> {
+    let given = args.model.iter().map(String::as_str);
+    let models: Vec<&str> = given.filter(|model| *model != bundled::NAME).chain([bundled::NAME]).collect();
+    let (registry, mut settings) = sql_settings(&models, &args.options, &args.engine, args.window.window_rows)?;
+    if args.model.first().is_some_and(|model| model == bundled::NAME) {
+        bundled::NAME.clone_into(&mut settings.model);
+    }
+    Ok((registry, settings))
+}
+
+/// Calls that name no model use the first.
+fn sql_settings(
+    models: &[&str],
+    options: &OptionArgs,
+    engine: &EngineArgs,
+    window_rows: usize,
+) -> Result<(ModelRegistry, RerankConfig)> {
+    let registry = ModelRegistry::default();
+    let mut settings = RerankConfig::default();
+    settings.engine = engine_options(engine);
+    settings.window_rows = window_rows;
+    settings.options = score_options(options)?;
+    let names = models.iter().map(|model| register(&registry, model, &settings.engine));
+    if let Some(first) = names.collect::<Result<Vec<_>>>()?.into_iter().next() {
+        settings.model = first;
+    }
+    if settings.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list) {
+        bail!("--cutoff-layers takes one layer for SQL; ask for several in the call's options");
+    }
+    Ok((registry, settings))
+}
