@@ -121,7 +121,6 @@ mod scores;
 mod sql;
 mod stream;
 mod text;
-mod try_once;
 mod tuning;
 mod weights;
 mod window;

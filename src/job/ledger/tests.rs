@@ -51,17 +51,19 @@ struct Meddler {
     files: Arc<LocalFileSystem>,
     output: Location,
     manifest: Arc<Manifest>,
-    /// What became of that.
-    refusals: Arc<Mutex<Vec<String>>>,
+    /// The results: of beginning it, and of starting it over.
+    refusals: Arc<Mutex<Vec<[String; 2]>>>,
 }
 
 impl Meddler {
     async fn meddle(self) {
-        for permissions in [Permissions::default(), restart()] {
+        let begin = async |permissions| {
             let begun = Ledger::new(self.output.clone()).begin(&self.manifest, permissions).await;
-            let refusal = begun.map_or_else(|error| error.to_string(), |_| "begun".to_owned());
-            self.refusals.lock().unwrap().push(refusal);
-        }
+            begun.map_or_else(|error| error.to_string(), |_| "begun".to_owned())
+        };
+        // Files are deleted at once: the two results stay together.
+        let refusals = [begin(Permissions::default()).await, begin(restart()).await];
+        self.refusals.lock().unwrap().push(refusals);
     }
 }
 
@@ -134,7 +136,7 @@ async fn nobody_begins_a_job_that_is_started_over() {
     assert!(refused.contains("another process is at work on this job; stop it before --restart"), "{refused}");
     drop(first);
 
-    let refusals = Arc::<Mutex<Vec<String>>>::default();
+    let refusals = Arc::<Mutex<Vec<[String; 2]>>>::default();
     let meddler = Meddler {
         files: Arc::new(LocalFileSystem::new()),
         output: output.clone(),
@@ -147,8 +149,8 @@ async fn nobody_begins_a_job_that_is_started_over() {
     assert!(second.begin(&new, restart()).await.unwrap().committed.is_empty());
     let refusals = refusals.lock().unwrap().clone();
     // The data file, its marker and the old job are deleted, and the new job is written.
-    assert_eq!(refusals.len(), 2 * 4, "{refusals:?}");
-    for pair in refusals.chunks(2) {
+    assert_eq!(refusals.len(), 4, "{refusals:?}");
+    for pair in refusals {
         assert!(pair[0].contains("another process is starting this job over"), "{pair:?}");
         assert!(pair[1].contains("another process is at work on this job"), "{pair:?}");
     }

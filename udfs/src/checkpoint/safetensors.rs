@@ -159,7 +159,7 @@ impl Tensors {
 
 /// One entry of the header.
 #[derive(Deserialize)]
-struct Entry {
+struct HeaderEntry {
     dtype: String,
     shape: Vec<usize>,
     data_offsets: (u64, u64),
@@ -200,7 +200,8 @@ fn parse_header(path: &Path, file: &Arc<PathBuf>, header: &[u8], file_bytes: u64
     let mut ranges = Vec::new();
     for (name, entry) in entries {
         let fail = |message: String| Error::checkpoint(path, format!("tensor {name}: {message}"));
-        let entry: Entry = serde_json::from_value(entry).map_err(|e| fail(format!("header entry is wrong: {e}")))?;
+        let entry: HeaderEntry =
+            serde_json::from_value(entry).map_err(|e| fail(format!("header entry is wrong: {e}")))?;
         let (start, end) = entry.data_offsets;
         if start > end || end > data_bytes {
             return Err(fail(format!(

@@ -101,13 +101,13 @@ mod tests {
     const BATCH_TOKENS: usize = 1000;
 
     /// A device on which a batch of more than `capacity` tokens does not fit.
-    struct Device {
+    struct SmallDevice {
         capacity: usize,
         /// Tokens of each attempt.
         attempts: Vec<usize>,
     }
 
-    impl Device {
+    impl SmallDevice {
         fn new(capacity: usize) -> Self {
             Self { capacity, attempts: Vec::new() }
         }
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn batches_are_halved_until_they_fit() {
-        let (mut device, mut limit) = (Device::new(300), MemoryLimit::default());
+        let (mut device, mut limit) = (SmallDevice::new(300), MemoryLimit::default());
         let lengths = [100; 20];
         let members = device.run(&mut limit, &lengths).unwrap();
         assert_eq!(members, (0..20).map(|member| (member, true)).collect::<Vec<_>>());
@@ -158,14 +158,14 @@ mod tests {
 
     #[test]
     fn a_pair_that_does_not_fit_alone_fails_alone() {
-        let (mut device, mut limit) = (Device::new(150), MemoryLimit::default());
+        let (mut device, mut limit) = (SmallDevice::new(150), MemoryLimit::default());
         let members = device.run(&mut limit, &[100, 400, 50, 120, 200]).unwrap();
         assert_eq!(members, [(0, true), (1, false), (2, true), (3, true), (4, false)]);
     }
 
     #[test]
     fn batches_grow_again() {
-        let (mut device, mut limit) = (Device::new(300), MemoryLimit::default());
+        let (mut device, mut limit) = (SmallDevice::new(300), MemoryLimit::default());
         device.run(&mut limit, &[100; 10]).unwrap();
         assert_eq!(limit.0.as_ref().unwrap().limit_tokens, 250);
         device.capacity = 1000;
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_sequence_longer_than_a_batch_is_tried() {
-        let (mut device, mut limit) = (Device::new(10_000), MemoryLimit::default());
+        let (mut device, mut limit) = (SmallDevice::new(10_000), MemoryLimit::default());
         assert_eq!(device.run(&mut limit, &[5000, 10]).unwrap(), [(0, true), (1, true)]);
         assert_eq!(limit, MemoryLimit::default());
     }

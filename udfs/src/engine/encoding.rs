@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 
 use crossbeam_channel::{Receiver, Sender};
 
-type Job = Box<dyn FnOnce() + Send>;
+type Encoding = Box<dyn FnOnce() + Send>;
 
 /// Windows encoded at once in this process. One keeps all cores busy while it tokenizes; the others fill the gaps where
 /// it is sequential.
@@ -16,9 +16,9 @@ const THREADS: usize = 4;
 
 /// Runs `job` on one of the encoding threads, first come, first served. Drops it if the system could start none of them.
 pub(crate) fn run_on_encoding_thread(job: impl FnOnce() + Send + 'static) {
-    static QUEUE: OnceLock<Sender<Job>> = OnceLock::new();
+    static QUEUE: OnceLock<Sender<Encoding>> = OnceLock::new();
     let queue = QUEUE.get_or_init(|| {
-        let (queue, jobs) = crossbeam_channel::unbounded::<Job>();
+        let (queue, jobs) = crossbeam_channel::unbounded::<Encoding>();
         for index in 0..THREADS {
             let jobs = jobs.clone();
             let thread = std::thread::Builder::new().name(format!("rerank-encode-{index}"));
@@ -32,7 +32,7 @@ pub(crate) fn run_on_encoding_thread(job: impl FnOnce() + Send + 'static) {
     drop(queue.send(Box::new(job)));
 }
 
-fn work(jobs: &Receiver<Job>) {
+fn work(jobs: &Receiver<Encoding>) {
     for job in jobs {
         // Jobs catch the panics of their own work. What is left is a callback's, and the thread serves other callers too.
         if catch_unwind(AssertUnwindSafe(job)).is_err() {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use once_cell::sync::OnceCell;
 use ort::environment::Environment;
 use ort::logging::LogLevel;
 
 use crate::error::{Error, Result};
-use crate::try_once::TryOnceLock;
 
 /// Names the library by path. Takes precedence over everything else.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
@@ -23,7 +23,7 @@ const OLDEST_VERSION: &str = "1.28";
 static SEARCH_ALLOWED: AtomicBool = AtomicBool::new(cfg!(test));
 
 /// ONNX Runtime allows one environment per process, ever.
-static ENVIRONMENT: TryOnceLock<Environment> = TryOnceLock::new();
+static ENVIRONMENT: OnceCell<Environment> = OnceCell::new();
 
 /// Makes this crate use an ONNX Runtime environment that the host process already has.
 ///

@@ -10,7 +10,7 @@ use super::batch::{Batch, cut};
 use super::options::EngineOptions;
 use super::session::{Feed, Program, RunBatch, Session};
 use super::window::{Cancel, Encoded, Window, WindowScores};
-use super::worker::{Job, Running, Worker};
+use super::worker::{QueuedBatch, Running, Worker};
 use super::{Device, ScoreStats};
 use crate::error::{Error, Result};
 use crate::panics::panicked;
@@ -33,7 +33,7 @@ pub(crate) struct EngineSpec {
 
 /// A loaded model that scores windows.
 pub(crate) struct Engine {
-    queue: Option<Sender<Job>>,
+    queue: Option<Sender<QueuedBatch>>,
     workers: Vec<JoinHandle<()>>,
     columns: usize,
     batch_tokens: AtomicUsize,
@@ -135,7 +135,7 @@ impl Engine {
             window.complete();
         }
         for batch in batches {
-            let job = Job { window: Arc::clone(&window), batch };
+            let job = QueuedBatch { window: Arc::clone(&window), batch };
             // If the workers are gone, the jobs are dropped, and the caller's callback with the last of them.
             if self.queue.as_ref().is_none_or(|queue| queue.send(job).is_err()) {
                 return;

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::panics::catch_panic;
 
 /// A batch in the queue.
-pub(super) struct Job {
+pub(super) struct QueuedBatch {
     pub(super) window: Arc<Window>,
     pub(super) batch: Batch,
 }
@@ -48,9 +48,9 @@ pub(super) struct Worker<R> {
 
 impl<R: RunBatch> Worker<R> {
     /// Runs batches until the queue is closed. A panic fails its window only: the thread takes the next batch.
-    pub(super) fn work(mut self, jobs: &Receiver<Job>) {
+    pub(super) fn work(mut self, jobs: &Receiver<QueuedBatch>) {
         let model = self.model.clone();
-        for Job { window, batch } in jobs {
+        for QueuedBatch { window, batch } in jobs {
             let (pairs, padded_tokens) = (batch.members.len(), batch.padded_tokens);
             let scoring = format_args!("scoring {pairs} pairs of {padded_tokens} tokens");
             let ran = catch_panic(&model, scoring, || self.run(&window, batch));

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use prost::Message;
 
 use super::proto::{
-    Attribute, AttributeType, DataLocation, DataType, Dimension, DimensionValue, Graph, Model, Node, OperatorSetId,
-    StringStringEntry, Tensor as TensorProto, TensorShape, TensorType, Type, ValueInfo,
+    Attribute, AttributeType, DataLocation, DataType, Dimension, DimensionValue, Graph, ModelProto, Node,
+    OperatorSetId, StringStringEntry, TensorProto, TensorShape, TensorType, Type, ValueInfo,
 };
 use crate::checkpoint::{DType, Tensor};
 use crate::error::{Error, Result};
@@ -379,7 +379,7 @@ impl OnnxGraph {
             });
         }
         let opset = |domain: &str, version| OperatorSetId { domain: domain.to_owned(), version };
-        Ok(Model {
+        Ok(ModelProto {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),

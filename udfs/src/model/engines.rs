@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use once_cell::sync::OnceCell;
+
 use crate::engine::Engine;
 use crate::error::Result;
 use crate::models::GraphOptions;
-use crate::try_once::TryOnceLock;
 
-type Cells = HashMap<GraphOptions, Arc<TryOnceLock<Arc<Engine>>>>;
+type Cells = HashMap<GraphOptions, Arc<OnceCell<Arc<Engine>>>>;
 
 /// Two callers that need the same engine at once load it once. The lock is held to look at the map only, never while an
 /// engine loads: whoever needs another engine, or asks for the counters of any, does not wait.

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use once_cell::sync::OnceCell;
+
 use super::engines::Engines;
 use crate::checkpoint::{Checkpoint, Weights};
 use crate::engine::EngineOptions;
@@ -9,7 +11,6 @@ use crate::error::{Error, Result};
 use crate::models::{Architecture, Family, GraphOptions, recognise};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
-use crate::try_once::TryOnceLock;
 
 /// A checkpoint's headers, tokenizer and configuration, and its engines: what callers with different options share.
 /// Weights are loaded when a graph first runs.
@@ -19,7 +20,7 @@ pub(super) struct OpenedModel {
     pub(super) tokenizer: Tokenizer,
     pub(super) options: EngineOptions,
     pub(super) engines: Engines,
-    fingerprint: TryOnceLock<String>,
+    fingerprint: OnceCell<String>,
 }
 
 impl OpenedModel {
@@ -46,7 +47,7 @@ impl OpenedModel {
             tokenizer,
             options: options.clone(),
             engines: Engines::default(),
-            fingerprint: TryOnceLock::new(),
+            fingerprint: OnceCell::new(),
         })
     }
 

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::ModelShape;
 use super::exits::ExitLayers;
+use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensor, Tensors};
 use crate::error::Result;
 use crate::graph::{
@@ -49,7 +49,7 @@ pub(super) struct Variation {
 
 /// Token compression asked for: at which layers, how strongly.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct Compression {
+pub(crate) struct TokenCompression {
     pub(crate) ratio: usize,
     /// Before which layers passages are compressed; ascending, none of them 0.
     pub(crate) layers: Vec<usize>,
@@ -139,7 +139,7 @@ impl Decoder {
         g: &mut GraphBuilder,
         tensors: &Tensors,
         exits: &[usize],
-        compression: Option<&Compression>,
+        compression: Option<&TokenCompression>,
         softcap: Option<f32>,
     ) -> Result<BTreeMap<usize, Value>> {
         let (ids, mut sequences) = declare_inputs(g);

@@ -1,12 +1,8 @@
 //! The families and their names.
 
 use std::fmt;
-use std::path::Path;
 
-use super::from_config;
-use crate::checkpoint::Config;
 use crate::engine::Devices;
-use crate::error::Result;
 use crate::options::Precision;
 
 /// A family of rerankers, named as in SQL.
@@ -55,14 +51,6 @@ impl Family {
             Self::M3 => Precision::Fp16,
             Self::Gemma | Self::MiniCpm | Self::Gemma2 => Precision::Bf16,
         }
-    }
-
-    /// Recognises the family of a checkpoint from its `config.json`. Errors name `path`; nothing is read from it.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it belongs to no family, or has a shape that is not supported.
-    pub fn of_config(path: &Path, json: &[u8]) -> Result<Self> {
-        Ok(from_config(&Config::parse(path, json)?)?.family())
     }
 
     /// The family with this short name.

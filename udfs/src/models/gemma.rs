@@ -2,8 +2,11 @@
 //!
 //! Reference: `GemmaForCausalLM` of transformers 4.46.3, as called by FlagEmbedding's `FlagLLMReranker`.
 
+use super::architecture::Architecture;
 use super::decoder::{Decoder, Variation};
-use super::{Architecture, Family, GraphOptions, ModelShape};
+use super::family::Family;
+use super::graph_options::GraphOptions;
+use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear_f32};

@@ -10,10 +10,13 @@
 //! * The checkpoint's attention soft-capping is never applied, because the class runs on an attention kernel without
 //!   it. `attention_softcap = true` applies it.
 
-use super::decoder::{Compression, Decoder, Variation};
+use super::architecture::Architecture;
+use super::decoder::{Decoder, TokenCompression, Variation};
 use super::exits::{Exit, ExitLayers, head};
+use super::family::Family;
 use super::gemma::activation;
-use super::{Architecture, Family, GraphOptions, ModelShape};
+use super::graph_options::GraphOptions;
+use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};
 use crate::graph::{Attr, GraphBuilder, OnnxGraph};
@@ -65,7 +68,7 @@ impl Gemma2 {
     }
 
     /// The compression that takes place at all: not at layer 0, and not where nothing is computed any more.
-    fn compression(&self, options: &ScoreOptions, depth: usize) -> Result<Option<Compression>> {
+    fn compression(&self, options: &ScoreOptions, depth: usize) -> Result<Option<TokenCompression>> {
         let ratio = options.compress_ratio.unwrap_or(1);
         let asked = options.compress_layers.as_deref();
         if let Some(layer) = asked.into_iter().flatten().find(|&&layer| layer > self.decoder.layers) {
@@ -82,7 +85,7 @@ impl Gemma2 {
             .collect();
         layers.sort_unstable();
         layers.dedup();
-        Ok(Some(Compression { ratio, layers }).filter(|compression| ratio > 1 && !compression.layers.is_empty()))
+        Ok(Some(TokenCompression { ratio, layers }).filter(|compression| ratio > 1 && !compression.layers.is_empty()))
     }
 }
 

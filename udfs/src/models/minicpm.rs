@@ -2,10 +2,13 @@
 //!
 //! Reference: `LayerWiseMiniCPMForCausalLM`, as called by FlagEmbedding's `LayerWiseFlagLLMReranker`.
 
+use super::architecture::Architecture;
 use super::decoder::{Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
+use super::family::Family;
 use super::gemma::PROMPT;
-use super::{Architecture, Family, GraphOptions, ModelShape};
+use super::graph_options::GraphOptions;
+use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{Activation, Attr, GraphBuilder, OnnxGraph, linear_f32};

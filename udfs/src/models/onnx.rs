@@ -2,7 +2,10 @@
 //!
 //! The graph takes `input_ids` and `attention_mask`, `[batch, sequence]` i64, and gives `logits`, one per pair.
 
-use super::{Architecture, Family, GraphOptions, ModelShape};
+use super::architecture::Architecture;
+use super::family::Family;
+use super::graph_options::GraphOptions;
+use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};
 use crate::graph::OnnxGraph;

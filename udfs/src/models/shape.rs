@@ -1,6 +1,6 @@
 //! What a checkpoint costs: the numbers behind `rerank model inspect`.
 
-use super::GraphOptions;
+use super::graph_options::GraphOptions;
 
 /// Dimensions of a checkpoint's transformer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,8 @@ impl ModelShape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::{Compression, Exit};
+    use crate::models::decoder::TokenCompression;
+    use crate::models::exits::Exit;
 
     /// bge-reranker-v2.5-gemma2-lightweight
     const GEMMA2: ModelShape = ModelShape {
@@ -80,7 +81,7 @@ mod tests {
         exits: Some((8, 42, 1)),
     };
 
-    fn options(cutoff: usize, compression: Option<Compression>) -> GraphOptions {
+    fn options(cutoff: usize, compression: Option<TokenCompression>) -> GraphOptions {
         GraphOptions { exits: vec![Exit { layer: cutoff, head: 0 }], compression, ..GraphOptions::default() }
     }
 
@@ -88,7 +89,7 @@ mod tests {
     fn the_published_saving_of_cutoff_and_compression_comes_out() {
         // The model card: 60 % of the FLOPs saved by cutoff 25 and ratio 2 at layer 8.
         let whole = GEMMA2.pair_flops(&options(42, None), 512);
-        let light = GEMMA2.pair_flops(&options(25, Some(Compression { ratio: 2, layers: vec![8] })), 512);
+        let light = GEMMA2.pair_flops(&options(25, Some(TokenCompression { ratio: 2, layers: vec![8] })), 512);
         assert!((0.58..0.63).contains(&(1.0 - light / whole)), "{}", 1.0 - light / whole);
     }
 

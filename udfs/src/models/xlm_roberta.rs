@@ -3,7 +3,10 @@
 //! Reference: `XLMRobertaForSequenceClassification` of transformers 4.46.3 with one label, as called by
 //! FlagEmbedding's `FlagReranker`.
 
-use super::{Architecture, Family, GraphOptions, ModelShape};
+use super::architecture::Architecture;
+use super::family::Family;
+use super::graph_options::GraphOptions;
+use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{

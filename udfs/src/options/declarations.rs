@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use super::declare::declare_options;
-use super::kind::{Count, CutoffLayers, Format, Layers, ReadValue, Switch, Text, Word};
+use super::kind::{CountValue, CutoffLayers, FormatValue, Layers, ReadValue, Switch, Text, Word};
 use super::{Cutoffs, Heads, OptionKind, Precision};
 use crate::error::Result;
 use crate::models::Family;
@@ -94,7 +94,7 @@ declare_options! {
 
         /// Longest passage, and longest pair, in tokens. Decoders grant the separator and the prompt on top, as the
         /// reference does.
-        max_length: usize as Count {
+        max_length: usize as CountValue {
             default: "512",
             families: ALL,
             in_graph: false,
@@ -103,7 +103,7 @@ declare_options! {
         }
 
         /// Longest query, instruction included, in tokens.
-        query_max_length: usize as Count {
+        query_max_length: usize as CountValue {
             default: "three quarters of the longest pair",
             families: ALL,
             in_graph: false,
@@ -121,7 +121,7 @@ declare_options! {
         }
 
         /// How instruction and query are joined: two `{}` placeholders, `\n` written as backslash and n.
-        query_instruction_format: String as Format {
+        query_instruction_format: String as FormatValue {
             default: "`{}{}`",
             families: ALL,
             in_graph: false,
@@ -139,7 +139,7 @@ declare_options! {
         }
 
         /// How instruction and passage are joined: two `{}` placeholders, `\n` written as backslash and n.
-        passage_instruction_format: String as Format {
+        passage_instruction_format: String as FormatValue {
             default: "`{}{}`",
             families: ALL,
             in_graph: false,
@@ -166,7 +166,7 @@ declare_options! {
         }
 
         /// How many neighbouring passage tokens are averaged into one at each compression layer; 1 is off.
-        compress_ratio: usize as Count {
+        compress_ratio: usize as CountValue {
             default: "1",
             families: LIGHTWEIGHT,
             in_graph: true,

@@ -70,13 +70,13 @@ pub(super) trait Choice: Copy + 'static {
 pub(super) struct Switch;
 
 /// [`OptionKind::Count`].
-pub(super) struct Count;
+pub(super) struct CountValue;
 
 /// [`OptionKind::Text`].
 pub(super) struct Text;
 
 /// [`OptionKind::Format`].
-pub(super) struct Format;
+pub(super) struct FormatValue;
 
 /// [`OptionKind::Word`].
 pub(super) struct Word<T>(std::marker::PhantomData<T>);
@@ -100,7 +100,7 @@ impl ReadValue for Switch {
     }
 }
 
-impl ReadValue for Count {
+impl ReadValue for CountValue {
     type Value = usize;
     const KIND: OptionKind = OptionKind::Count;
 
@@ -130,7 +130,7 @@ impl ReadValue for Text {
     }
 }
 
-impl ReadValue for Format {
+impl ReadValue for FormatValue {
     type Value = String;
     const KIND: OptionKind = OptionKind::Format;
 

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use once_cell::sync::OnceCell;
+
 use crate::error::Result;
-use crate::try_once::TryOnceLock;
 
 /// Open values by key. The lock is held to look at the lists only, never while a value opens or closes: whoever asks
 /// for a value that is open, or opens another one, does not wait.
@@ -15,7 +16,7 @@ struct Lists<K, V> {
     /// The last was used last.
     open: Vec<(K, V)>,
     /// What callers are opening right now. Callers that ask for the same key share a cell.
-    opening: Vec<(K, Arc<TryOnceLock<V>>)>,
+    opening: Vec<(K, Arc<OnceCell<V>>)>,
 }
 
 impl<K: Clone + PartialEq, V: Clone> Opened<K, V> {
@@ -71,7 +72,7 @@ impl<K: Clone + PartialEq, V: Clone> Lists<K, V> {
     }
 
     /// The cell in which `key` is being opened.
-    fn cell(&mut self, key: &K) -> Arc<TryOnceLock<V>> {
+    fn cell(&mut self, key: &K) -> Arc<OnceCell<V>> {
         if let Some((_, cell)) = self.opening.iter().find(|(other, _)| other == key) {
             return Arc::clone(cell);
         }
@@ -81,7 +82,7 @@ impl<K: Clone + PartialEq, V: Clone> Lists<K, V> {
     }
 
     /// Gives a cell back. The last caller removes it: while others wait on it, newcomers must share it.
-    fn leave(&mut self, key: &K, cell: Arc<TryOnceLock<V>>) {
+    fn leave(&mut self, key: &K, cell: Arc<OnceCell<V>>) {
         drop(cell);
         self.opening.retain(|(other, cell)| other != key || Arc::strong_count(cell) > 1);
     }

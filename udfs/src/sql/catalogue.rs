@@ -13,7 +13,7 @@ use crate::registry::ModelRegistry;
 const SYNC_SUFFIX: &str = "_sync";
 
 /// A function of SQL.
-struct Entry {
+struct CatalogueEntry {
     name: &'static str,
     kind: FunctionKind,
     /// Whether there is one more for each family, `<name>_<family>`, which takes no model.
@@ -21,9 +21,9 @@ struct Entry {
 }
 
 /// Every function. All else (variants, rules, the codec of a cluster) follows from an entry.
-const CATALOGUE: &[Entry] = &[
-    Entry { name: "rerank", kind: FunctionKind::Score, for_each_family: true },
-    Entry { name: "rerank_details", kind: FunctionKind::Details, for_each_family: false },
+const CATALOGUE: &[CatalogueEntry] = &[
+    CatalogueEntry { name: "rerank", kind: FunctionKind::Score, for_each_family: true },
+    CatalogueEntry { name: "rerank_details", kind: FunctionKind::Details, for_each_family: false },
 ];
 
 /// A function as a session has it.
@@ -76,7 +76,7 @@ impl KnownFunctions {
 
 fn functions(registry: &ModelRegistry, suffix: &str) -> Vec<Function> {
     let mut functions = Vec::new();
-    for Entry { name, kind, for_each_family } in CATALOGUE {
+    for CatalogueEntry { name, kind, for_each_family } in CATALOGUE {
         functions.push(Function::new(format!("{name}{suffix}"), None, *kind, registry.clone()));
         if *for_each_family {
             functions.extend(Family::ALL.iter().map(|family| {

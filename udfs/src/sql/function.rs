@@ -166,7 +166,7 @@ impl Function {
     ///
     /// # Errors
     /// [`DataFusionError::Execution`] for a model or options that are no constants, and the errors of [`Call::open`].
-    fn prepare(&self, args: &ScalarFunctionArgs, constants: Constants) -> Result<Scoring> {
+    fn prepare(&self, args: &ScalarFunctionArgs, constants: Constants) -> Result<PreparedCall> {
         let constant = |parameter| match self.position(parameter).and_then(|position| args.args.get(position)) {
             None => Ok(None),
             Some(value) => self.constant(parameter, value, constants),
@@ -181,7 +181,7 @@ impl Function {
             (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)) => rows.min(1),
             _ => rows,
         };
-        Ok(Scoring {
+        Ok(PreparedCall {
             reranker: call.open(&self.registry, &RerankConfig::of(&args.config_options))?,
             queries: column(query, distinct_rows)?,
             passages: column(passage, distinct_rows)?,
@@ -207,7 +207,7 @@ impl Function {
 }
 
 /// A batch that is ready to be scored.
-struct Scoring {
+struct PreparedCall {
     reranker: Reranker,
     queries: ArrayRef,
     passages: ArrayRef,
@@ -217,7 +217,7 @@ struct Scoring {
     data_type: DataType,
 }
 
-impl Scoring {
+impl PreparedCall {
     /// The columns of all windows as one of the batch's length.
     fn finish(&self, columns: &[ArrayRef]) -> Result<ColumnarValue> {
         let columns: Vec<&dyn Array> = columns.iter().map(AsRef::as_ref).collect();

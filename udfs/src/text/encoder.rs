@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::recipe::Recipe;
-use super::tokenizer::{Side, Tokenizer};
+use super::tokenizer::{Tokenizer, TruncationSide};
 use super::truncation::{only_second, truncate};
 use crate::error::Result;
 use crate::options::ScoreOptions;
@@ -70,7 +70,7 @@ pub(crate) struct PairEncoder {
     query_max_length: usize,
     max_length: usize,
     prompt: Vec<u32>,
-    side: Side,
+    side: TruncationSide,
 }
 
 impl PairEncoder {
@@ -196,8 +196,8 @@ impl PairEncoder {
 
     fn keep<'a>(&self, ids: &'a [u32], keep: usize) -> &'a [u32] {
         match self.side {
-            Side::Right => &ids[..keep],
-            Side::Left => &ids[ids.len() - keep..],
+            TruncationSide::Right => &ids[..keep],
+            TruncationSide::Left => &ids[ids.len() - keep..],
         }
     }
 }
@@ -214,7 +214,7 @@ mod tests {
             query_max_length: max_length,
             max_length,
             prompt: Vec::new(),
-            side: Side::Right,
+            side: TruncationSide::Right,
         }
     }
 

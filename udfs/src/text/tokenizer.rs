@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 /// Which end of a text is kept when it is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Side {
+pub(crate) enum TruncationSide {
     /// Drop the end: the first ids stay.
     #[default]
     Right,
@@ -23,7 +23,7 @@ pub(crate) enum Side {
 pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
-    pub(crate) truncation_side: Side,
+    pub(crate) truncation_side: TruncationSide,
     /// The token that begins a sequence, if the tokenizer names one.
     pub(crate) bos: Option<u32>,
     /// The token that the tokenizer pads with, if it names one.
@@ -87,7 +87,7 @@ impl Tokenizer {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Settings {
-    truncation_side: Side,
+    truncation_side: TruncationSide,
     bos_token: Option<NamedToken>,
     pad_token: Option<NamedToken>,
 }

@@ -1,13 +1,13 @@
 //! Cutting ids to length, as the reference's tokenizer does.
 
-use super::tokenizer::Side;
+use super::tokenizer::TruncationSide;
 
 /// Keeps `max` ids of one text. Returns whether any were dropped.
-pub(crate) fn truncate(ids: &mut Vec<u32>, max: usize, side: Side) -> bool {
+pub(crate) fn truncate(ids: &mut Vec<u32>, max: usize, side: TruncationSide) -> bool {
     let excess = ids.len().saturating_sub(max);
     match side {
-        Side::Right => ids.truncate(max),
-        Side::Left => drop(ids.drain(..excess)),
+        TruncationSide::Right => ids.truncate(max),
+        TruncationSide::Left => drop(ids.drain(..excess)),
     }
     excess > 0
 }
@@ -38,10 +38,10 @@ mod tests {
     #[test]
     fn truncation_keeps_the_named_end() {
         let mut ids = vec![1, 2, 3, 4];
-        assert!(truncate(&mut ids, 3, Side::Right));
+        assert!(truncate(&mut ids, 3, TruncationSide::Right));
         assert_eq!(ids, [1, 2, 3]);
-        assert!(truncate(&mut ids, 2, Side::Left));
+        assert!(truncate(&mut ids, 2, TruncationSide::Left));
         assert_eq!(ids, [2, 3]);
-        assert!(!truncate(&mut ids, 2, Side::Left));
+        assert!(!truncate(&mut ids, 2, TruncationSide::Left));
     }
 }

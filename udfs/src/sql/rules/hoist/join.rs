@@ -78,7 +78,7 @@ impl Hoist<'_> {
 
 /// What becomes of the rows of one side of a join.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Side {
+enum JoinInput {
     /// They are in the result, or left out of it.
     Kept,
     /// There are NULLs in their place where the other side has no match.
@@ -87,7 +87,7 @@ enum Side {
     Dropped,
 }
 
-impl Side {
+impl JoinInput {
     /// Those of `wanted` that have the same value on this side and above the join. A call of which a text is a column
     /// is NULL where the row is.
     fn carries(self, wanted: &[Expr], schema: &DFSchema) -> Vec<Expr> {
@@ -104,13 +104,13 @@ impl Side {
     }
 }
 
-fn sides_of(join_type: JoinType) -> [Side; 2] {
+fn sides_of(join_type: JoinType) -> [JoinInput; 2] {
     match join_type {
-        JoinType::Inner => [Side::Kept, Side::Kept],
-        JoinType::Left => [Side::Kept, Side::MayBeNull],
-        JoinType::Right => [Side::MayBeNull, Side::Kept],
-        JoinType::Full => [Side::MayBeNull, Side::MayBeNull],
-        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [Side::Kept, Side::Dropped],
-        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [Side::Dropped, Side::Kept],
+        JoinType::Inner => [JoinInput::Kept, JoinInput::Kept],
+        JoinType::Left => [JoinInput::Kept, JoinInput::MayBeNull],
+        JoinType::Right => [JoinInput::MayBeNull, JoinInput::Kept],
+        JoinType::Full => [JoinInput::MayBeNull, JoinInput::MayBeNull],
+        JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark => [JoinInput::Kept, JoinInput::Dropped],
+        JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark => [JoinInput::Dropped, JoinInput::Kept],
     }
 }

@@ -1,0 +1,35 @@
+//! What every family answers.
+
+use std::fmt::Debug;
+
+use super::family::Family;
+use super::graph_options::GraphOptions;
+use super::shape::ModelShape;
+use crate::checkpoint::Tensors;
+use crate::error::Result;
+use crate::graph::OnnxGraph;
+use crate::options::ScoreOptions;
+use crate::text::{Recipe, Tokenizer};
+
+/// What a family knows about one checkpoint.
+pub(crate) trait Architecture: Debug + Send + Sync {
+    fn family(&self) -> Family;
+
+    /// The transformer's dimensions; `None` if only the graph knows.
+    fn shape(&self) -> Option<ModelShape>;
+
+    /// Size of the embedding table, which bounds the token ids; `None` if only the graph knows.
+    fn vocabulary(&self) -> Option<usize>;
+
+    /// The id that fills up short sequences.
+    fn pad_id(&self) -> u32;
+
+    /// How query and passage are joined.
+    fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe>;
+
+    /// The part of the options that changes the graph, checked against the checkpoint.
+    fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions>;
+
+    /// The graph from `input_ids` and `attention_mask` to `logits` `[batch, exits]`.
+    fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph>;
+}

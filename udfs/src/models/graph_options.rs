@@ -1,0 +1,27 @@
+//! The options that shape a graph.
+
+use super::decoder::TokenCompression;
+use super::exits::Exit;
+use crate::options::Precision;
+
+/// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct GraphOptions {
+    /// In what the layers compute.
+    pub(crate) precision: Precision,
+    /// Whether the graph is for a GPU.
+    pub(crate) on_gpu: bool,
+    /// The scores that come out, in the order of the output's columns; empty for families with one exit.
+    pub(crate) exits: Vec<Exit>,
+    /// Token compression, if any takes place.
+    pub(crate) compression: Option<TokenCompression>,
+    /// Whether the checkpoint's attention soft-capping is applied.
+    pub(crate) attention_softcap: bool,
+}
+
+impl GraphOptions {
+    /// Scores per pair.
+    pub(crate) fn columns(&self) -> usize {
+        self.exits.len().max(1)
+    }
+}
