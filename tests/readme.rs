@@ -350,3 +350,24 @@ fn output_is_the_same_up_to_rounding_and_gaps() {
     }
     assert!(!same_line("+---+", "+---+---+") && !same_line("1", "2"));
 }
+
+/// Paths in the order in which the contributors' page names them are relative to the folder that its section names.
+#[test]
+fn every_file_that_contributing_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("CONTRIBUTING.md")).unwrap();
+    let mut named = 0;
+    for section in page.split("\n## ") {
+        let base =
+            ["udfs/src/", "src/"].into_iter().find(|base| section.contains(&format!("Paths are below `{base}`")));
+        let Some(base) = base else { continue };
+        for path in section.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") || name.ends_with('/')) {
+            if path == base || path.starts_with("tests/") {
+                continue;
+            }
+            assert!(root.join(base).join(path).exists(), "{base}{path}");
+            named += 1;
+        }
+    }
+    assert!(named > 80, "{named}");
+}

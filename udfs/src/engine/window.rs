@@ -11,7 +11,7 @@ use super::ScoreStats;
 use super::backoff::Ran;
 use super::batch::Batch;
 use crate::error::{Error, Result};
-use crate::text::{EncodedPair, EncodedText, PairEncoder, Tokenizer};
+use crate::text::{EncodedPair, EncodedText, PairEncoder, Tokenizer, Untokenizable};
 
 /// Set by a caller that no longer wants its scores; batches not yet begun are dropped.
 #[derive(Debug, Clone, Default)]
@@ -114,15 +114,15 @@ impl Encoded {
     }
 }
 
-fn failed(argument: &str, reason: &str, stats: &mut ScoreStats) -> Row {
+fn failed(argument: &str, reason: &Untokenizable, stats: &mut ScoreStats) -> Row {
     stats.errors += 1;
     Row::Failed(format!("{argument} {reason}").into())
 }
 
 fn encode_all(
     texts: &[&str],
-    encode: impl Fn(&str) -> Result<EncodedText, String> + Sync,
-) -> Vec<Result<EncodedText, String>> {
+    encode: impl Fn(&str) -> Result<EncodedText, Untokenizable> + Sync,
+) -> Vec<Result<EncodedText, Untokenizable>> {
     texts.par_iter().map(|text| encode(text)).collect()
 }
 

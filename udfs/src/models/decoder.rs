@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::exits::ExitLayers;
+use super::graph_options::TokenCompression;
 use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensor, Tensors};
 use crate::error::Result;
@@ -45,14 +46,6 @@ pub(super) struct Variation {
     pub(super) norms_after: bool,
     /// Sliding window of the even layers.
     pub(super) window: Option<usize>,
-}
-
-/// Token compression asked for: at which layers, how strongly.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) struct TokenCompression {
-    pub(crate) ratio: usize,
-    /// Before which layers passages are compressed; ascending, none of them 0.
-    pub(crate) layers: Vec<usize>,
 }
 
 /// The residual stream before it is summed: `x + delta`, left apart so that the sum is fused with the next norm.

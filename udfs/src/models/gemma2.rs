@@ -11,11 +11,11 @@
 //!   it. `attention_softcap = true` applies it.
 
 use super::architecture::Architecture;
-use super::decoder::{Decoder, TokenCompression, Variation};
+use super::decoder::{Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::activation;
-use super::graph_options::GraphOptions;
+use super::graph_options::{GraphOptions, TokenCompression};
 use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};

@@ -1,6 +1,5 @@
 //! The options that shape a graph.
 
-use super::decoder::TokenCompression;
 use super::exits::Exit;
 use crate::options::Precision;
 
@@ -24,4 +23,12 @@ impl GraphOptions {
     pub(crate) fn columns(&self) -> usize {
         self.exits.len().max(1)
     }
+}
+
+/// Token compression asked for: at which layers, how strongly.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct TokenCompression {
+    pub(crate) ratio: usize,
+    /// Before which layers passages are compressed; ascending, none of them 0.
+    pub(crate) layers: Vec<usize>,
 }

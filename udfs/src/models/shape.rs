@@ -64,8 +64,8 @@ impl ModelShape {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::models::decoder::TokenCompression;
     use crate::models::exits::Exit;
+    use crate::models::graph_options::TokenCompression;
 
     /// bge-reranker-v2.5-gemma2-lightweight
     const GEMMA2: ModelShape = ModelShape {

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::recipe::Recipe;
-use super::tokenizer::{Tokenizer, TruncationSide};
+use super::tokenizer::{Tokenizer, TruncationSide, Untokenizable};
 use super::truncation::{only_second, truncate};
 use crate::error::Result;
 use crate::options::ScoreOptions;
@@ -104,22 +104,16 @@ impl PairEncoder {
     }
 
     /// The ids of one query, at most `query_max_length`.
-    pub(crate) fn query(&self, tokenizer: &Tokenizer, text: &str) -> std::result::Result<EncodedText, String> {
+    pub(crate) fn query(&self, tokenizer: &Tokenizer, text: &str) -> Result<EncodedText, Untokenizable> {
         self.text(tokenizer, &self.query, self.query_max_length, text)
     }
 
     /// The ids of one passage, at most `max_length`.
-    pub(crate) fn passage(&self, tokenizer: &Tokenizer, text: &str) -> std::result::Result<EncodedText, String> {
+    pub(crate) fn passage(&self, tokenizer: &Tokenizer, text: &str) -> Result<EncodedText, Untokenizable> {
         self.text(tokenizer, &self.passage, self.max_length, text)
     }
 
-    fn text(
-        &self,
-        tokenizer: &Tokenizer,
-        frame: &Frame,
-        max: usize,
-        text: &str,
-    ) -> std::result::Result<EncodedText, String> {
+    fn text(&self, tokenizer: &Tokenizer, frame: &Frame, max: usize, text: &str) -> Result<EncodedText, Untokenizable> {
         let mut ids = tokenizer.encode(&frame.apply(text))?;
         let truncated = truncate(&mut ids, max, self.side);
         Ok(EncodedText { ids: ids.into_boxed_slice(), truncated })

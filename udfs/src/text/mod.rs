@@ -7,4 +7,4 @@ mod truncation;
 
 pub(crate) use encoder::{EncodedPair, EncodedText, PairEncoder};
 pub(crate) use recipe::Recipe;
-pub(crate) use tokenizer::Tokenizer;
+pub(crate) use tokenizer::{Tokenizer, Untokenizable};

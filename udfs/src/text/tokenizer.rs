@@ -18,6 +18,11 @@ pub(crate) enum TruncationSide {
     Left,
 }
 
+/// A text that the tokenizer refuses, with its reason.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot be tokenized: {0}")]
+pub(crate) struct Untokenizable(String);
+
 /// A text's ids and nothing else; pairs are put together by a [`Recipe`](super::Recipe).
 #[derive(Debug)]
 pub(crate) struct Tokenizer {
@@ -49,10 +54,10 @@ impl Tokenizer {
     }
 
     /// The ids of `text` alone. Special tokens that occur literally in it are recognised.
-    pub(crate) fn encode(&self, text: &str) -> std::result::Result<Vec<u32>, String> {
+    pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Untokenizable> {
         match self.inner.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
-            Err(e) => Err(format!("cannot be tokenized: {e}")),
+            Err(e) => Err(Untokenizable(e.to_string())),
         }
     }
 
