@@ -1,13 +1,13 @@
-//! A local file that is to be written by one process at a time, whose runs do not disturb each other.
+//! A local file that only one process may write at a time.
 //!
 //! ```text
 //! .out.parquet.rerank-lock                  locked while a process writes out.parquet
-//! .out.parquet.4711-0a1b2c3d.unfinished     what it has written, until that is complete and renamed
+//! .out.parquet.4711-0a1b2c3d.unfinished     its rows until the file is complete and renamed
 //! ```
 //!
-//! Readers of directories skip names that begin with a dot. The lock goes when its process goes, however that ends: who
-//! holds it may delete all unfinished files of the same target. Object stores need nothing of this: an upload is seen by
-//! nobody until it is complete.
+//! Readers of directories skip names that begin with a dot. The system releases the lock when the process ends, however
+//! it ends. The holder of the lock may delete all unfinished files of its target. Object stores need none of this: an
+//! upload stays invisible until it is complete.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
@@ -20,13 +20,13 @@ use super::location::Location;
 use super::lock::{Lock, Others};
 use super::unfinished::{remove_unfinished, staged_name, writer_id};
 
-/// How the name of a file ends until it is complete.
+/// The suffix of a file's name until the file is complete.
 const UNFINISHED: &str = ".unfinished";
 
-/// A name with more bytes than this is cut in the names beside it, which are longer and must fit too.
+/// The longest name in bytes. Longer names are cut in the names derived from them, which are longer and must fit too.
 const LONGEST_NAME: usize = 180;
 
-/// The right to write a file. Dropping it removes what is unfinished.
+/// The right to write a file. Dropping it removes unfinished files.
 #[derive(Debug)]
 pub(crate) struct Claim {
     staging: Location,
@@ -34,16 +34,15 @@ pub(crate) struct Claim {
     staging_name: String,
     lock_file: PathBuf,
     _made: Folders,
-    /// Held until nothing is left.
+    /// Held until everything is removed.
     _lock: Lock,
 }
 
 impl Claim {
-    /// Takes the right to write a file, and deletes what runs left beside it that were killed. `None` for files of
-    /// object stores.
+    /// Claims a file, and deletes what killed runs left beside it. Returns `None` for files in object stores.
     ///
     /// # Errors
-    /// If another process is writing the file, or its folder cannot be written.
+    /// If another process is writing the file, or its folder is not writable.
     pub(crate) fn new(target: &Location) -> Result<Option<Self>> {
         let Some(path) = target.local_path() else { return Ok(None) };
         let (Some(folder), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
@@ -59,7 +58,7 @@ impl Claim {
                 bail!("another process is writing OUTPUT {target}; wait until it has ended, or name another file");
             }
             Others::None => remove_unfinished(folder, |name| names.are_of(name)),
-            // Nobody can tell whose the files are. They have names of their own, so that they do no harm.
+            // Nobody can tell who owns these files. Their names are unique, so they do no harm.
             Others::Unknown => {}
         }
         let staging_name = names.staging(&writer_id());
@@ -74,7 +73,7 @@ impl Claim {
         }))
     }
 
-    /// Where the file is written until it is complete.
+    /// The path to write to until the file is complete.
     pub(crate) fn staging(&self) -> &Location {
         &self.staging
     }
@@ -82,7 +81,7 @@ impl Claim {
 
 impl Drop for Claim {
     fn drop(&mut self) {
-        // Aborting has done that, unless it failed.
+        // A successful abort has removed it already.
         remove_unfinished(&self.folder, |name| staged_name(name).unwrap_or(name) == self.staging_name);
         if let Err(error) = std::fs::remove_file(&self.lock_file) {
             tracing::warn!(file = %self.lock_file.display(), %error, "a lock file could not be removed");
@@ -90,7 +89,7 @@ impl Drop for Claim {
     }
 }
 
-/// Folders that were made for a file, the deepest first. Those that are empty in the end are removed.
+/// Folders created for a file, deepest first. The empty ones are removed on drop.
 #[derive(Debug)]
 struct Folders(Vec<PathBuf>);
 
@@ -104,15 +103,15 @@ impl Folders {
 
 impl Drop for Folders {
     fn drop(&mut self) {
-        // One that is not empty stays, and so do those around it.
+        // A folder that is not empty stays, and so do its parents.
         drop(self.0.iter().try_for_each(std::fs::remove_dir));
     }
 }
 
-/// The names of the files beside one that is being written.
+/// The names of the files beside the one being written.
 struct Names<'a> {
     target: &'a str,
-    /// What they begin with.
+    /// The common prefix of the names.
     stem: String,
 }
 
@@ -135,10 +134,10 @@ impl<'a> Names<'a> {
         format!("{}{writer}{UNFINISHED}", self.stem)
     }
 
-    /// Whether this is an unfinished file of the target.
+    /// Whether `name` is an unfinished file of the target.
     fn are_of(&self, name: &str) -> bool {
         let name = match staged_name(name) {
-            // Versions before this wrote there.
+            // Earlier versions staged under the target's own name.
             Some(name) if name == self.target => return true,
             staged => staged.unwrap_or(name),
         };
@@ -146,7 +145,8 @@ impl<'a> Names<'a> {
     }
 }
 
-/// Whether [`writer_id`] may have given this: the target `a` has no files of the target `a.b`.
+/// Whether [`writer_id`] may have returned this text. It keeps the files of target `a.b` apart from those of target
+/// `a`.
 fn is_writer_id(text: &str) -> bool {
     text.split_once('-').is_some_and(|(process, random)| {
         !process.is_empty()
@@ -184,7 +184,7 @@ mod tests {
         let error = Claim::new(&target).unwrap_err().to_string();
         assert!(error.contains(&format!("another process is writing OUTPUT {target};")), "{error}");
         assert!(staging.exists() && Path::new(&staged).exists());
-        // Another file beside it is another matter.
+        // A claim on another file in the same folder does not conflict.
         let other = Claim::new(&location(&folder.path().join("new/deep/out~2.parquet"))).unwrap().unwrap();
         drop(claim);
         assert_eq!(names(&folder.path().join("new/deep")), [".out~2.parquet.rerank-lock"]);

@@ -1,4 +1,4 @@
-//! Where a file lies: a local path or an object store's URL.
+//! The location of a file: a local path or an object store's URL.
 
 use std::fmt;
 use std::path::{Path as LocalPath, PathBuf};
@@ -16,16 +16,15 @@ use super::store;
 /// A file or directory in a store. It need not exist.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
-    /// The store.
     pub(crate) store: Arc<dyn ObjectStore>,
     /// The path in the store.
     pub(crate) path: Path,
-    /// What comes before the path in messages: `/`, `s3://bucket/`.
+    /// The prefix of the path in messages: `/`, `s3://bucket/`.
     root: Arc<str>,
 }
 
 impl Location {
-    /// Reads a local path or a URL. Stores are configured from the environment (`AWS_*` for `s3://`, `GOOGLE_*` for
+    /// Parses a local path or a URL. Stores are configured from the environment (`AWS_*` for `s3://`, `GOOGLE_*` for
     /// `gs://`, `AZURE_*` for `az://`).
     pub(crate) fn parse(text: &str) -> Result<Self> {
         if !text.contains("://") {
@@ -38,23 +37,23 @@ impl Location {
         Ok(Self { store, path, root: root.into() })
     }
 
-    /// What comes before the path: `/` for local disks, else the URL of the store.
+    /// The prefix of the path: `/` for local disks, else the URL of the store.
     #[cfg(feature = "cluster")]
     pub(crate) fn root(&self) -> &str {
         &self.root
     }
 
-    /// Another file of the same store.
+    /// Another path in the same store.
     pub(crate) fn with_path(&self, path: Path) -> Self {
         Self { path, ..self.clone() }
     }
 
-    /// A file below this directory, of this relative path.
+    /// The file at this path relative to this directory.
     pub(crate) fn below(&self, relative: &str) -> Self {
         self.with_path(self.path.parts().chain(Path::from(relative).parts()).collect())
     }
 
-    /// The same place without the links in its path. One that was put together from names may have some.
+    /// The same place with symbolic links resolved. A path that was joined from names may contain some.
     pub(crate) fn resolved(&self) -> Self {
         let path = self.local_path().and_then(|path| Path::from_absolute_path(real_path(&path)).ok());
         path.map_or_else(|| self.clone(), |path| self.with_path(path))
@@ -65,7 +64,7 @@ impl Location {
         self.root == other.root && self.path == other.path
     }
 
-    /// The path of this relative to the directory `base`; `None` if it does not lie below it.
+    /// The path relative to the directory `base`; `None` if it is not below `base`.
     pub(crate) fn relative_to(&self, base: &Self) -> Option<String> {
         if self.root != base.root {
             return None;
@@ -75,7 +74,7 @@ impl Location {
         Some(names.join("/"))
     }
 
-    /// Size and age if there is a file here, `None` if there is not.
+    /// The file's metadata; `None` if there is no file.
     pub(crate) async fn meta(&self) -> Result<Option<ObjectMeta>> {
         match self.store.head(&self.path).await {
             Ok(meta) => Ok(Some(meta)),
@@ -84,12 +83,12 @@ impl Location {
         }
     }
 
-    /// The size in bytes if there is a file here, `None` if there is not.
+    /// The file's size in bytes; `None` if there is no file.
     pub(crate) async fn file_size_bytes(&self) -> Result<Option<u64>> {
         Ok(self.meta().await?.map(|meta| meta.size))
     }
 
-    /// The content if there is a file here, `None` if there is not.
+    /// The file's content; `None` if there is no file.
     pub(crate) async fn read(&self) -> Result<Option<Bytes>> {
         let bytes = match self.store.get(&self.path).await {
             Ok(found) => found.bytes().await,
@@ -102,7 +101,7 @@ impl Location {
         }
     }
 
-    /// Deletes the file here; it is no error if there is none.
+    /// Deletes the file. A missing file is not an error.
     pub(crate) async fn remove(&self) -> Result<()> {
         match self.store.delete(&self.path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
@@ -110,7 +109,7 @@ impl Location {
         }
     }
 
-    /// The path in the local file system; `None` in any other store.
+    /// The path in the local file system; `None` for other stores.
     pub(crate) fn local_path(&self) -> Option<PathBuf> {
         (*self.root == *"/").then(|| LocalFileSystem::new().path_to_filesystem(&self.path).ok())?
     }
@@ -126,14 +125,14 @@ fn local_path(text: &str) -> Result<Path> {
     Ok(Path::from_absolute_path(real_path(&std::path::absolute(text)?))?)
 }
 
-/// The path without links and `..`, as far as it exists; two names of one file become equal.
+/// Resolves links and `..` as far as the path exists, so that two names of one file become equal.
 fn real_path(path: &LocalPath) -> PathBuf {
     if let Ok(real) = path.canonicalize() {
         return real;
     }
     match (path.parent(), path.file_name()) {
         (Some(parent), Some(name)) => real_path(parent).join(name),
-        // The last component is `..`, of a directory that does not exist.
+        // The last component is `..`, and its directory does not exist.
         (Some(parent), None) => real_path(parent).parent().map_or_else(|| parent.to_owned(), LocalPath::to_owned),
         (None, _) => path.to_owned(),
     }

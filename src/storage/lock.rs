@@ -1,4 +1,4 @@
-//! Locks by which processes that work on a job, a file or a folder see each other, where the file system has locks.
+//! Locks that show processes working on the same job, file or folder to each other. Not every file system has locks.
 
 #[cfg(unix)]
 use std::fs::Metadata;
@@ -6,36 +6,37 @@ use std::fs::{File, OpenOptions, TryLockError, create_dir_all};
 use std::io;
 use std::path::Path;
 
-/// Held while a process is at work; the system lets go of it when the process ends, however it ends.
+/// Held while a process works. The system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
 }
 
-/// What was found when the lock was asked for.
+/// The result of asking for a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Others {
     /// No other process holds it.
     None,
-    /// Another process does.
+    /// Another process holds it.
     AtWork,
     /// This file system has no locks.
     Unknown,
 }
 
 impl Lock {
-    /// Opens the file that the lock is on and returns whether others hold it. If nobody does, keeps others out until
+    /// Opens the lock's file and returns whether others hold the lock. If nobody does, excludes others until
     /// [`Self::share`] is called.
     pub(crate) fn new(path: &Path) -> io::Result<(Self, Others)> {
         Ok(Self::ask(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
-    /// As [`Self::new`], on a file that is made if there is none, and that whoever holds the lock may delete.
+    /// Like [`Self::new`], but creates the file if it is missing. The holder of the lock may delete the file.
     pub(crate) fn create(path: &Path) -> io::Result<(Self, Others)> {
         loop {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
             let (lock, others) = Self::ask(file);
-            // Between the two, another process may have deleted the file; the next one would make and lock a new one.
+            // Between opening and locking, another process may have deleted the file; the next one would create and
+            // lock a new one.
             if others != Others::None || lock.is_on(path) {
                 return Ok((lock, others));
             }
@@ -47,7 +48,7 @@ impl Lock {
         (Self { file }, others)
     }
 
-    /// Whether the file of this name is still the one that the lock is on.
+    /// Whether this path still names the locked file.
     #[cfg(unix)]
     pub(crate) fn is_on(&self, path: &Path) -> bool {
         use std::os::unix::fs::MetadataExt;
@@ -57,14 +58,14 @@ impl Lock {
         own.is_some() && own == id(std::fs::metadata(path))
     }
 
-    /// Whether there is still a file of this name.
+    /// Whether a file still exists at this path.
     #[cfg(not(unix))]
     pub(crate) fn is_on(&self, path: &Path) -> bool {
         path.exists()
     }
 
-    /// Takes the lock on a file that exists for it only, and creates the file if it is missing. `alone` keeps everybody
-    /// else out; otherwise the lock is shared. [`Others::AtWork`] means that it was not granted.
+    /// Locks a file that exists only for locking, and creates it if it is missing. `alone` excludes everybody else;
+    /// otherwise the lock is shared. [`Others::AtWork`] means that the lock was not granted.
     pub(crate) fn gate(path: &Path, alone: bool) -> io::Result<(Self, Others)> {
         path.parent().map_or(Ok(()), create_dir_all)?;
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
@@ -72,9 +73,9 @@ impl Lock {
         Ok((Self { file }, others))
     }
 
-    /// Lets others in. From now on they see that this process is at work.
+    /// Shares the lock. From now on, others can join and see that this process is working.
     pub(crate) fn share(&self) {
-        // Not all systems turn one kind into the other.
+        // Not all systems can downgrade a lock in place.
         let shared = self.file.unlock().and_then(|()| self.file.lock_shared());
         if let Err(error) = shared {
             tracing::debug!(%error, "no locks here");
@@ -82,7 +83,7 @@ impl Lock {
     }
 }
 
-/// Reads the result of an attempt to lock.
+/// Interprets the result of an attempt to lock.
 fn others(locked: Result<(), TryLockError>) -> Others {
     match locked {
         Ok(()) => Others::None,

@@ -12,42 +12,42 @@ use tokio::runtime::Handle;
 
 use super::location::Location;
 
-/// Memory for the blocks of one file.
+/// Memory for the cached blocks of one file.
 const CACHE_BYTES: usize = 64 << 20;
 
-/// A block is no larger than this: about one page of the usual size.
+/// The largest block: about one page of the usual size.
 const MAX_BLOCK_BYTES: usize = 1 << 20;
 
-/// A block is no smaller than this, so that a very wide table costs memory before it costs requests.
+/// The smallest block. A very wide table costs more memory before it costs more requests.
 const MIN_BLOCK_BYTES: usize = 64 << 10;
 
-/// Random access to a file, for the synchronous Parquet decoder on a blocking thread.
+/// Random access to a file for the synchronous Parquet decoder on a blocking thread.
 ///
-/// Parquet's asynchronous reader fetches whole row groups, and a row group may be as large as its file (a million rows
-/// is the default of several writers). This reads the columns of a row group side by side, a block of each at a time,
-/// so that memory does not depend on how the input was written.
+/// Parquet's asynchronous reader fetches whole row groups, and a row group may be as large as its file (several writers
+/// default to a million rows). This type reads the columns of a row group side by side, one block of each at a time, so
+/// memory does not depend on how the input was written.
 ///
-/// The columns of a row group are read in turns, so the blocks used last are kept, one per column and a few more.
+/// The decoder reads the columns in turns. The most recently used blocks are kept: one per column and a few more.
 #[derive(Clone)]
 pub(crate) struct ObjectFile {
     location: Location,
     size_bytes: u64,
     block_bytes: usize,
     blocks_kept: usize,
-    /// Oldest use first.
+    /// Least recently used first.
     blocks: Arc<Mutex<Vec<(u64, Bytes)>>>,
     runtime: Handle,
 }
 
 impl ObjectFile {
-    /// A file of which `columns` leaf columns are read in turns.
+    /// A file whose decoder reads `columns` leaf columns in turns.
     pub(crate) fn new(location: Location, size_bytes: u64, columns: usize, runtime: Handle) -> Self {
         let blocks_kept = columns + 2;
         let block_bytes = (CACHE_BYTES / blocks_kept).clamp(MIN_BLOCK_BYTES, MAX_BLOCK_BYTES);
         Self { location, size_bytes, block_bytes, blocks_kept, blocks: Arc::default(), runtime }
     }
 
-    /// The block of this number, from memory or from the store.
+    /// Returns a block from memory or from the store.
     fn block(&self, number: u64) -> io::Result<Bytes> {
         let mut blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(position) = blocks.iter().position(|(kept, _)| *kept == number) {
@@ -66,7 +66,7 @@ impl ObjectFile {
         Ok(bytes)
     }
 
-    /// Bytes that are read once: they are fetched at once and not kept.
+    /// Fetches bytes that are read only once. They are not cached.
     pub(crate) fn get_range(&self, start: u64, length: usize) -> Result<Bytes> {
         let range = start..start.saturating_add(length as u64);
         self.check(range.clone())?;
@@ -81,7 +81,7 @@ impl ObjectFile {
         Ok(bytes)
     }
 
-    /// The bytes from `position` to the end of its block, none at the end of the file.
+    /// The bytes from `position` to the end of its block; none at the end of the file.
     fn rest_of_block(&self, position: u64) -> io::Result<Bytes> {
         if position >= self.size_bytes {
             return Ok(Bytes::new());
@@ -128,12 +128,12 @@ impl ChunkReader for ObjectFile {
     }
 }
 
-/// Reads a file onward from some position.
+/// Reads a file sequentially from a position.
 pub(crate) struct ObjectFileReader {
     file: ObjectFile,
-    /// Where `ahead` ends.
+    /// The position after `ahead`.
     position: u64,
-    /// What was fetched and not yet read.
+    /// Bytes fetched but not read yet.
     ahead: Bytes,
 }
 

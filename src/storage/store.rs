@@ -1,15 +1,14 @@
-//! Stores by their URLs, and the HTTP client of remote ones, which sees to it that requests are tried again that
-//! `object_store` would not try again.
+//! Opens stores by URL. The HTTP client of remote stores retries requests that `object_store` would not retry.
 //!
-//! `object_store` repeats a request whose connection breaks before the answer begins, and goes on where the content of
-//! an object breaks off. Two cases are left:
+//! `object_store` retries a request whose connection breaks before the response begins, and resumes the download of an
+//! object that breaks off. Two cases are left:
 //!
-//! - Another answer breaks off (a page of a listing, the beginning or the end of an upload, an error). Such answers are
-//!   small. They are read to their end here before they are handed on, so that one that breaks off counts as a
-//!   connection broken before the answer.
-//! - The connection breaks when an object is to be created that must not exist yet. The request may have been done, and
-//!   is refused when it is repeated. It is repeated nevertheless: whoever creates an object must look, if it exists
-//!   already, whether it is theirs.
+//! - Another response breaks off (a page of a listing, the beginning or end of an upload, an error). Such a response is
+//!   small. This client reads it completely before returning it, so a response that breaks off counts as a connection
+//!   that broke before the response.
+//! - The connection breaks while creating an object that must not exist yet. The store may have created it, and would
+//!   refuse the repeated request. This client retries anyway: whoever creates an object must check whether an existing
+//!   one is its own.
 
 use std::sync::Arc;
 
@@ -24,16 +23,16 @@ use object_store::path::Path;
 use object_store::{ClientOptions, ObjectStore, ObjectStoreScheme, parse_url};
 use url::Url;
 
-/// Of the environment, the variables that configure stores; others (`REGION`, `TOKEN`) would be taken for settings too.
+/// Prefixes of the variables that configure stores. Others (`REGION`, `TOKEN`) would be read as settings too.
 const VARIABLES: [&str; 3] = ["AWS_", "AZURE_", "GOOGLE_"];
 
-/// Headers by which an object is written only if there is none yet.
+/// Headers that let a write succeed only if the object does not exist yet.
 const CREATION_HEADERS: [&str; 2] = ["if-none-match", "x-goog-if-generation-match"];
 
 /// The store of a URL, configured from the environment, and the path in it.
 ///
 /// # Errors
-/// If there is no such store, or its settings are wrong. Nothing is asked of the store yet.
+/// If there is no such store, or its settings are wrong. No request is sent yet.
 pub(crate) fn open(url: &Url) -> object_store::Result<(Arc<dyn ObjectStore>, Path)> {
     let settings = std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -43,7 +42,7 @@ pub(crate) fn open(url: &Url) -> object_store::Result<(Arc<dyn ObjectStore>, Pat
             let builder = <$builder>::new().with_url(url.as_str()).with_http_connector(StoreConnector);
             let builder = settings.fold(builder, |builder, (name, value)| match name.to_ascii_lowercase().parse() {
                 Ok(key) => builder.with_config(key, value),
-                // A variable for other programs.
+                // The variable is meant for other programs.
                 Err(_) => builder,
             });
             Arc::new(builder.build()?)
@@ -59,7 +58,7 @@ pub(crate) fn open(url: &Url) -> object_store::Result<(Arc<dyn ObjectStore>, Pat
     Ok((store, path))
 }
 
-/// Makes the clients of remote stores.
+/// Creates the clients of remote stores.
 #[derive(Debug)]
 struct StoreConnector;
 
@@ -77,7 +76,7 @@ impl HttpService for StoreClient {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let creates = CREATION_HEADERS.iter().any(|header| request.headers().contains_key(*header));
         self.answer(request).await.map_err(|error| match error.kind() {
-            // Of this kind are requests that were not sent.
+            // `Request` means that the request was not sent, so it is retried.
             HttpErrorKind::Interrupted | HttpErrorKind::Timeout if creates => {
                 HttpError::new(HttpErrorKind::Request, error)
             }
@@ -87,7 +86,7 @@ impl HttpService for StoreClient {
 }
 
 impl StoreClient {
-    /// The whole answer to a request, or the beginning of an object.
+    /// Returns a response: read completely, unless it is the content of an object.
     async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let asks_for_an_object = asks_for_an_object(&request);
         let answer = self.0.execute(request).await?;
@@ -100,7 +99,7 @@ impl StoreClient {
     }
 }
 
-/// Whether the answer is the content of an object, which may be large.
+/// Whether the response is the content of an object, which may be large.
 fn asks_for_an_object(request: &HttpRequest) -> bool {
     let is_listing =
         request.uri().query().is_some_and(|query| query.contains("list-type=") || query.contains("comp=list"));
@@ -117,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    /// Breaks off all its answers, which have this status.
+    /// Answers with this status, and breaks off every response.
     #[derive(Debug)]
     struct Broken(u16);
 

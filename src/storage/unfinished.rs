@@ -1,9 +1,9 @@
-//! Local files that are being written, by their names.
+//! Unfinished local files, recognized by their names.
 
 use std::hash::{BuildHasher, RandomState};
 use std::path::Path;
 
-/// Deletes the files of a local folder whose names match. A file that cannot be deleted is logged: it does no harm.
+/// Deletes the files of a local folder whose names match. A failed deletion is only logged: the file does no harm.
 pub(crate) fn remove_unfinished(folder: &Path, matches: impl Fn(&str) -> bool) {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_file())
@@ -15,20 +15,19 @@ pub(crate) fn remove_unfinished(folder: &Path, matches: impl Fn(&str) -> bool) {
     }
 }
 
-/// The name of the local file that is being written under this one: `object_store` writes `<name>#<number>` and renames
-/// it.
+/// The final name of an unfinished local file: `object_store` writes `<name>#<number>` and renames it.
 pub(crate) fn staged_name(unfinished: &str) -> Option<&str> {
     let (name, number) = unfinished.rsplit_once('#')?;
     (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(name)
 }
 
-/// Whether a local file is one that `object_store` is writing.
+/// Whether `object_store` is writing the local file of this name.
 pub(crate) fn is_unfinished(name: &str) -> bool {
     staged_name(name).is_some()
 }
 
-/// Tells what this process is writing from what others are. Processes on different machines, or in different containers,
-/// may have the same id.
+/// Identifies the files of this process. The process id is not enough: processes on other machines or in other
+/// containers may share it.
 pub(crate) fn writer_id() -> String {
     format!("{}-{:08x}", std::process::id(), RandomState::new().hash_one(0) as u32)
 }

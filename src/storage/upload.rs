@@ -1,4 +1,4 @@
-//! Files that appear when they are complete, or not at all.
+//! Files that appear complete or not at all.
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
@@ -9,30 +9,29 @@ use parquet::errors::ParquetError;
 
 use super::location::Location;
 
-/// Bytes per part of an upload; S3 allows 10,000 parts and none but the last below 5 MiB.
+/// Bytes per part of an upload. S3 allows 10,000 parts, and only the last may be below 5 MiB.
 const PART_BYTES: usize = 16 << 20;
 
-/// A file that appears when it is complete: a single request if it fits one, else a multipart upload, which on a local
-/// file system is a file beside it that is renamed in the end.
+/// A file that appears once it is complete. A small file is a single request, a larger one a multipart upload. On a
+/// local file system, that is a file beside the target that is renamed at the end.
 ///
-/// Unlike [`object_store::buffered::BufWriter`] it can be aborted in every state, also after it failed to complete.
+/// Unlike [`object_store::buffered::BufWriter`], it can be aborted in every state, even after it failed to complete.
 pub(crate) struct Upload {
     location: Location,
     parts: Option<Box<dyn MultipartUpload>>,
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
     size_bytes: u64,
-    /// The entity tag of the file before, if this replaces one in parts.
+    /// The entity tag of the file that a multipart upload replaces.
     old_etag: Option<String>,
     etag: Option<String>,
 }
 
-/// What became of a file.
+/// A written file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Written {
-    /// Its size.
     pub(crate) size_bytes: u64,
-    /// The store's entity tag, if it has any.
+    /// The store's entity tag, if it has one.
     pub(crate) etag: Option<String>,
 }
 
@@ -49,11 +48,10 @@ impl Upload {
         }
     }
 
-    /// Adds bytes.
     pub(crate) async fn put(&mut self, mut bytes: Bytes) -> object_store::Result<()> {
         self.size_bytes += bytes.len() as u64;
         while self.buffered_bytes + bytes.len() >= PART_BYTES {
-            // Some stores want all parts but the last to be of one size.
+            // Some stores require all parts but the last to have the same size.
             self.buffered.push(bytes.split_to(PART_BYTES - self.buffered_bytes));
             self.put_part().await?;
         }
@@ -85,8 +83,8 @@ impl Upload {
         self.etag = if let Some(parts) = &mut self.parts {
             match parts.complete().await {
                 Ok(result) => result.e_tag,
-                // When the answer to a completion is lost, it is asked for again, and then the store knows of no such
-                // upload any more. The file is there nevertheless.
+                // If the response to a completion is lost, the request is retried, and the store no longer knows the
+                // upload. The file exists nevertheless.
                 Err(error) => {
                     let file = look(&self.location).await.filter(|file| file.size == self.size_bytes);
                     let etag = file.and_then(|file| file.e_tag).filter(|etag| Some(etag) != self.old_etag.as_ref());
@@ -94,7 +92,7 @@ impl Upload {
                 }
             }
         } else {
-            // A small file costs one request, and leaves no parts behind if the process is killed.
+            // A small file costs one request and leaves no parts behind if the process is killed.
             let content = PutPayload::from_iter(std::mem::take(&mut self.buffered));
             self.location.store.put(&self.location.path, content).await?.e_tag
         };
@@ -102,12 +100,12 @@ impl Upload {
         Ok(())
     }
 
-    /// What was uploaded.
+    /// The size and entity tag of the file.
     pub(crate) fn written(self) -> Written {
         Written { size_bytes: self.size_bytes, etag: self.etag }
     }
 
-    /// Removes what was uploaded.
+    /// Removes the uploaded parts.
     pub(crate) async fn abort(mut self) -> object_store::Result<()> {
         match &mut self.parts {
             Some(parts) => parts.abort().await,
@@ -116,7 +114,7 @@ impl Upload {
     }
 }
 
-/// What is known of a file, if it is there.
+/// The file's metadata, if the file exists and the store answers.
 async fn look(location: &Location) -> Option<ObjectMeta> {
     location.store.head(&location.path).await.ok()
 }
@@ -131,7 +129,7 @@ impl AsyncFileWriter for Upload {
     }
 }
 
-/// Writes a small file, which appears when it is complete.
+/// Writes a small file. It appears once it is complete.
 pub(crate) async fn write_small(location: &Location, content: Vec<u8>) -> Result<()> {
     let payload = PutPayload::from(content);
     location.store.put(&location.path, payload).await.with_context(|| format!("cannot write {location}"))?;
