@@ -1,4 +1,4 @@
-//! Arrow IPC files (`.arrow`, `.feather`), read a record batch at a time.
+//! Arrow IPC files (`.arrow`, `.feather`), read one record batch at a time.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use crate::storage::ObjectFile;
 /// Bytes after the footer: its length and the magic number.
 const TRAILER_BYTES: usize = 10;
 
-/// What comes before the length of a message; older writers leave it out.
+/// The marker before a message's length; older writers omit it.
 const CONTINUATION: [u8; 4] = [0xff; 4];
 
-/// What the footer of a file says.
+/// The footer of a file.
 #[derive(Debug)]
 pub(crate) struct ArrowFile {
     schema: SchemaRef,
@@ -31,7 +31,7 @@ pub(crate) struct ArrowFile {
 }
 
 impl ArrowFile {
-    /// Reads the footer, and of each record batch the header. Blocks.
+    /// Reads the footer and the header of each record batch. Blocks.
     pub(crate) fn open(file: &ObjectFile) -> Result<Self, ArrowError> {
         let size = file.len();
         let trailer = size
@@ -59,7 +59,6 @@ impl ArrowFile {
         })
     }
 
-    /// The columns.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -69,7 +68,7 @@ impl ArrowFile {
         &self.groups
     }
 
-    /// Reads record batches of the file that this was opened from. Blocks.
+    /// Reads record batches of the file that was passed to `open`. Blocks.
     pub(crate) fn read(
         &self,
         file: ObjectFile,
@@ -103,7 +102,7 @@ fn read_block(file: &ObjectFile, block: &Block) -> Result<Buffer, ArrowError> {
     Ok(Buffer::from(file.get_range(start, header + body)?))
 }
 
-/// Where a block begins, and the bytes of its header and its body.
+/// The start of a block, and the lengths of its header and body in bytes.
 fn place(block: &Block) -> Result<(u64, usize, usize), ArrowError> {
     let place = || {
         let (start, header) = (u64::try_from(block.offset()).ok()?, usize::try_from(block.metaDataLength()).ok()?);

@@ -1,4 +1,4 @@
-//! Arrow IPC files and streams being written.
+//! Writers of Arrow IPC files and streams.
 
 use anyhow::{Result, bail};
 use arrow::array::RecordBatch;
@@ -10,38 +10,37 @@ use super::format::Compression;
 use super::layout::any_type;
 use crate::storage::Upload;
 
-/// Writes record batches as they come. What is encoded is uploaded at once.
+/// Writes record batches and uploads each one as soon as it is encoded.
 pub(crate) struct ArrowWriter {
     encoder: IpcEncoder,
     upload: Upload,
 }
 
-/// Encoders into memory.
+/// Encoders that write to memory.
 enum IpcEncoder {
     File(FileWriter<Vec<u8>>),
     Stream(StreamWriter<Vec<u8>>),
 }
 
 impl ArrowWriter {
-    /// Begins a file: it can be read in parts.
+    /// Begins a file, which can be read in parts.
     ///
     /// # Errors
-    /// For a codec that the format does not have.
+    /// If the format does not support the codec.
     pub(crate) fn file(upload: Upload, schema: &Schema, compression: Compression) -> Result<Self> {
         let encoder = FileWriter::try_new_with_options(Vec::new(), schema, options(compression)?)?;
         Ok(Self { encoder: IpcEncoder::File(encoder), upload })
     }
 
-    /// Begins a stream: it is read from its beginning.
+    /// Begins a stream, which can only be read from its beginning.
     ///
     /// # Errors
-    /// For a codec that the format does not have.
+    /// If the format does not support the codec.
     pub(crate) fn stream(upload: Upload, schema: &Schema, compression: Compression) -> Result<Self> {
         let encoder = StreamWriter::try_new_with_options(Vec::new(), schema, options(compression)?)?;
         Ok(Self { encoder: IpcEncoder::Stream(encoder), upload })
     }
 
-    /// Adds rows.
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         match &mut self.encoder {
             IpcEncoder::File(writer) => writer.write(rows)?,
@@ -60,7 +59,7 @@ impl ArrowWriter {
         Ok(self.upload.finish().await?)
     }
 
-    /// What was written until now.
+    /// The upload of what has been written so far.
     pub(crate) fn into_upload(self) -> Upload {
         self.upload
     }
@@ -75,7 +74,7 @@ impl ArrowWriter {
 }
 
 /// # Errors
-/// For a codec that files do not have, or a column whose type they cannot hold.
+/// If the file format does not support the codec, or cannot hold a column's type.
 pub(crate) fn check_file(schema: &Schema, compression: Compression) -> Result<()> {
     if let Some(field) = schema.fields().iter().find(|field| any_type(field.data_type(), is_dictionary)) {
         bail!(
@@ -87,7 +86,7 @@ pub(crate) fn check_file(schema: &Schema, compression: Compression) -> Result<()
 }
 
 /// # Errors
-/// For a codec that streams do not have.
+/// If the stream format does not support the codec.
 pub(crate) fn check_stream(compression: Compression) -> Result<()> {
     options(compression).map(drop)
 }

@@ -1,18 +1,18 @@
-//! The formats of files, by their names.
+//! File formats, recognized by file names.
 
 use clap::ValueEnum;
 
-/// How a file is read.
+/// The format of an input file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileFormat {
     /// Apache Parquet.
     Parquet,
-    /// Arrow IPC, the file format.
+    /// The Arrow IPC file format.
     Arrow,
 }
 
 impl FileFormat {
-    /// What a name's extension says.
+    /// The format of a file name's extension.
     pub(crate) fn of(name: &str) -> Option<Self> {
         match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
             "parquet" => Some(Self::Parquet),
@@ -22,19 +22,19 @@ impl FileFormat {
     }
 }
 
-/// The formats that can be written.
+/// The output formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OutputKind {
     /// Apache Parquet.
     Parquet,
-    /// Arrow IPC, the file format.
+    /// The Arrow IPC file format.
     ArrowFile,
-    /// Arrow IPC, the stream format.
+    /// The Arrow IPC stream format.
     ArrowStream,
 }
 
 impl OutputKind {
-    /// What a name's extension says.
+    /// The format of a file name's extension.
     pub(crate) fn of(name: &str) -> Option<Self> {
         match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {
             "parquet" => Some(Self::Parquet),
@@ -50,7 +50,7 @@ impl OutputKind {
 pub(crate) enum Compression {
     /// Small files at little cost.
     Zstd,
-    /// For readers that have no zstd.
+    /// For readers without zstd support.
     Snappy,
     /// No compression.
     None,

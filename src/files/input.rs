@@ -1,4 +1,4 @@
-//! Which files a run reads.
+//! The files that a run reads.
 
 use anyhow::{Context, Result, bail};
 use futures::TryStreamExt;
@@ -9,34 +9,31 @@ use serde::{Deserialize, Serialize};
 use super::format::FileFormat;
 use crate::storage::Location;
 
-/// What an INPUT argument stands for.
+/// The files that an INPUT argument selects.
 #[derive(Debug)]
 pub(crate) struct Inputs {
-    /// The file itself, or the directory that relative names start from.
+    /// The file itself, or the directory that relative names start at.
     pub(crate) base: Location,
     selection: InputSelection,
-    /// In the order of their names, at least one.
+    /// Sorted by name; at least one.
     pub(crate) files: Vec<InputFile>,
 }
 
-/// A file to read.
 #[derive(Debug, Clone)]
 pub(crate) struct InputFile {
-    /// Where it is.
     pub(crate) location: Location,
-    /// What it is.
     pub(crate) identity: InputIdentity,
 }
 
-/// An input file as jobs record it: another identity means another content.
+/// An input file as a job records it. A different identity means different content.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InputIdentity {
     /// Path relative to [`Inputs::base`], with `/` between names.
     pub(crate) name: String,
     /// Size in bytes.
     pub(crate) size_bytes: u64,
-    /// The store's entity tag. On local disks, where the tag depends on more than the content, the time of the last
-    /// change.
+    /// The store's entity tag. For local files, the time of the last change instead, because their tag depends on more
+    /// than the content.
     pub(crate) version: String,
 }
 
@@ -47,13 +44,13 @@ impl InputFile {
         Self { location, identity: InputIdentity { name, size_bytes: meta.size, version } }
     }
 
-    /// The format by which the file is read; a name without a known extension is read as Parquet.
+    /// The file's format. A name without a known extension is read as Parquet.
     pub(crate) fn format(&self) -> FileFormat {
         FileFormat::of(&self.identity.name).unwrap_or(FileFormat::Parquet)
     }
 }
 
-/// Which files below a directory are meant.
+/// Selects files below a directory.
 #[derive(Debug)]
 enum InputSelection {
     /// The argument is a file.
@@ -88,10 +85,10 @@ impl Inputs {
     /// Finds the files.
     ///
     /// # Errors
-    /// If there is none, or the store cannot be read.
+    /// If there are none, or the store cannot be read.
     pub(crate) async fn find(text: &str) -> Result<Self> {
         let (base, selection) = match split_glob(text) {
-            // A file may have a name that looks like a pattern.
+            // A file's name may look like a pattern.
             Some(_) if std::path::Path::new(text).is_file() => (Location::parse(text)?, InputSelection::Directory),
             Some((directory, pattern)) => {
                 let pattern = Pattern::new(pattern).with_context(|| format!("INPUT '{text}' is not a glob"))?;
@@ -127,17 +124,17 @@ impl Inputs {
         Ok(Self { base, selection, files })
     }
 
-    /// Whether INPUT is a file, not a directory or glob.
+    /// Whether INPUT is a single file, not a directory or glob.
     pub(crate) fn is_one_file(&self) -> bool {
         matches!(self.selection, InputSelection::OneFile)
     }
 
-    /// Whether the place is that of INPUT, or of one of its files, whatever links lead to it.
+    /// Whether the location is INPUT or one of its files, also through symbolic links.
     pub(crate) fn are_at(&self, location: &Location) -> bool {
         self.base.is_same(location) || self.files.iter().any(|file| file.location.resolved().is_same(location))
     }
 
-    /// Whether a file there would be an input of this run or, once it is written, of the next.
+    /// Whether a file at this location would be an input of this run or, once written, of the next.
     pub(crate) fn take(&self, location: &Location) -> bool {
         match self.selection {
             InputSelection::OneFile => location.is_same(&self.base),

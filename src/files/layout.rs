@@ -1,4 +1,4 @@
-//! Where a file's query and passage are, and what its scored copy looks like.
+//! Where the query and passage columns of a file are, and the schema of the scored file.
 
 use std::sync::Arc;
 
@@ -17,11 +17,11 @@ pub(crate) struct Columns {
     pub(crate) query: String,
     /// The column of the passages.
     pub(crate) passage: String,
-    /// The column that is added.
+    /// The column to add.
     pub(crate) score: String,
-    /// Its type.
+    /// The type of the score column.
     pub(crate) score_type: DataType,
-    /// Whether a column for the reasons of failed rows is added too.
+    /// Whether to also add a column for the reasons of failed rows.
     pub(crate) errors: bool,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct Layout {
     pub(crate) query: usize,
     /// Index of the passage column.
     pub(crate) passage: usize,
-    /// The schema of the scored file: the input's, and what is added.
+    /// The schema of the scored file: the input's columns and the added ones.
     pub(crate) scored: SchemaRef,
 }
 
@@ -47,7 +47,7 @@ impl Layout {
     /// Finds the columns in a file's schema.
     ///
     /// # Errors
-    /// If a column is missing or no text, or one that is to be added exists.
+    /// If a column is missing or not text, or a column to add already exists.
     pub(crate) fn new(input: &Schema, columns: &Columns) -> Result<Self> {
         let mut fields = input.fields().to_vec();
         let mut add = |flag: &str, name: String, data_type: DataType| {
@@ -68,23 +68,23 @@ impl Layout {
         })
     }
 
-    /// Finds the columns in a file that is open.
+    /// Finds the columns in an open file.
     ///
     /// # Errors
-    /// As [`Self::new`], naming the file.
+    /// Like [`Self::new`]; the errors name the file.
     pub(crate) fn of(source: &Source, file: &InputFile, columns: &Columns) -> Result<Self> {
         Self::new(source.schema(), columns).with_context(|| format!("cannot score {}", file.location))
     }
 
-    /// The rows with what was added to them.
+    /// The rows with the added columns.
     pub(crate) fn append(&self, rows: &RecordBatch, added: impl IntoIterator<Item = ArrayRef>) -> Result<RecordBatch> {
         let columns = rows.columns().iter().cloned().chain(added).collect();
         Ok(RecordBatch::try_new(Arc::clone(&self.scored), columns)?)
     }
 }
 
-/// How the columns of a file differ from those of another, in words; `None` if names, order and types are the same.
-/// Nullability and metadata may differ: every output has its own input's.
+/// Describes how a file's columns differ from another's. Returns `None` if names, order and types are the same.
+/// Nullability and metadata may differ: each output keeps those of its input.
 pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
     for field in schema.fields() {
         match other.field_with_name(field.name()) {
@@ -107,7 +107,7 @@ pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
     moved.map(|(here, there)| format!("column '{}' stands here where '{}' stands there", here.name(), there.name()))
 }
 
-/// Whether a type or one inside of it is such a type.
+/// Whether the type or one nested in it satisfies the predicate.
 pub(crate) fn any_type(data_type: &DataType, is_such: fn(&DataType) -> bool) -> bool {
     use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};
     is_such(data_type)

@@ -1,4 +1,4 @@
-//! Files of rows: which are read, in which formats, and how scored ones are written.
+//! Files of rows: selecting and reading inputs, writing outputs.
 
 mod arrow_file;
 mod arrow_output;

@@ -1,4 +1,4 @@
-//! Where a run writes, and the files it writes.
+//! Where a run writes, and the files that it writes.
 
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
@@ -16,7 +16,7 @@ use super::input::Inputs;
 use super::layout::any_type;
 use crate::storage::{Location, Upload, Written};
 
-/// A row group ends when it reaches this size: it is held in memory until then.
+/// A row group ends at this size at the latest: it is buffered in memory until then.
 const ROW_GROUP_BYTES: usize = 64 << 20;
 
 /// Where a run writes.
@@ -29,10 +29,10 @@ pub(crate) enum Target {
 }
 
 impl Target {
-    /// What OUTPUT stands for: a file if its name ends like one, else a directory.
+    /// Interprets OUTPUT: a file if its name ends like one, else a directory.
     ///
     /// # Errors
-    /// If that does not fit INPUT or what is there, or would be read as INPUT.
+    /// If OUTPUT does not fit INPUT or what exists there, or would be read as INPUT.
     pub(crate) async fn find(text: &str, inputs: &Inputs, overwrite: bool) -> Result<Self> {
         let output = Location::parse(text)?;
         let Some(kind) = OutputKind::of(text) else {
@@ -53,7 +53,7 @@ impl Target {
 }
 
 /// # Errors
-/// If there is a file that may not be replaced.
+/// If a file exists that may not be replaced.
 pub(crate) async fn refuse_existing(output: &Location, overwrite: bool) -> Result<()> {
     if !overwrite && output.file_size_bytes().await?.is_some() {
         bail!("OUTPUT {output} exists already; pass --overwrite to replace it");
@@ -73,22 +73,21 @@ pub(crate) fn refuse_input(output: &Location, inputs: &Inputs) -> Result<()> {
 /// How a file is written.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Format {
-    /// In which format.
     pub(crate) kind: OutputKind,
     /// The codec of all columns.
     pub(crate) compression: Compression,
-    /// Most rows of a row group of Parquet.
+    /// The most rows in a Parquet row group.
     pub(crate) row_group_rows: usize,
 }
 
 impl Format {
     /// # Errors
-    /// If files of this format cannot have these columns, or not with this compression.
+    /// If the format does not support these columns or this compression.
     pub(crate) fn check(self, schema: &Schema) -> Result<()> {
         match self.kind {
             OutputKind::Parquet => {
                 let is_union = |data_type: &DataType| matches!(data_type, DataType::Union(..));
-                // The converter panics at these.
+                // The converter panics on unions.
                 if let Some(field) = schema.fields().iter().find(|field| any_type(field.data_type(), is_union)) {
                     bail!(
                         "column '{}' is a union, which Parquet does not have; name an OUTPUT that ends in .arrow or .arrows",
@@ -108,7 +107,7 @@ impl Format {
             Compression::Snappy => Codec::SNAPPY,
             Compression::None => Codec::UNCOMPRESSED,
         };
-        // Readers that know nothing of Arrow look for metadata (of pandas, of GeoParquet) in the footer itself.
+        // Readers that do not know Arrow look for metadata (of pandas, of GeoParquet) in the footer itself.
         let metadata: Vec<KeyValue> =
             schema.metadata().iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
         WriterProperties::builder()
@@ -122,7 +121,7 @@ impl Format {
 
 /// A file being written.
 ///
-/// It must be finished or aborted, not dropped: a dropped upload leaves its parts behind.
+/// Finish or abort it, do not drop it: a dropped upload leaves its parts behind.
 pub(crate) struct OutputFile {
     location: Location,
     staging: Option<Location>,
@@ -135,8 +134,8 @@ enum Encoder {
 }
 
 impl OutputFile {
-    /// Begins a file. Nothing is created before there is a row group to write. With `staging` it is written there, and
-    /// moved when it is complete and on disk.
+    /// Begins a file. Nothing is created until there is a row group to write. With `staging`, rows are written there,
+    /// and the file is moved once it is complete and on disk.
     pub(crate) fn create(
         location: Location,
         staging: Option<Location>,
@@ -157,7 +156,6 @@ impl OutputFile {
         Ok(Self { location, staging, encoder })
     }
 
-    /// Adds rows.
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         let written = match &mut self.encoder {
             Encoder::Parquet(writer) => writer.write(rows).await.map_err(anyhow::Error::from),
@@ -184,7 +182,7 @@ impl OutputFile {
         Ok(written)
     }
 
-    /// Removes what was written. A failure is logged: there is an error to report already.
+    /// Removes what was written. A failure is only logged: there is already an error to report.
     pub(crate) async fn abort(self) {
         if let Err(error) = self.encoder.into_upload().abort().await {
             tracing::warn!(file = %self.location, %error, "an unfinished file could not be removed");
@@ -205,8 +203,8 @@ impl Encoder {
     }
 }
 
-/// Moves a complete local file to where it belongs; gives its entity tag. The file is on disk before its name is, so
-/// that a power failure cannot leave the one without the other.
+/// Moves a complete local file to its final path and returns its entity tag. The content is synced to disk before the
+/// rename, so that a power failure cannot leave a name without its content.
 async fn publish(staging: &Location, location: &Location) -> Result<Option<String>> {
     if let Some(path) = staging.local_path() {
         let sync = move || std::fs::File::options().write(true).open(path)?.sync_all();

@@ -17,20 +17,20 @@ use super::group::Group;
 use super::input::InputFile;
 use crate::storage::ObjectFile;
 
-/// The footer of a file. Everything here blocks.
+/// The footer of a file. Opening and reading block.
 #[derive(Debug)]
 pub(crate) enum Source {
     Parquet(ArrowReaderMetadata),
     Arrow(Arc<ArrowFile>),
 }
 
-/// The rows of some groups, in batches.
+/// The batches of some groups.
 pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>>>;
 
 impl Source {
-    /// Reads a file's footer.
+    /// Reads the file's footer.
     pub(crate) fn open(input: &InputFile, runtime: &Handle) -> Result<Self> {
-        // The footer is read onward, like one column.
+        // A footer is read sequentially, like one column.
         let file = ObjectFile::new(input.location.clone(), input.identity.size_bytes, 1, runtime.clone());
         match input.format() {
             FileFormat::Parquet => ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
@@ -42,7 +42,6 @@ impl Source {
         }
     }
 
-    /// The columns.
     pub(crate) fn schema(&self) -> &SchemaRef {
         match self {
             Self::Parquet(metadata) => metadata.schema(),
@@ -66,8 +65,8 @@ impl Source {
         }
     }
 
-    /// Reads groups of the file that this was opened from: all columns, or those of these indices in this order.
-    /// `batch_rows` is how many rows a batch of a Parquet file has at most; those of an Arrow file are as they are.
+    /// Reads groups of the file that was passed to `open`: all columns, or the columns with these indices in this
+    /// order. `batch_rows` limits the rows of a batch for Parquet; Arrow batches are returned as stored.
     pub(crate) fn read(
         &self,
         input: &InputFile,
@@ -92,7 +91,7 @@ impl Source {
                     .with_batch_size(batch_rows)
                     .build()
                     .with_context(|| format!("cannot read {}", input.location))?;
-                // The reader leaves out columns, but keeps the order of the file.
+                // The reader can leave out columns, but returns them in the order of the file.
                 let order = columns.map(|columns| {
                     let mut sorted = columns.to_vec();
                     sorted.sort_unstable();
@@ -109,7 +108,7 @@ impl Source {
     }
 }
 
-/// The batches with the columns of these indices, in this order.
+/// The batches with the columns at these indices, in this order.
 fn in_order(batches: Batches, columns: Option<Vec<usize>>) -> Batches {
     match columns {
         None => batches,
