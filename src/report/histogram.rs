@@ -1,23 +1,23 @@
-//! Counts of values in bins, of a size that does not depend on how many values there are or how large.
+//! Histograms whose size is bounded, regardless of the number and range of the values.
 
 use serde::{Deserialize, Serialize};
 
 /// Bins on each side of zero.
 const BINS: i64 = 64;
 
-/// A histogram with at most 128 bins of equal width around zero. When a value lies beyond the last bin the width
-/// doubles, which joins bins in pairs: nothing is lost but resolution.
+/// A histogram with at most 128 bins of equal width around zero. When a value lies beyond the last bin, the width
+/// doubles and pairs of bins merge: only resolution is lost.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Histogram {
     /// Width of a bin, in the unit of the values.
     width: f64,
-    /// The number of the first of `counts`; bin `n` holds values from `n` to `n + 1` widths.
+    /// The number of the first bin in `counts`. Bin `n` holds values from `n` to `n + 1` widths.
     first: i64,
-    /// From the first bin with a value to the last.
+    /// Counts from the first bin with a value to the last.
     counts: Vec<u64>,
 }
 
-/// A bin: where it begins and ends, and what it holds.
+/// A bin: its range and its count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Bin {
     pub(crate) start: f64,
@@ -26,12 +26,12 @@ pub(crate) struct Bin {
 }
 
 impl Histogram {
-    /// An empty histogram whose bins have this width to begin with; above 0.
+    /// An empty histogram with bins of this initial width, which must be above 0.
     pub(crate) fn new(width: f64) -> Self {
         Self { width, first: 0, counts: Vec::new() }
     }
 
-    /// Counts `weight` at `value`; a value that is not finite is left out.
+    /// Counts `value` `weight` times. A value that is not finite is ignored.
     pub(crate) fn add(&mut self, value: f64, weight: u64) {
         if !value.is_finite() {
             return;
@@ -43,7 +43,7 @@ impl Histogram {
         self.put(bin, weight);
     }
 
-    /// Counts what another histogram counted. Their first widths must have been the same.
+    /// Adds the counts of another histogram. Both must have started with the same width.
     pub(crate) fn merge(&mut self, other: &Self) {
         let mut other = other.clone();
         while self.width < other.width {
@@ -67,7 +67,7 @@ impl Histogram {
     }
 
     fn bin(&self, value: f64) -> i64 {
-        // A cast saturates: a value too large for it is beyond the last bin too.
+        // A cast saturates: a value that is too large is beyond the last bin too.
         (value / self.width).floor() as i64
     }
 

@@ -1,4 +1,4 @@
-//! A report as a page that needs nothing but itself.
+//! The report as a self-contained HTML page.
 
 use std::fmt::Write;
 
@@ -14,10 +14,10 @@ const HEIGHT: f64 = 180.0;
 /// Space for the labels below a chart.
 const LABELS: f64 = 20.0;
 
-/// A bar: where it begins and ends, and its height.
+/// A bar: start, end and height.
 type Bar = (f64, f64, f64);
 
-/// The page.
+/// Renders the page.
 pub(crate) fn page(report: &Report, model: &Reranker) -> String {
     let job = report.job_tally();
     let throughput: Vec<Bar> = report.throughput().collect();
@@ -45,7 +45,7 @@ fn bars(histogram: &Histogram) -> Vec<Bar> {
     histogram.bins().map(|bin| (bin.start, bin.end, bin.count as f64)).collect()
 }
 
-/// A heading and a bar chart.
+/// Renders a heading and a bar chart.
 fn chart(title: &str, unit: &str, bars: &[Bar]) -> String {
     let mut chart = format!("<h2>{title}</h2>\n<p>{unit}</p>\n");
     let (Some(first), Some(last)) = (bars.first(), bars.last()) else {

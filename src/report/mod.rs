@@ -1,4 +1,4 @@
-//! What a run counted, and the reports of it.
+//! Counts of a run, and reports of them.
 
 mod histogram;
 pub(crate) mod html;

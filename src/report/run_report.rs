@@ -1,4 +1,4 @@
-//! What a run did and cost.
+//! The report of a run: its results and its cost.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use super::histogram::Histogram;
 use super::tally::{Tally, Totals};
 use crate::terminal::{busy_percent, human_count, human_rate, per_second};
 
-/// The account of a run that succeeded.
+/// The report of a run that succeeded.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// Units written by this run; each is a file.
+    /// Units that this run wrote; each is a file.
     pub(crate) files: usize,
-    /// What this run counted.
+    /// The counts of this run.
     pub(crate) totals: Totals,
     /// Time to load the model.
     pub(crate) load: Duration,
-    /// What the runs before this one had done.
+    /// The units that earlier runs committed.
     pub(crate) before: Before,
 }
 
@@ -32,7 +32,7 @@ pub(crate) struct Before {
 }
 
 impl Before {
-    /// Counts a unit: what came of it and how many seconds it took.
+    /// Adds a unit: its counts and its seconds.
     pub(crate) fn add(&mut self, tally: &Tally, seconds: f64) {
         self.units += 1;
         self.seconds += seconds;
@@ -41,8 +41,8 @@ impl Before {
 }
 
 impl Report {
-    /// Lines for the terminal: two, one if a query wrote fewer or more rows than it read, and one for each reason of
-    /// failed rows.
+    /// The lines for the terminal: two; one more if a query wrote fewer or more rows than it read; and one per reason
+    /// of failed rows.
     pub(crate) fn lines(&self) -> Vec<String> {
         let Totals { tally, wall, .. } = &self.totals;
         let Tally { stats, errors, .. } = tally;
@@ -80,15 +80,15 @@ impl Report {
         lines
     }
 
-    /// What came of all units of the job.
+    /// The counts of all units of the job.
     pub(crate) fn job_tally(&self) -> Tally {
         let mut tally = self.before.tally.clone();
         tally.merge(&self.totals.tally);
         tally
     }
 
-    /// Everything, for programs. Times are in seconds. Counts and rates are those of this run; `job` and the histograms
-    /// are of all units of the job.
+    /// The whole report as JSON. Times are in seconds. Counts and rates cover this run; `job` and the histograms cover
+    /// all units of the job.
     pub(crate) fn to_json(&self, model: &Reranker) -> Value {
         let Totals { tally, wall, .. } = &self.totals;
         let stats = &tally.stats;
@@ -133,7 +133,7 @@ impl Report {
         report
     }
 
-    /// Pairs per second over the time of the run: from, to, rate.
+    /// Pairs per second during the run: start, end, rate.
     pub(crate) fn throughput(&self) -> impl Iterator<Item = (f64, f64, f64)> {
         let wall = self.totals.wall.as_secs_f64();
         self.totals.timeline.bins().map(move |bin| {
@@ -146,7 +146,7 @@ impl Report {
 
 /// The library's counters by name; failed pairs are the report's `errors`.
 fn counters(stats: &ScoreStats) -> Map<String, Value> {
-    // Numbers under names are always JSON.
+    // A struct of numbers always serializes to a JSON object.
     let Ok(Value::Object(mut counters)) = serde_json::to_value(stats) else { return Map::new() };
     if let Some(errors) = counters.remove("failed_pairs") {
         counters.insert("errors".to_owned(), errors);

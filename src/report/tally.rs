@@ -1,4 +1,4 @@
-//! What came of rows: counts and distributions that add up.
+//! Counts and distributions of scored rows. They can be added up.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,30 +10,30 @@ use serde::{Deserialize, Serialize};
 
 use super::histogram::Histogram;
 
-/// How many reasons are counted apart; a reason that quotes its row differs from row to row.
+/// The most reasons counted separately. A reason that quotes its row differs from row to row.
 const MAX_REASONS: usize = 50;
 
-/// Where the reasons beyond [`MAX_REASONS`] are counted.
+/// The reason that counts those beyond [`MAX_REASONS`].
 const OTHER_REASONS: &str = "other reasons";
 
-/// First width of the score histogram's bins: for sigmoids as fine as for logits.
+/// Initial bin width of the score histogram, fine enough for sigmoids as well as logits.
 const SCORE_WIDTH: f64 = 1.0 / 64.0;
 
-/// First width of the token histogram's bins.
+/// Initial bin width of the token histogram.
 const TOKENS_WIDTH: f64 = 1.0;
 
-/// Counts of one or more scored windows. As JSON, the counts of the library stand beside the others.
+/// Counts of one or more scored windows. In JSON, the library's counters stand beside the others.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Tally {
-    /// What the library counted; its rows are those read, its errors include scores that are not a number.
+    /// The library's counters. Rows are those read; errors include scores that are not a number.
     #[serde(flatten)]
     pub(crate) stats: ScoreStats,
-    /// Rows written. `None` stands for as many as were read: the records of earlier programs do not have it.
+    /// Rows written. `None` means as many as were read: the records of earlier versions lack this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     rows_written: Option<u64>,
     /// Failed rows by reason.
     pub(crate) errors: BTreeMap<String, u64>,
-    /// Scores (of several cutoff layers, the first).
+    /// Scores; with several cutoff layers, those of the first.
     #[serde(rename = "score_histogram")]
     pub(crate) scores: Histogram,
     /// Tokens of the pairs: query and passage with their instructions, without special tokens and prompt.
@@ -54,15 +54,15 @@ impl Default for Tally {
 }
 
 impl Tally {
-    /// What the library counted, without reasons and distributions.
+    /// The library's counters, without reasons and distributions.
     pub(crate) fn of(stats: ScoreStats) -> Self {
         Self { stats, ..Self::default() }
     }
 
-    /// Counts a window; `column` is its score column and `errors` its failed rows.
+    /// Counts a window: `column` is its score column, `errors` its failed rows.
     pub(crate) fn new(scores: &Scores, column: &dyn Array, errors: &[(usize, String)]) -> Self {
         let mut tally = Self::of(scores.stats());
-        // The engine counts rows that it could not run; a score that is not a number is known only here.
+        // The engine counts rows that it could not run. Scores that are not a number are only found here.
         tally.stats.errors = errors.len() as u64;
         for (_, reason) in errors {
             tally.add_reason(reason, 1);
@@ -82,17 +82,16 @@ impl Tally {
         tally
     }
 
-    /// Rows written: a query may write fewer than it reads, or more.
+    /// Rows written. A query may write fewer or more than it reads.
     pub(crate) fn rows_written(&self) -> u64 {
         self.rows_written.unwrap_or(self.stats.rows)
     }
 
-    /// Counts rows that are written.
     pub(crate) fn add_written(&mut self, rows: u64) {
         self.rows_written = Some(self.rows_written() + rows);
     }
 
-    /// Adds what another counted.
+    /// Adds the counts of another tally.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.add_written(other.rows_written());
         self.stats += other.stats;
@@ -108,18 +107,18 @@ impl Tally {
     }
 }
 
-/// What a run came to.
+/// The totals of a run.
 #[derive(Debug)]
 pub(crate) struct Totals {
     /// Counts and distributions.
     pub(crate) tally: Tally,
-    /// Pairs by the time they were done, in seconds from the beginning.
+    /// Pairs by completion time, in seconds since the start.
     pub(crate) timeline: Histogram,
-    /// How long it took.
+    /// Elapsed time.
     pub(crate) wall: Duration,
 }
 
-/// Counts failed rows under their reason, or with the other reasons if there are many already.
+/// Counts failed rows under their reason, or under [`OTHER_REASONS`] if there are many reasons already.
 pub(crate) fn add_reason(errors: &mut BTreeMap<String, u64>, reason: &str, count: u64) {
     let reason = if errors.len() < MAX_REASONS || errors.contains_key(reason) { reason } else { OTHER_REASONS };
     *errors.entry(reason.to_owned()).or_default() += count;
