@@ -1,4 +1,4 @@
-//! What a run would do and how long it would take. Writes nothing.
+//! Estimates the work and the time of a run. Writes nothing.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,19 +15,19 @@ use crate::files::{Columns, Layout, Source};
 use crate::job::{Query, Scoring};
 use crate::terminal::{human_count, human_rate, per_second};
 
-/// Units that are sampled, evenly spaced.
+/// The number of units to sample, evenly spaced.
 const UNITS_SAMPLED: usize = 8;
 
-/// First rows of each that are.
+/// The number of first rows to sample from each unit.
 const ROWS_OF_A_UNIT: usize = 1024;
 
-/// How long the model is measured, about.
+/// How long to measure the model, approximately.
 const BURST: Duration = Duration::from_secs(3);
 
-/// Rows scored first; then twice as many, and so on, so that a slow model is not busy for minutes.
+/// Rows of the first chunk. Each following chunk is twice as large, so a slow model is not busy for minutes.
 const FIRST_CHUNK_ROWS: usize = 4;
 
-/// What a dry run prints. `all_units` is how many units the job has.
+/// The lines that a dry run prints. `all_units` is the number of units of the job.
 pub(crate) async fn estimate(plan: Arc<Plan>, all_units: usize, reranker: &Reranker) -> Result<Vec<String>> {
     match &plan.scoring {
         Scoring::Query(query) => query_lines(&plan, query, all_units).await,
@@ -38,19 +38,19 @@ pub(crate) async fn estimate(plan: Arc<Plan>, all_units: usize, reranker: &Reran
     }
 }
 
-/// What is expected of a run.
+/// The estimate for a run.
 #[derive(Debug)]
 struct Estimate {
     units: usize,
     all_units: usize,
     extent: Extent,
-    /// Tokens of each sampled row, sorted; of rows that would be run.
+    /// Tokens of each sampled row that would be run, sorted.
     lengths: Vec<u32>,
     rows_sampled: usize,
     speed: Option<Speed>,
 }
 
-/// How fast the model was.
+/// The measured speed of the model.
 #[derive(Debug, Clone, Copy)]
 struct Speed {
     tokens: u64,
@@ -75,7 +75,7 @@ impl Estimate {
         Ok(Self { units, all_units, extent, lengths, rows_sampled, speed })
     }
 
-    /// A name, a tab and a value each.
+    /// Lines of a name, a tab and a value.
     fn lines(&self) -> Vec<String> {
         let mut lines = extent_lines(self.units, self.all_units, self.extent);
         if let Some(longest) = self.lengths.last() {
@@ -100,7 +100,7 @@ impl Estimate {
         lines
     }
 
-    /// Tokens of a row that is to be scored, those that are not run included.
+    /// Mean tokens per row to score, including rows that are not run.
     fn tokens_per_row(&self) -> f64 {
         let tokens: u64 = self.lengths.iter().map(|&tokens| u64::from(tokens)).sum();
         tokens as f64 / self.rows_sampled.max(1) as f64
@@ -120,8 +120,8 @@ impl Estimate {
     }
 }
 
-/// What a run through a query would read, and its plan. How long it would take depends on how many rows it scores, which
-/// nobody knows.
+/// What a query would read, and its plan. The time depends on the number of rows that the query scores, which is not
+/// known in advance.
 async fn query_lines(plan: &Plan, query: &Query, all_units: usize) -> Result<Vec<String>> {
     let mut lines = extent_lines(plan.tasks.len(), all_units, plan.extent());
     lines.extend(query.explain().await?.into_iter().map(|line| format!("plan\t{line}")));
@@ -163,8 +163,8 @@ fn spaced(length: usize, count: usize) -> impl Iterator<Item = usize> {
     (0..count).map(move |index| index * length / count)
 }
 
-/// Scores more and more of the samples until the time is up. Takes the speed of the last and largest part: the first
-/// one warms the device up.
+/// Scores growing chunks of the samples until the time is up. Returns the speed of the last and largest chunk: the
+/// first one warms up the device.
 async fn measure(reranker: &Reranker, samples: &[(ArrayRef, ArrayRef)]) -> Result<Option<Speed>> {
     let loaded = reranker.clone();
     tokio::task::spawn_blocking(move || loaded.load()).await.context("the model could not be loaded")??;
@@ -178,7 +178,7 @@ async fn measure(reranker: &Reranker, samples: &[(ArrayRef, ArrayRef)]) -> Resul
         if stats.tokens > 0 {
             speed = Some(Speed { tokens: stats.tokens, time: begin.elapsed() });
         }
-        // The next takes twice as long as this one.
+        // The next chunk takes twice as long.
         if count < rows || start.elapsed() + 2 * begin.elapsed() > BURST {
             return Ok(speed);
         }
@@ -186,7 +186,7 @@ async fn measure(reranker: &Reranker, samples: &[(ArrayRef, ArrayRef)]) -> Resul
     }
 }
 
-/// This many rows, taken from the samples in turns so that all of them count.
+/// This many rows, taken evenly from the samples so that all of them count.
 fn first_rows(samples: &[(ArrayRef, ArrayRef)], rows: usize) -> Vec<(ArrayRef, ArrayRef)> {
     let share = rows.div_ceil(samples.len().max(1));
     let mut left = rows;

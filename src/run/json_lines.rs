@@ -1,4 +1,4 @@
-//! JSON lines in, JSON lines out: the same objects in the same order, each with its score.
+//! Scores JSON lines: prints the same objects in the same order, each with its score.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write, stdin, stdout};
@@ -12,19 +12,19 @@ use serde_json::{Map, Value};
 
 use crate::terminal::Printer;
 
-/// What is added to a line.
+/// The keys added to an object.
 const SCORE: &str = "score";
 const SCORE_ERROR: &str = "score_error";
 
-/// A line, kept as it was written, and its texts.
+/// A line as written, and its texts.
 struct Line {
     text: String,
     query: Option<String>,
     passage: Option<String>,
 }
 
-/// Scores the objects of a file (`-`: standard input) and prints them. Lines without an object are an error; a pair that
-/// cannot be scored says so in its object.
+/// Scores the objects of a file (`-`: standard input) and prints them. A line that is not an object is an error. A pair
+/// that cannot be scored gets a reason in its object.
 pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Result<()> {
     let input: Box<dyn BufRead> = if file == Path::new("-") {
         Box::new(stdin().lock())
@@ -61,7 +61,7 @@ pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Resul
             print(window)?;
         }
     }
-    // What came before a wrong line is not lost.
+    // Lines before an invalid one are still printed.
     print(cutter.finish())?;
     ended?;
     if failed > 0 {
@@ -70,7 +70,7 @@ pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Resul
     Ok(())
 }
 
-/// Prints the lines of a window with their scores; returns how many of its pairs failed.
+/// Prints the lines of a window with their scores. Returns the number of failed pairs.
 fn score_window(reranker: &Reranker, window: &[Line], output: &mut impl Write) -> Result<usize> {
     let queries: StringArray = window.iter().map(|line| line.query.as_deref()).collect();
     let passages: StringArray = window.iter().map(|line| line.passage.as_deref()).collect();
@@ -85,14 +85,14 @@ fn score_window(reranker: &Reranker, window: &[Line], output: &mut impl Write) -
     Ok(failed)
 }
 
-/// The line with what is added to its object; everything else stays as it was written.
+/// The line with keys added to its object. The rest stays as written.
 fn with_score(line: &str, score: &Value, error: Option<String>) -> String {
     let object = line.trim_end().strip_suffix('}').unwrap_or(line).trim_end();
     let error = error.map(|reason| format!(",\"{SCORE_ERROR}\":{}", Value::from(reason))).unwrap_or_default();
     format!("{object},\"{SCORE}\":{score}{error}}}\n")
 }
 
-/// A number, a list of them or null for each row.
+/// A number, a list of numbers or null for each row.
 fn json_scores(scores: &Scores) -> Vec<Value> {
     let array = scores.to_array();
     match array.as_list_opt::<i32>() {
@@ -106,7 +106,7 @@ fn json_scores(scores: &Scores) -> Vec<Value> {
     }
 }
 
-/// A score with as many digits as it takes to tell it from other 32-bit numbers.
+/// The shortest decimal number that identifies a 32-bit score.
 pub(crate) fn number(score: f32) -> Value {
     score.to_string().parse().map_or(Value::Null, |score: f64| Value::from(score))
 }

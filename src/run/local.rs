@@ -16,7 +16,7 @@ use crate::model::conversion;
 use crate::report::Totals;
 use crate::terminal::{Printer, Stopped};
 
-/// Does what is left of a job; also returns how long loading the model took.
+/// Scores the remaining units of a job. Returns the time that loading the model took.
 pub(crate) async fn run_locally(
     job: &Job,
     plan: Arc<Plan>,
@@ -43,7 +43,7 @@ pub(crate) async fn run_locally(
     Ok((progress.totals(), load))
 }
 
-/// Says in the error of a job that was stopped how to resume it.
+/// Adds to the error of a stopped job how to resume it.
 pub(crate) fn with_advice(error: anyhow::Error, ledger: &Ledger, job: &Job) -> anyhow::Error {
     match error.downcast::<Stopped>() {
         Ok(stopped) => {
@@ -55,8 +55,7 @@ pub(crate) fn with_advice(error: anyhow::Error, ledger: &Ledger, job: &Job) -> a
     }
 }
 
-/// Loads the weights, converted first if need be, and measures how batches are best cut if `rows` are many. Returns how
-/// long that took.
+/// Loads the weights, after converting them if necessary. Tunes batches if `rows` is large. Returns the elapsed time.
 async fn load(
     reranker: Reranker,
     rows: u64,

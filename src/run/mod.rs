@@ -1,4 +1,4 @@
-//! The work of a run: read, score, write.
+//! Runs a job: reads, scores, writes.
 
 mod dry_run;
 pub(crate) mod json_lines;

@@ -1,4 +1,4 @@
-//! Reading, scoring and writing at once: memory holds a few windows and a row group, however large a file is.
+//! Reads, scores and writes concurrently. Memory holds a few windows and a row group, however large a file is.
 //!
 //! ```text
 //!   reader thread           scoring task              this task
@@ -6,8 +6,8 @@
 //!            -> windows     flight on a device        units committed, in order
 //! ```
 //!
-//! The device stays busy across units: while one is committed, windows of the next are scored. Whoever scores, columns or
-//! a query, sends [`Scored`](super::plan::Scored) rows through a channel to the writer.
+//! The device stays busy across units: while one unit is committed, windows of the next are scored. Both ways of
+//! scoring, columns and queries, send [`Scored`](super::plan::Scored) rows through a channel to the writer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -25,8 +25,7 @@ use super::writer::write;
 use crate::job::Scoring;
 use crate::terminal::Stopped;
 
-/// Runs the plan to its end, or until `stop` is ready. On failure, removes the file that was being written; complete files
-/// stay.
+/// Runs the plan until it completes or `stop` is ready. On failure, removes the unfinished file; complete files stay.
 pub(crate) async fn run_plan(
     plan: Arc<Plan>,
     reranker: Reranker,

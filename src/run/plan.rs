@@ -1,4 +1,4 @@
-//! What a run does, and what passes between its stages.
+//! The plan of a run, and the data passed between its stages.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -9,23 +9,22 @@ use crate::job::{Ledger, OnError, Scoring, Unit, UnitWorker};
 use crate::report::Tally;
 use crate::storage::Location;
 
-/// What to read, what to add and where to write it.
+/// The inputs, outputs and settings of a run.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    /// The files to read.
     pub(crate) inputs: Vec<InputFile>,
-    /// The units to score, in the order in which it is done.
+    /// The units to score, in order.
     pub(crate) tasks: Vec<Task>,
-    /// How their rows are scored.
+    /// How to score their rows.
     pub(crate) scoring: Scoring,
-    /// How to write.
+    /// The output format.
     pub(crate) format: Format,
-    /// What a failed row does.
+    /// What happens on a failed row.
     pub(crate) on_error: OnError,
 }
 
 impl Plan {
-    /// How much there is to do.
+    /// The amount of input.
     pub(crate) fn extent(&self) -> Extent {
         Extent::of(self.tasks.iter().map(|task| &task.unit))
     }
@@ -36,42 +35,42 @@ impl Plan {
     }
 }
 
-/// A unit to be scored.
+/// A unit to score.
 #[derive(Debug)]
 pub(crate) struct Task {
-    /// What to read.
+    /// The unit to read.
     pub(crate) unit: Unit,
     /// The file to write.
     pub(crate) output: Location,
-    /// Where the file is written until it is complete, if not there.
+    /// The path to write to until the file is complete, if it differs.
     pub(crate) staging: Option<Location>,
 }
 
-/// Where the units of a resumable job are committed.
+/// Commits the units of a resumable job.
 #[derive(Debug)]
 pub(crate) struct Journal<'a> {
     /// The records of the job.
     pub(crate) ledger: &'a mut Ledger,
-    /// On a cluster, the executor at work.
+    /// On a cluster, the executor that scores the units.
     pub(crate) worker: Option<UnitWorker>,
 }
 
-/// Rows of one unit with what was added to them.
+/// Rows of one unit with their added columns.
 #[derive(Debug)]
 pub(crate) struct Scored {
-    /// The unit's place in the plan. Units come one after the other, in the plan's order.
+    /// The index of the unit in the plan. Units arrive one after another, in the order of the plan.
     pub(crate) task: usize,
-    /// The columns of the batches.
+    /// The schema of the batches.
     pub(crate) schema: SchemaRef,
-    /// The rows in their order.
+    /// The rows in order.
     pub(crate) batches: Vec<RecordBatch>,
-    /// What was counted while they were scored.
+    /// The counts of these rows.
     pub(crate) tally: Tally,
     /// Whether the unit ends here.
     pub(crate) last: bool,
 }
 
-/// Why the run ends, and at which unit.
+/// Why a run ends, and at which unit.
 #[derive(Debug)]
 pub(crate) struct Failed {
     pub(crate) task: Option<usize>,

@@ -1,4 +1,4 @@
-//! Progress of a run, in rows.
+//! The progress of a run, in rows.
 
 use std::time::{Duration, Instant};
 
@@ -21,14 +21,13 @@ pub(crate) struct Progress {
 /// An amount of input.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Extent {
-    /// Rows.
     pub(crate) rows: u64,
-    /// Bytes that the rows take in the input.
+    /// Bytes of the rows in the input.
     pub(crate) bytes: f64,
 }
 
 impl Extent {
-    /// All rows of some units.
+    /// The extent of all rows of some units.
     pub(crate) fn of<'a>(units: impl IntoIterator<Item = &'a Unit>) -> Self {
         units.into_iter().fold(Self::default(), |sum, unit| Self {
             rows: sum.rows + unit.rows,
@@ -36,14 +35,14 @@ impl Extent {
         })
     }
 
-    /// Some rows of a unit.
+    /// The extent of some rows of a unit.
     fn part(rows: u64, unit: &Unit) -> Self {
         Self { rows, bytes: unit.bytes as f64 * rows as f64 / unit.rows.max(1) as f64 }
     }
 }
 
 impl Progress {
-    /// Starts at nothing of `all`.
+    /// Starts at zero of `all`.
     pub(crate) fn start(printer: Printer, all: Extent) -> Self {
         Self {
             view: ProgressView::start(printer, all.rows, Count::Rows),
@@ -55,7 +54,7 @@ impl Progress {
         }
     }
 
-    /// Counts rows of a unit that were scored.
+    /// Adds scored rows of a unit.
     pub(crate) fn add(&mut self, tally: &Tally, unit: &Unit) {
         self.tally.merge(tally);
         self.timeline.add(self.start.elapsed().as_secs_f64(), tally.stats.pairs);
@@ -64,7 +63,7 @@ impl Progress {
         self.view.update(self.done.rows, || self.rates());
     }
 
-    /// Prints a line, where there is no bar.
+    /// Prints a progress line if there is no progress bar.
     pub(crate) fn line(&self) {
         let (done, all) = (HumanCount(self.done.rows), HumanCount(self.all.rows));
         self.view.line(|| format!("{done}/{all} rows  {}", self.rates()));
@@ -98,7 +97,7 @@ fn rates(tally: &Tally, done: Extent, all: Extent, elapsed: Duration) -> String 
     }
 }
 
-/// The time that the remaining rows take at the rate so far; `None` before the first row is done.
+/// The time for the remaining rows at the rate so far; `None` before the first row is done.
 fn time_left(done: u64, rows: u64, elapsed: Duration) -> Option<Duration> {
     (done > 0).then(|| elapsed.mul_f64(rows.saturating_sub(done) as f64 / done as f64))
 }

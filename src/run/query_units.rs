@@ -1,4 +1,4 @@
-//! A query over one unit after the other.
+//! Runs a query over each unit in turn.
 
 use std::sync::Arc;
 
@@ -9,16 +9,16 @@ use super::plan::{Failed, Plan, Scored};
 use crate::job::Query;
 use crate::report::Tally;
 
-/// Scored batches that wait to be written.
+/// Scored batches that may wait for the writer.
 const BATCHES_SCORED: usize = 2;
 
-/// Runs the query for one unit of the plan after the other. Stops within a device batch when the receiver is dropped.
+/// Runs the query for each unit of the plan in order. Stops within one device batch when the receiver is dropped.
 pub(crate) fn query_units(query: Arc<Query>, plan: Arc<Plan>) -> mpsc::Receiver<Result<Scored, Failed>> {
     let (sender, receiver) = mpsc::channel(BATCHES_SCORED);
     tokio::spawn(async move {
         for task in 0..plan.tasks.len() {
             if let Err(error) = query_unit(&query, &plan, task, &sender).await {
-                // If the run has ended, nobody listens.
+                // The receiver is gone if the run has ended.
                 drop(sender.send(Err(Failed { task: Some(task), error })).await);
                 return;
             }

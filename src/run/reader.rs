@@ -1,4 +1,4 @@
-//! Reading: units into windows, on a thread that may block.
+//! Reads units into windows, on a thread that may block.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use super::window::{UnitWindow, UnitWindows};
 use crate::files::{Columns, Layout, Source};
 use crate::job::read_groups;
 
-/// Windows read ahead of the scoring.
+/// Windows read ahead of scoring.
 const WINDOWS_AHEAD: usize = 1;
 
-/// Reads the units of the plan one after the other, into windows. Reading stops when the receiver is dropped.
+/// Reads the units of the plan in order, into windows. Stops when the receiver is dropped.
 pub(crate) fn read(
     plan: Arc<Plan>,
     columns: Columns,
@@ -26,7 +26,7 @@ pub(crate) fn read(
         let sender = sender.clone();
         move || {
             if let Err(error) = read_all(&plan, &columns, window_rows, &runtime, &sender) {
-                // The receiver is gone if the run ended already.
+                // The receiver is gone if the run has ended.
                 drop(sender.blocking_send(Err(error)));
             }
         }
@@ -40,7 +40,7 @@ pub(crate) fn read(
     receiver
 }
 
-/// The file that is being read.
+/// The open input file.
 struct Current {
     input: usize,
     source: Source,
@@ -66,7 +66,7 @@ fn read_all(
     Ok(())
 }
 
-/// Reads a unit; `false` if the receiver is gone.
+/// Reads a unit. Returns `false` if the receiver is gone.
 fn read_windows(
     plan: &Plan,
     columns: &Columns,

@@ -13,13 +13,13 @@ use super::window::UnitWindow;
 use crate::job::OnError;
 use crate::report::Tally;
 
-/// Most windows in flight where units are so small that their windows are not full.
+/// The most windows in flight. The limit applies when units are too small to fill their windows.
 const SMALL_WINDOWS_IN_FLIGHT: usize = 32;
 
-/// Scored windows that wait to be written.
+/// Scored windows that may wait for the writer.
 const WINDOWS_SCORED: usize = 1;
 
-/// Scores windows in order. Scoring stops, within a device batch, when the receiver is dropped.
+/// Scores windows in order. Stops within one device batch when the receiver is dropped.
 pub(crate) fn score(
     mut windows: mpsc::Receiver<Result<UnitWindow, Failed>>,
     plan: Arc<Plan>,
@@ -35,7 +35,7 @@ pub(crate) fn score(
                 let room = Arc::clone(&room);
                 async move {
                     let rows = window.as_ref().map_or(0, UnitWindow::rows);
-                    // The semaphore is never closed.
+                    // The semaphore is never closed, so acquiring cannot fail.
                     (window, room.acquire_many_owned(room_rows(rows, 1) as u32).await.ok())
                 }
             })
@@ -53,7 +53,7 @@ pub(crate) fn score(
     receiver
 }
 
-/// Permits for this many windows, as many as a semaphore can count.
+/// Permits for this many windows of `rows` rows, within the limit of a semaphore.
 fn room_rows(rows: usize, windows: usize) -> usize {
     rows.clamp(1, u32::MAX as usize / WINDOWS_IN_FLIGHT).min(Semaphore::MAX_PERMITS / WINDOWS_IN_FLIGHT) * windows
 }
@@ -101,7 +101,7 @@ async fn append_scores(plan: &Plan, with_reasons: bool, reranker: &Reranker, win
     Ok(Scored { task, schema: Arc::clone(&layout.scored), batches, tally, last })
 }
 
-/// The reasons of the failed among `count` rows from `offset` on, NULL for the others.
+/// The reasons of the failed rows among `count` rows from `offset` on; NULL for the others.
 fn reasons(errors: &[(usize, String)], offset: usize, count: usize) -> ArrayRef {
     let mut reasons = vec![None; count];
     for (row, reason) in errors {

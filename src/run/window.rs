@@ -9,29 +9,28 @@ use crate::files::Layout;
 
 /// Consecutive rows of one unit that are scored together.
 ///
-/// A window never holds rows of two units: scores depend, by rounding, on what they are scored with, and those of a
-/// unit must not depend on which units were done before.
+/// A window never holds rows of two units. Scores depend, by rounding, on the rows that they are scored with, and the
+/// scores of a unit must not depend on which units were done before.
 #[derive(Debug)]
 pub(crate) struct UnitWindow {
-    /// The unit's place in the plan.
+    /// The index of the unit in the plan.
     pub(crate) task: usize,
     /// The columns of the unit's file.
     pub(crate) layout: Arc<Layout>,
-    /// The number in the unit of the first row.
+    /// The number of the first row within the unit.
     pub(crate) first_row: u64,
-    /// The rows in their order, all columns.
+    /// The rows in order, with all columns.
     pub(crate) batches: Vec<RecordBatch>,
-    /// Whether the unit ends here.
+    /// Whether this is the last window of the unit.
     pub(crate) last: bool,
 }
 
 impl UnitWindow {
-    /// How many rows there are.
     pub(crate) fn rows(&self) -> usize {
         self.batches.iter().map(RecordBatch::num_rows).sum()
     }
 
-    /// The queries and the passages of each batch.
+    /// The query and passage columns of each batch.
     pub(crate) fn texts(&self) -> Vec<(ArrayRef, ArrayRef)> {
         let column = |batch: &RecordBatch, index| Arc::clone(batch.column(index));
         self.batches
@@ -41,13 +40,13 @@ impl UnitWindow {
     }
 }
 
-/// Cuts what is read of a unit into windows. The last has rows unless the unit has none.
+/// Cuts the rows of a unit into windows. The last window is empty only if the unit is.
 #[derive(Debug)]
 pub(crate) struct UnitWindows {
     task: usize,
     layout: Arc<Layout>,
     cutter: WindowCutter<RecordBatch>,
-    /// The number in the unit of the next window's first row.
+    /// The number of the next window's first row within the unit.
     first_row: u64,
 }
 
@@ -56,7 +55,7 @@ impl UnitWindows {
         Self { task, layout, cutter: WindowCutter::new(window_rows).keeping_last(), first_row: 0 }
     }
 
-    /// Adds rows, and returns the windows that they complete.
+    /// Adds rows. Returns the windows that they complete.
     pub(crate) fn push(&mut self, batch: RecordBatch) -> Vec<UnitWindow> {
         self.cutter.push(batch);
         let mut full = Vec::new();
@@ -66,7 +65,7 @@ impl UnitWindows {
         full
     }
 
-    /// The last window.
+    /// Returns the last window.
     pub(crate) fn finish(mut self) -> UnitWindow {
         let batches = self.cutter.finish();
         self.window(batches, true)
@@ -97,7 +96,7 @@ mod tests {
         RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options).unwrap()
     }
 
-    /// First row and rows of each batch.
+    /// The first row, and the number of rows in each batch.
     fn shape(window: &UnitWindow) -> (u64, Vec<usize>) {
         assert_eq!(window.task, 7);
         (window.first_row, window.batches.iter().map(RecordBatch::num_rows).collect())

@@ -1,4 +1,4 @@
-//! What is left of a job.
+//! The remaining work of a job.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -14,21 +14,21 @@ use crate::job::{Job, Ledger, Marker, Unit};
 use crate::storage::{Claim, Location};
 use crate::terminal::Stopped;
 
-/// What is left to do.
+/// The remaining work of a job.
 #[derive(Debug)]
 pub(crate) struct Work {
-    /// The records of a job; none of a file that is written alone.
+    /// The records of the job; `None` if a single file is written.
     pub(crate) ledger: Option<Ledger>,
-    /// The right to write a file alone, on a local disk. Dropping it removes what is unfinished.
+    /// The right to write a single local file. Dropping it removes unfinished files.
     pub(crate) claim: Option<Claim>,
-    /// The units that are left.
+    /// The remaining units.
     pub(crate) plan: Arc<Plan>,
-    /// What earlier runs did, by unit.
+    /// The markers of units that earlier runs committed, by unit id.
     pub(crate) committed: HashMap<String, Marker>,
 }
 
 impl Work {
-    /// Begins the job, or resumes it. A dry run only looks at its records.
+    /// Begins or resumes the job. A dry run only reads its records.
     ///
     /// # Errors
     /// If the output would be read as input, OUTPUT holds something else, or another process is writing it.
@@ -44,7 +44,7 @@ impl Work {
             Target::Directory(output) => {
                 let mut ledger = Ledger::new(output.clone());
                 let data_file = |ledger: &Ledger, unit| ledger.data_file(unit, manifest.input_name(unit));
-                // What the next run would read is refused before anything is created.
+                // Refuse outputs that the next run would read before creating anything.
                 for unit in &manifest.units {
                     refuse_input(&data_file(&ledger, unit), inputs)?;
                 }
@@ -74,18 +74,18 @@ fn task(unit: &Unit, output: Location, staging: Option<Location>) -> Task {
     Task { unit: unit.clone(), output, staging }
 }
 
-/// The right to write a file, if it is on a local disk.
+/// Claims the file if it is on a local disk.
 async fn claim(
     file: &Location,
     overwrite: bool,
     stop: Pin<&mut impl Future<Output = Stopped>>,
 ) -> Result<Option<Claim>> {
-    // Signals are caught from here on. Before, they ended the process, and there was nothing to remove.
+    // From here on, signals are caught. Before, they ended the process, and there was nothing to remove.
     if let Poll::Ready(stopped) = futures::poll!(stop) {
         return Err(stopped.into());
     }
     let claim = Claim::new(file)?;
-    // Another process may have finished the file since it was looked for.
+    // Another process may have finished the file since the first check.
     refuse_existing(file, overwrite).await?;
     Ok(claim)
 }

@@ -1,4 +1,4 @@
-//! Writes scored rows into files and commits units.
+//! Writes scored rows to files and commits units.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,7 +16,7 @@ use crate::report::Tally;
 use crate::storage::Written;
 use crate::terminal::{LINE_INTERVAL, Stopped, one_line};
 
-/// Writes rows as they come, one file a unit.
+/// Writes rows as they arrive, one file per unit.
 pub(crate) async fn write(
     scored: mpsc::Receiver<Result<Scored, Failed>>,
     plan: &Plan,
@@ -48,7 +48,7 @@ async fn write_all(
 ) -> Result<(), Failed> {
     let mut lines = interval_at(tokio::time::Instant::now() + LINE_INTERVAL, LINE_INTERVAL);
     loop {
-        // Only waiting is interrupted, not writing.
+        // Only waiting can be interrupted, not writing.
         let next = tokio::select! {
             biased;
             stopped = &mut stop => return Err(Failed { task: None, error: stopped.into() }),
@@ -65,7 +65,7 @@ async fn write_all(
         progress.add(&next.tally, &writer.plan.tasks[task].unit);
         writer.write(next).await.map_err(|error| Failed { task: Some(task), error })?;
     }
-    // A stage that panics closes its channel like one that is done.
+    // A stage that panics closes its channel, just like one that has finished.
     let (done, all) = (writer.finished, writer.plan.tasks.len());
     if done == all {
         return Ok(());
@@ -73,7 +73,7 @@ async fn write_all(
     Err(Failed { task: None, error: anyhow!("the run stopped after {done} of {all} units were complete") })
 }
 
-/// Writes scored rows to their files.
+/// Writes scored rows to files.
 struct Writer<'a> {
     plan: &'a Plan,
     journal: Option<Journal<'a>>,
