@@ -1,5 +1,5 @@
-//! The client's side of a job on a cluster: submits units to the scheduler, watches the records, and submits again what
-//! is left when the cluster loses more at once than it can recover from.
+//! The client of a job on a cluster. Submits units to the scheduler and watches the records. Submits the remaining
+//! units again when the cluster loses more at once than it can recover from.
 
 use std::collections::HashSet;
 use std::future::Future;
@@ -36,25 +36,25 @@ use crate::run::{Plan, Progress, Task};
 use crate::storage::write_small;
 use crate::terminal::{LINE_INTERVAL, Stopped};
 
-/// Units submitted at once: a plan of them stays well below the limit of a message.
+/// Units per submission. Their plan stays well below the limit of a message.
 const UNITS_AT_ONCE: usize = 4096;
 
-/// How long to wait for a scheduler that does not answer before a job.
+/// How long to retry connecting to the scheduler before a job.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often the scheduler is asked.
+/// How often to poll the scheduler.
 const STATUS_INTERVAL: Duration = Duration::from_millis(200);
 
-/// How often the records are looked at.
+/// How often to read the records.
 const RECORDS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Markers read at once.
+/// Markers read concurrently.
 const MARKERS_AT_ONCE: usize = 32;
 
-/// How often units are submitted again while none of them gets done.
+/// Give up after this many submissions in a row without a completed unit.
 const FRUITLESS_ATTEMPTS: u32 = 3;
 
-/// The pause before that, times the number of attempts.
+/// The pause before another attempt, multiplied by the number of fruitless attempts.
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// A connection to a scheduler.
@@ -64,14 +64,14 @@ pub(crate) struct Cluster {
     scheduler: SchedulerGrpcClient<Channel>,
 }
 
-/// `_rerank/cluster.json`: the job of a scheduler that works on this one.
+/// `_rerank/cluster.json`: the scheduler's job that works on this one.
 #[derive(Debug, Serialize, Deserialize)]
 struct ClusterRecord {
     scheduler: String,
     job: String,
 }
 
-/// How a job of the scheduler's ended.
+/// How a scheduler's job ended.
 enum End {
     Done,
     Failed(String),
@@ -88,7 +88,7 @@ impl Cluster {
         let channel = loop {
             match endpoint.connect().await {
                 Ok(channel) => break channel,
-                // It may have been started just now.
+                // The scheduler may be starting.
                 Err(error) if Instant::now() < deadline => {
                     tracing::debug!(%error, "the scheduler cannot be reached yet");
                     sleep(STATUS_INTERVAL).await;
@@ -103,7 +103,7 @@ impl Cluster {
         Ok(Self { address: address.clone(), scheduler })
     }
 
-    /// Has executors score the units of a plan, until all are done or `stop` is ready. Returns the longest time that an
+    /// Has executors score the units of a plan until all are done or `stop` is ready. Returns the longest time that an
     /// executor took to load the model.
     pub(crate) async fn run(
         &mut self,
@@ -145,7 +145,7 @@ impl Cluster {
         }
         let load = watch.load;
         remove_record(ledger).await?;
-        // What executors left that were killed.
+        // Files of killed executors.
         ledger.sweep()?;
         Ok(load)
     }
@@ -183,7 +183,7 @@ impl Cluster {
                     Some(Status::Successful(_)) => return Ok(End::Done),
                     Some(Status::Failed(failed)) => return Ok(End::Failed(failure_cause(&failed.error))),
                     Some(_) => known = true,
-                    // It is not known yet, or not any more.
+                    // The scheduler does not know the job yet, or no longer.
                     None if known => return Ok(End::Failed("the scheduler was started anew".to_owned())),
                     None => {}
                 },
@@ -191,7 +191,7 @@ impl Cluster {
         }
     }
 
-    /// Submits a plan; returns the id of the scheduler's job.
+    /// Submits a plan. Returns the id of the scheduler's job.
     async fn submit(&mut self, plan: ScoreUnitsExec) -> Result<String> {
         let codec = JobCodec::new(RerankCodec::new(&RerankFunctions::default()));
         let plan = PhysicalPlanNode::try_from_physical_plan(Arc::new(plan), &codec)?;
@@ -223,14 +223,14 @@ impl Cluster {
         Ok(answer.into_inner().status.and_then(|status| status.status))
     }
 
-    /// Cancels a job of the scheduler's. A failure is only logged: the job does no harm.
+    /// Cancels a scheduler's job. A failure is only logged: the job does no harm.
     async fn cancel(&mut self, job: &str) {
         if let Err(error) = self.scheduler.cancel_job(CancelJobParams { job_id: job.to_owned() }).await {
             tracing::warn!(%error, job, "the scheduler could not be told to stop");
         }
     }
 
-    /// Cancels what a client that was killed had asked the cluster for, before the job resumes or starts over.
+    /// Cancels the cluster job of a killed client before this job resumes or starts over.
     pub(super) async fn cancel_orphan(&mut self, ledger: &Ledger) -> Result<()> {
         let Some(bytes) = ledger.cluster_record().read().await? else { return Ok(()) };
         if let Ok(record) = serde_json::from_slice::<ClusterRecord>(&bytes)
@@ -260,7 +260,7 @@ async fn remove_record(ledger: &Ledger) -> Result<()> {
     ledger.cluster_record().remove().await
 }
 
-/// The units that are not done yet, and those that have been done meanwhile.
+/// The remaining units, and the results of those that were committed meanwhile.
 struct Watch<'a> {
     plan: &'a Plan,
     left: Vec<&'a Task>,
@@ -273,7 +273,7 @@ impl Watch<'_> {
         self.left.iter().map(|task| &task.unit)
     }
 
-    /// Counts what has been committed since the last look.
+    /// Counts the units committed since the last call.
     async fn look(&mut self, ledger: &mut Ledger) -> Result<()> {
         let marked = ledger.marked().await?;
         let found = self.left.iter().copied().filter(|task| marked.contains(&task.unit.id));

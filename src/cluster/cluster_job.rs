@@ -1,4 +1,4 @@
-//! A job done by the executors of a cluster.
+//! A job that the executors of a cluster run.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -18,7 +18,7 @@ use crate::run::{Plan, Progress, with_advice};
 use crate::storage::Location;
 use crate::terminal::{Printer, Stopped};
 
-/// A job, and the cluster that is to do it.
+/// A job, and the cluster that runs it.
 #[derive(Debug)]
 pub(crate) struct ClusterJob {
     cluster: Cluster,
@@ -26,7 +26,7 @@ pub(crate) struct ClusterJob {
 }
 
 impl ClusterJob {
-    /// Connects to the scheduler. Cancels what a client that was killed had asked it for.
+    /// Connects to the scheduler. Cancels what a killed client had submitted.
     ///
     /// # Errors
     /// If OUTPUT is a file, or the scheduler cannot be reached.
@@ -39,7 +39,7 @@ impl ClusterJob {
         Ok(Self { cluster, output: output.clone() })
     }
 
-    /// Does what is left of the job; also returns the longest time that an executor took to load the model.
+    /// Runs the remaining units of the job. Also returns the longest time that an executor took to load the model.
     pub(crate) async fn run(
         mut self,
         job: &Job,

@@ -1,4 +1,4 @@
-//! The operator of a job on its way to executors.
+//! Serializes the operator of a job for executors.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::score_units_exec::ScoreUnitsExec;
 use super::unit_work::UnitWork;
 use crate::terminal::one_line;
 
-/// What the bytes of the operator begin with; those of other operators do not.
+/// The prefix of the serialized operator; those of other operators differ.
 const MAGIC: &[u8] = b"rerank-units\0";
 
-/// Writes and reads [`ScoreUnitsExec`], and leaves other operators to the library's codec.
+/// Serializes [`ScoreUnitsExec`], and leaves other operators to the library's codec.
 #[derive(Debug)]
 pub(crate) struct JobCodec {
     rerank: RerankCodec,
-    /// How an executor does units.
+    /// What an executor needs to run units.
     work: Option<UnitWork>,
 }
 
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(copy.downcast_ref::<ScoreUnitsExec>().unwrap().job(), &job);
         assert_eq!(copy.output_partitioning().partition_count(), messages.len());
         assert_eq!(PhysicalPlanNode::try_from_physical_plan(Arc::clone(&copy), &codec).unwrap(), message);
-        // It is passed on, not run.
+        // The plan is forwarded here, not run.
         let error = copy.execute(0, context).err().unwrap().to_string();
         assert!(error.contains("a job runs on executors only"), "{error}");
     }

@@ -1,4 +1,4 @@
-//! A job and its units on their way to executors, as JSON.
+//! The JSON messages that carry a job and its units to executors.
 
 use std::collections::BTreeMap;
 
@@ -11,17 +11,17 @@ use crate::files::{InputFile, InputIdentity};
 use crate::job::{JobSettings, Unit};
 use crate::storage::Location;
 
-/// Version of the messages, raised by every change that an older program would misread.
+/// Version of the messages. Raise it with every change that an older program would misread.
 const VERSION: u32 = 2;
 
-/// The remedy where programs do not understand each other.
+/// The advice when programs of different versions meet.
 const MIXED_VERSIONS: &str = "run one version of this program on client, scheduler and executors";
 
-/// A place in a store.
+/// A location in a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Place {
-    /// `/` for local disks, which all machines must see alike; else the URL of the store.
+    /// `/` for local disks, which all machines must mount alike; else the URL of the store.
     root: String,
     path: String,
 }
@@ -31,27 +31,27 @@ impl Place {
         Self { root: location.root().to_owned(), path: location.path.to_string() }
     }
 
-    /// The location as this process reaches it.
+    /// The location, opened by this process.
     pub(crate) fn location(&self) -> Result<Location> {
         let path = Path::parse(&self.path).with_context(|| format!("'{}' is not a path of a store", self.path))?;
         Ok(Location::parse(&self.root)?.with_path(path))
     }
 }
 
-/// What all units of a job share.
+/// The data shared by all units of a job.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JobMessage {
     version: u32,
     /// OUTPUT.
     pub(crate) output: Place,
-    /// [`datafusion_rerank::cluster::PlannedModel::to_json`].
+    /// From [`datafusion_rerank::cluster::PlannedModel::to_json`].
     pub(crate) model: Value,
-    /// Fingerprints of all models of the job: a query may name more than one.
+    /// Fingerprints of all models of the job; a query may name several.
     pub(crate) fingerprints: Vec<String>,
-    /// What is read, computed and written.
+    /// The settings that the output depends on.
     pub(crate) settings: JobSettings,
-    /// For a query, what calls use where they set nothing themselves.
+    /// For a query, the settings of calls that do not set them themselves.
     pub(crate) session: BTreeMap<String, String>,
 }
 
@@ -71,7 +71,7 @@ impl JobMessage {
     }
 
     /// # Errors
-    /// If another version wrote it.
+    /// If another version wrote the message.
     pub(crate) fn parse(text: &[u8]) -> Result<Self> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -86,11 +86,11 @@ impl JobMessage {
     }
 }
 
-/// A unit.
+/// A unit and its input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UnitMessage {
-    /// Its input is the first and only one of its message.
+    /// Its input index is 0: the message holds one file.
     pub(crate) unit: Unit,
     file: Place,
     input: InputIdentity,
@@ -110,12 +110,11 @@ impl UnitMessage {
         serde_json::from_str(text).with_context(|| format!("the unit of a plan cannot be read; {MIXED_VERSIONS}"))
     }
 
-    /// The name of the unit's input.
     pub(crate) fn input_name(&self) -> &str {
         &self.input.name
     }
 
-    /// The unit's input as this process reaches it.
+    /// The unit's input, opened by this process.
     pub(crate) fn input(&self) -> Result<InputFile> {
         Ok(InputFile { location: self.file.location()?, identity: self.input.clone() })
     }

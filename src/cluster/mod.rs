@@ -6,8 +6,8 @@
 //! progress, report   <──────────────────── records below OUTPUT <──────┘
 //! ```
 //!
-//! The plan is a [`ScoreUnitsExec`](score_units_exec::ScoreUnitsExec) over a table in memory with a unit a row, each in a
-//! partition of its own. All that a unit's output depends on travels in it. Only the records below OUTPUT count as
+//! The plan is a [`ScoreUnitsExec`](score_units_exec::ScoreUnitsExec) over an in-memory table with one unit per row and
+//! one row per partition. It carries everything that a unit's output depends on. Only the records below OUTPUT count as
 //! done: a task that is retried, or runs twice at once, writes the same file and the same record.
 
 mod client;

@@ -1,4 +1,4 @@
-//! The records of a job, as the processes of a cluster read and write them.
+//! How the processes of a cluster read and write the records of a job.
 
 use std::collections::HashSet;
 
@@ -10,7 +10,7 @@ use crate::job::{DONE, FAILED, Ledger, Marker, Unit, UnitFailure};
 use crate::storage::{Location, Lock};
 
 impl Ledger {
-    /// Takes part in a job that another process has begun: other runs see that this process is at work, and leave its
+    /// Joins a job that another process has begun. Other runs see that this process is working, and leave its
     /// unfinished files alone.
     pub(super) fn join(&mut self, unit: &Unit) -> Result<()> {
         self.expect_failures([unit.id.clone()]);
@@ -22,7 +22,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// The marker of a unit of this input, if it is done.
+    /// The marker of a unit of this input; `None` if the unit is not done.
     pub(super) async fn marker(&self, unit: &Unit, input: &str) -> Result<Option<Marker>> {
         let Some(bytes) = self.unit_record(DONE, &unit.id).read().await? else { return Ok(None) };
         let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) else { return Ok(None) };
@@ -30,7 +30,7 @@ impl Ledger {
         Ok((size_bytes == Some(marker.size_bytes)).then_some(marker))
     }
 
-    /// Deletes the records of why earlier runs ended at these units.
+    /// Deletes the failure records that earlier runs left for these units.
     pub(super) async fn forget_failures<'a>(&mut self, units: impl IntoIterator<Item = &'a Unit>) -> Result<()> {
         for unit in units {
             self.forget_failure(&unit.id).await?;
@@ -38,7 +38,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Why one of these units could not be done, if that was recorded.
+    /// The recorded failure of one of these units, if there is any.
     pub(super) async fn failure<'a>(&self, units: impl IntoIterator<Item = &'a Unit>) -> Result<Option<UnitFailure>> {
         let listed: HashSet<Path> = list(&self.record(FAILED)).await?.into_iter().collect();
         for unit in units {
@@ -59,7 +59,7 @@ impl Ledger {
         Ok(list(&self.record(DONE)).await?.iter().filter_map(id).collect())
     }
 
-    /// The file that says which job of a cluster works on this one.
+    /// The file that names the cluster's job for this one.
     pub(super) fn cluster_record(&self) -> Location {
         self.record("cluster.json")
     }

@@ -1,4 +1,4 @@
-//! The operator of a job.
+//! The operator that runs the units of a job.
 
 use std::fmt::{self, Formatter};
 use std::sync::{Arc, LazyLock};
@@ -22,23 +22,23 @@ use super::messages::{JobMessage, UnitMessage};
 use super::unit_work::UnitWork;
 use crate::terminal::{Stopped, one_line};
 
-/// Column of the units, as messages; and of their ids when they are done.
+/// The column of the units: messages in the input, ids of completed units in the output.
 static SCHEMA: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)])));
 
-/// Scores, writes and commits the units that its input names, and returns their ids. Dropping the stream stops the work
-/// within one device batch and removes the file that was being written.
+/// Scores, writes and commits the units of its input, and returns their ids. Dropping the stream stops the work within
+/// one device batch and removes the unfinished file.
 #[derive(Debug, Clone)]
 pub(crate) struct ScoreUnitsExec {
     job: Arc<JobMessage>,
     input: Arc<dyn ExecutionPlan>,
-    /// None where the plan is only passed on.
+    /// `None` where the plan is only forwarded.
     work: Option<UnitWork>,
     properties: Arc<PlanProperties>,
 }
 
 impl ScoreUnitsExec {
-    /// The plan of some units of a job, each in a partition of its own: the scheduler makes it a task of its own.
+    /// The plan of some units of a job. Each has a partition, and therefore a task, of its own.
     pub(crate) fn of_units(job: JobMessage, units: &[UnitMessage]) -> anyhow::Result<Self> {
         let partition = |unit: &UnitMessage| {
             let column = Arc::new(StringArray::from(vec![unit.to_text()?]));
@@ -111,7 +111,7 @@ impl ExecutionPlan for ScoreUnitsExec {
         self.replace_children(children, options)
     }
 
-    /// A unit is a task: what gathers or spreads them would lose that.
+    /// Repartitioning would break the mapping of one unit to one task.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
     }
@@ -138,14 +138,14 @@ impl ExecutionPlan for ScoreUnitsExec {
     }
 }
 
-/// Does a unit in a task of its own, so that it can clean up after a cancellation; returns its id.
+/// Runs a unit in a task of its own, so that it can clean up after a cancellation. Returns the unit's id.
 async fn run(work: &UnitWork, job: &Arc<JobMessage>, message: &str) -> Result<String> {
     let executor = work.models.executor().to_owned();
     let failed =
         |error: &anyhow::Error| DataFusionError::Execution(format!("executor {executor}: {}", one_line(error)));
     let unit = UnitMessage::parse(message).map_err(|error| failed(&error))?;
     let id = unit.unit.id.clone();
-    // Dropped with this future.
+    // Dropping this future drops the sender, which stops the unit.
     let (_wanted, unwanted) = oneshot::channel::<()>();
     let (work, job) = (work.clone(), Arc::clone(job));
     let working = tokio::spawn(async move {

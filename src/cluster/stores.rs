@@ -1,4 +1,4 @@
-//! The object stores of an executor: opened by their URLs, configured from its environment.
+//! The object stores of an executor, opened by URL and configured from its environment.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use url::{Position, Url};
 
 use crate::storage::store;
 
-/// Opens a store when a plan first names it.
+/// Opens a store when a plan first refers to it.
 #[derive(Debug, Default)]
 pub(crate) struct Stores(DefaultObjectStoreRegistry);
 

@@ -1,4 +1,4 @@
-//! A unit of a job, scored, written and committed by an executor.
+//! Runs a unit of a job on an executor: scores, writes and commits it.
 
 use std::future::Future;
 use std::pin::pin;
@@ -17,18 +17,18 @@ use crate::job::{Ledger, OnError, Query, Scoring, UnitWorker};
 use crate::run::{Journal, Plan, Progress, Task, run_plan};
 use crate::terminal::{Printer, Stopped, one_line};
 
-/// What an executor scores units with.
+/// What an executor needs to run units.
 #[derive(Debug, Clone)]
 pub(crate) struct UnitWork {
     pub(crate) models: ExecutorModels,
     pub(crate) registry: ModelRegistry,
-    /// Device, threads and cache of models that queries name.
+    /// Device, threads and cache for models that queries name.
     pub(crate) settings: RerankConfig,
     pub(crate) printer: Printer,
 }
 
 impl UnitWork {
-    /// Does a unit, unless it is done already. The reason of a failure is recorded, and names the executor.
+    /// Runs a unit unless it is already done. Records the reason of a failure with the executor's name.
     pub(crate) async fn run(
         &self,
         job: &JobMessage,
@@ -58,7 +58,7 @@ impl UnitWork {
         run_plan(Arc::new(plan), reranker, Some(journal), &mut progress, pin!(stop)).await
     }
 
-    /// The model, loaded, what to do, and how many seconds loading took.
+    /// Returns the loaded model, the plan of the unit, and the seconds that loading took.
     async fn open(&self, job: &JobMessage, unit: &UnitMessage, task: Task) -> Result<(Reranker, Plan, f64)> {
         let planned = PlannedModel::from_json(&job.model)?;
         let models = self.models.clone();
@@ -115,7 +115,7 @@ impl UnitWork {
     }
 }
 
-/// A flag's value from what is typed for it.
+/// Parses the value of a flag.
 fn value<T: ValueEnum>(flag: &str, text: &str) -> Result<T> {
     T::from_str(text, false).map_err(|_| anyhow!("{flag}: there is no '{text}'"))
 }

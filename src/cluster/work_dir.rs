@@ -1,11 +1,11 @@
-//! The folder of an executor.
+//! The working folder of an executor.
 //!
-//! Ballista takes its folder for its own: it deletes all folders in it when it ends, and old ones meanwhile. So it gets
-//! one that nobody else has anything in:
+//! Ballista deletes all folders in its working folder when it ends, and old ones while it runs. So it gets a folder
+//! that nothing else uses:
 //!
 //! ```text
-//! DIR/rerank-executor-Xy12ab/executor.lock     locked while the executor lives
-//! DIR/rerank-executor-Xy12ab/work/             Ballista's
+//! DIR/rerank-executor-Xy12ab/executor.lock     locked while the executor runs
+//! DIR/rerank-executor-Xy12ab/work/             Ballista's working folder
 //! ```
 
 use std::io::{self, ErrorKind};
@@ -15,16 +15,16 @@ use anyhow::{Context, Result};
 
 use crate::storage::{Lock, Others};
 
-/// How the names of executors' folders begin.
+/// The prefix of executors' folders.
 const PREFIX: &str = "rerank-executor-";
 
-/// The file that tells an executor that lives from one that was killed, and its folder from those of others.
+/// Its lock shows whether an executor is running; its presence, that the folder belongs to an executor.
 const LOCK: &str = "executor.lock";
 
-/// What is Ballista's.
+/// Ballista's working folder.
 const WORK: &str = "work";
 
-/// A folder of this executor alone. It is removed in the end.
+/// A folder for this executor alone. It is removed on drop.
 #[derive(Debug)]
 pub(crate) struct WorkDir {
     folder: PathBuf,
@@ -34,7 +34,7 @@ pub(crate) struct WorkDir {
 }
 
 impl WorkDir {
-    /// Makes a folder in `parent`, and removes what executors left there that were killed.
+    /// Creates a folder in `parent`, and removes the folders of killed executors there.
     pub(crate) fn new(parent: &Path) -> Result<Self> {
         let context = || format!("cannot make a folder in {}; name another with --work-dir", parent.display());
         std::fs::create_dir_all(parent).with_context(context)?;
@@ -42,7 +42,7 @@ impl WorkDir {
         loop {
             let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent).with_context(context)?.keep();
             match Lock::create(&folder.join(LOCK)) {
-                // Before it was locked, another executor took the folder for a dead one's; that one removes it.
+                // Before the lock was taken, another executor considered this folder abandoned. That one removes it.
                 Ok((_, Others::AtWork)) => {}
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 Ok((lock, _)) => {
@@ -59,7 +59,7 @@ impl WorkDir {
         }
     }
 
-    /// Where Ballista may do as it likes.
+    /// The folder for Ballista.
     pub(crate) fn path(&self) -> &Path {
         &self.work
     }
@@ -71,8 +71,8 @@ impl Drop for WorkDir {
     }
 }
 
-/// Removes the folders of executors that live no more. A folder without a lock file is not an executor's, whatever its
-/// name, and where there are no locks nobody can tell who lives.
+/// Removes the folders of executors that no longer run. A folder without a lock file does not belong to an executor,
+/// whatever its name. Without lock support, running executors cannot be recognized, and nothing is removed.
 fn sweep(parent: &Path) {
     for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
         if !entry.file_type().is_ok_and(|kind| kind.is_dir())
@@ -89,12 +89,12 @@ fn sweep(parent: &Path) {
     }
 }
 
-/// Removes an executor's folder, whose lock is held. What is not an executor's stays. A failure is logged: the next
-/// executor tries again.
+/// Removes an executor's folder, whose lock must be held. Files that are not the executor's stay. A failure is only
+/// logged: the next executor tries again.
 fn remove(folder: &Path) {
     let removed = match std::fs::remove_dir_all(folder.join(WORK)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        // Not before: a folder without a lock file is never looked at again.
+        // The lock file goes last: a folder without one is never looked at again.
         _ => std::fs::remove_file(folder.join(LOCK)).and_then(|()| remove_if_empty(folder)),
     };
     if let Err(error) = removed {
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(names(&at("rerank-executor-shared")), ["notes"]);
         assert_eq!(names(&at("mine")), ["executor.lock"]);
 
-        // One that lives keeps its rows.
+        // A running executor keeps its rows.
         let second = WorkDir::new(parent.path()).unwrap();
         assert!(first.path().join("rows").exists() && second.path() != first.path());
         drop((first, second));
