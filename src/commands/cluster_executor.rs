@@ -18,16 +18,16 @@ use crate::cluster::{JobCodec, Stores, UnitWork, WorkDir};
 use crate::model::session;
 use crate::terminal::{Printer, stop};
 
-/// Rows that a client has not fetched after so many seconds are deleted, and so is what tasks left.
+/// Rows that a client has not fetched after this many seconds are deleted, along with what tasks left behind.
 const JOB_DATA_SECONDS: u64 = 24 * 60 * 60;
 
-/// How often that is looked for, in seconds.
+/// How often to look for such rows, in seconds.
 const CLEAN_UP_SECONDS: u64 = 30 * 60;
 
-/// Where Linux has the name of the machine.
+/// The file in which Linux keeps the machine's name.
 const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
-/// Any number waits for the scheduler without end.
+/// Any number means to wait for the scheduler indefinitely.
 const WAIT_FOR_SCHEDULER: u16 = 1;
 
 /// Runs the subcommand.
@@ -63,13 +63,13 @@ async fn serve(args: ExecutorArgs, printer: Printer) -> Result<()> {
             return Ok(());
         }
         served.map_err(|error| anyhow!("executor {name} cannot serve: {error}"))?;
-        // Ballista's process ends when its scheduler is silent for long, or took it for lost. Models stay open.
+        // Ballista returns when its scheduler is silent for long or considers it lost. Models stay open.
         tracing::warn!(executor = name, scheduler = %args.scheduler, "the scheduler was lost; waiting for it");
         TERMINATING.store(false, Ordering::Release);
     }
 }
 
-/// What errors call the executor.
+/// The executor's name in errors.
 fn name(args: &ExecutorArgs) -> String {
     let machine = || std::fs::read_to_string(HOST_NAME).ok().filter(|_| args.bind.is_unspecified());
     let host = args.host.clone().or_else(machine).unwrap_or_else(|| args.bind.to_string());

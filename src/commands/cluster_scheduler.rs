@@ -16,10 +16,10 @@ use crate::args::SchedulerArgs;
 use crate::cluster::{JobCodec, Stores};
 use crate::terminal::{Printer, stop};
 
-/// Looks for lost executors this often within the time after which they are lost.
+/// The number of checks for lost executors within the timeout of an executor.
 const CHECKS: u64 = 4;
 
-/// Seconds for which a job waits after the last executor was lost, at least.
+/// The least time, in seconds, that a job waits after the last executor was lost.
 const GRACE_SECONDS: u64 = 120;
 
 /// Runs the subcommand.
@@ -40,7 +40,7 @@ async fn serve(args: &SchedulerArgs, printer: Printer) -> Result<()> {
         None => args.bind.to_string(),
     };
     let functions = RerankFunctions::default();
-    // Reading a plan looks up its stores, without asking them for anything.
+    // Decoding a plan looks up its stores without sending them requests.
     let runtime = RuntimeEnvBuilder::new().with_object_store_registry(Arc::new(Stores::default())).build_arc()?;
     let codec = JobCodec::new(RerankCodec::new(&functions));
     let config = SchedulerConfig {
@@ -68,7 +68,7 @@ async fn serve(args: &SchedulerArgs, printer: Printer) -> Result<()> {
         served = start_server(cluster, address, Arc::new(config)) => {
             served.map_err(|error| anyhow!("the scheduler cannot listen on {address}: {error}"))
         }
-        // What is being worked on is recorded by the jobs themselves.
+        // Jobs record their own progress, so nothing is lost.
         stopped = stop::requested() => {
             tracing::info!(%stopped, "the scheduler ends");
             Ok(())

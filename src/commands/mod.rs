@@ -27,7 +27,7 @@ use crate::args::{Command, ModelCommand};
 use crate::settings::SettingsFile;
 use crate::terminal::Printer;
 
-/// Does what the command line says. `cli` is its definition, with the `settings` of a file as defaults.
+/// Runs the command. `cli` is the definition of the command line, with the `settings` of a file as defaults.
 pub(crate) fn run(
     command: Command,
     mut cli: clap::Command,

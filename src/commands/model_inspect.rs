@@ -1,4 +1,4 @@
-//! `rerank model inspect`: shows what a checkpoint is.
+//! `rerank model inspect`: describes a checkpoint.
 
 use anyhow::{Context, Result};
 use datafusion_rerank::Reranker;
@@ -8,7 +8,7 @@ use crate::args::InspectArgs;
 use crate::model::open;
 use crate::terminal::Printer;
 
-/// Length in tokens of the pair that the work is computed for.
+/// The length in tokens of the pair for which the work is computed.
 const PAIR_TOKENS: usize = 512;
 
 /// Runs the subcommand. Opening the model checks its configuration, its tokenizer and the headers of its weights.
@@ -67,7 +67,7 @@ fn files(folder: &std::path::Path) -> Result<Vec<(String, u64)>> {
         let mut files = Vec::new();
         for entry in std::fs::read_dir(folder)? {
             let entry = entry?;
-            // Follows links: the Hugging Face cache is made of them.
+            // Follows links: the Hugging Face cache consists of them.
             let meta = std::fs::metadata(entry.path())?;
             if meta.is_file() {
                 files.push((entry.file_name().to_string_lossy().into_owned(), meta.len()));

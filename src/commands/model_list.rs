@@ -12,7 +12,7 @@ use crate::args::ListArgs;
 use crate::hub::{Snapshot, find_cache, short_commit};
 use crate::terminal::{Printer, table};
 
-/// Fills an empty column.
+/// The placeholder of an empty column.
 const NOTHING: &str = "-";
 
 /// Runs the subcommand.

@@ -48,7 +48,7 @@ pub(crate) fn run(args: &PruneArgs, printer: Printer) -> Result<()> {
     Ok(())
 }
 
-/// Files removed, or that would be.
+/// Files that were or would be removed.
 #[derive(Default)]
 struct Freed {
     files: u64,
@@ -62,8 +62,8 @@ impl Freed {
     }
 }
 
-/// The weights converted from a model: from the checkpoint that its name resolves to and, for a model of the hub, from every
-/// revision, including those that the Hugging Face cache no longer has.
+/// The weights converted from a model: from the checkpoint that its name resolves to and, for a model of the hub, from
+/// every revision, including those that the Hugging Face cache no longer has.
 fn weights_of(cache: &WeightsCache, model: &str) -> Result<Vec<CachedWeights>> {
     let location = ModelRegistry::default().resolve(model);
     let mut weights = match &location {
@@ -97,7 +97,7 @@ fn measurements_of(cache: &WeightsCache, model: &str, weights: &[CachedWeights])
     Ok(measurements)
 }
 
-/// The precision and the checkpoint of weights, for people.
+/// The precision and the checkpoint of weights, as text.
 fn origin(weights: &CachedWeights) -> String {
     let of =
         weights.checkpoint.as_ref().map_or_else(|| "an unknown checkpoint".into(), |path| path.display().to_string());

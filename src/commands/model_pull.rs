@@ -56,7 +56,7 @@ fn find_offline(cache: &HubCache, model: &HubModel) -> Result<PathBuf> {
     })
 }
 
-/// Downloads the model, or stops when asked to.
+/// Downloads the model until done or stopped.
 async fn execute(cache: &HubCache, model: &HubModel, printer: Printer) -> Result<PathBuf> {
     let stop = pin!(stop::requested());
     tokio::select! {
@@ -116,8 +116,8 @@ struct NeededFiles {
 }
 
 impl NeededFiles {
-    /// Reads the configuration and the index, which say whether the model can be scored with and which files it needs, before
-    /// gigabytes are downloaded.
+    /// Reads the configuration and the index before gigabytes are downloaded. They show whether the model can score and
+    /// which files it needs.
     async fn new(client: &HubClient, repository: &Repository, model: &HubModel, commit: &str) -> Result<Self> {
         let mut listed: BTreeMap<String, RemoteFile> =
             client.files(commit).await?.into_iter().map(|file| (file.name.clone(), file)).collect();

@@ -27,7 +27,7 @@ pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
         return Err(anyhow!("passage {}: {reason}", row + 1));
     }
     let mut ranked: Vec<_> = values(scores.to_array().as_ref()).into_iter().zip(&args.passages).collect();
-    // With several cutoff layers the first asked for decides, as it does in SQL.
+    // With several cutoff layers, sort by the first one given, like SQL.
     ranked.sort_by(|(a, _), (b, _)| b[0].total_cmp(&a[0]));
     for (scores, passage) in ranked {
         printer.data(&if args.json { json_line(&scores, passage) } else { text_line(&scores, passage) })?;
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
     Ok(())
 }
 
-/// The score or scores of each row, never none.
+/// The scores of each row; at least one per row.
 fn values(scores: &dyn Array) -> Vec<Vec<f32>> {
     match scores.as_list_opt::<i32>() {
         Some(lists) => {
@@ -53,7 +53,7 @@ fn json_line(scores: &[f32], passage: &str) -> String {
     .to_string()
 }
 
-/// Scores separated by commas, a tab and the passage; what would end the field or the line is escaped.
+/// Scores separated by commas, a tab and the passage, with tabs and line ends escaped.
 fn text_line(scores: &[f32], passage: &str) -> String {
     let scores: Vec<String> = scores.iter().map(f32::to_string).collect();
     let passage = passage.replace('\\', "\\\\").replace('\t', "\\t").replace('\n', "\\n").replace('\r', "\\r");

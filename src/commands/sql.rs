@@ -1,4 +1,4 @@
-//! `rerank sql`: DataFusion's shell with the functions on board.
+//! `rerank sql`: DataFusion's shell with the reranker functions.
 
 use std::io::{IsTerminal, read_to_string, stdin};
 use std::path::Path;
@@ -24,14 +24,14 @@ use crate::job::root_error;
 use crate::model::session::shell_settings;
 use crate::terminal::{Printer, printer};
 
-/// The file that is standard input.
+/// The file name that means standard input.
 const STDIN: &str = "-";
 
 /// Runs the subcommand.
 pub(crate) fn run(args: SqlArgs, printer: Printer) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
     let outcome = runtime.block_on(execute(args, printer));
-    // A model may still be loading; nobody needs it any more.
+    // A model may still be loading; its result is no longer needed.
     runtime.shutdown_background();
     outcome
 }
@@ -51,7 +51,7 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
     let ctx = with_tables(ctx).await?;
     let mut print = PrintOptions {
         format: args.format,
-        // What is read by a program is rows alone.
+        // Programs that read the output get rows only.
         quiet: printer.is_quiet() || !std::io::stdout().is_terminal(),
         maxrows: most_rows(args.format, args.max_rows),
         color: std::io::stdout().is_terminal() && printer::colours(),
@@ -64,17 +64,17 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
     exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| root_error(&error))
 }
 
-/// The limit is for a table, which a person reads. The shell would stop collecting rows at it whatever the format, and
-/// print a part of the result as if it were all of it.
+/// The limit applies to tables only, which people read. The shell would apply it to every format, and would print a
+/// part of the result as if it were complete.
 fn most_rows(format: PrintFormat, table: MaxRows) -> MaxRows {
     match format {
-        // The shell prints a table for `automatic`, to a terminal or not.
+        // `automatic` prints a table, whether or not to a terminal.
         PrintFormat::Table | PrintFormat::Automatic => table,
         PrintFormat::Csv | PrintFormat::Tsv | PrintFormat::Json | PrintFormat::NdJson => MaxRows::Unlimited,
     }
 }
 
-/// What to run, in order; `None` to ask a person.
+/// The scripts to run, in order; `None` for an interactive session.
 fn scripts(args: &SqlArgs) -> Result<Option<Vec<String>>> {
     let files = args.file.iter().map(|file| read(file));
     let scripts = files.chain(args.command.iter().cloned().map(Ok)).collect::<Result<Vec<String>>>()?;
@@ -111,7 +111,7 @@ fn session(
     Ok(SessionContext::new_with_state(state))
 }
 
-/// Files and URLs are tables, and so is what describes a Parquet file.
+/// Makes files and URLs available as tables, along with the functions that describe a Parquet file.
 async fn with_tables(ctx: SessionContext) -> Result<SessionContext> {
     let ctx = ctx.enable_url_table();
     ctx.refresh_catalogs().await?;
