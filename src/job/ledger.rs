@@ -3,21 +3,21 @@
 //! ```text
 //! OUTPUT/
 //!   part-00000-6b1e0c52f7a9d384.parquet     a unit's rows with their scores
-//!   _rerank/job.json                        what the job is: written first, before any work
+//!   _rerank/job.json                        the definition of the job; written before any work
 //!   _rerank/units/6b1e0c52f7a9d384.json     the unit is done: written after its data file appeared
 //!   _rerank/failed/6b1e0c52f7a9d384.json    why a run ended at this unit
 //!   _rerank/begin.lock                      locked while a run begins, on local disks
 //!   _rerank/tmp/                            data files being written, on local disks
 //! ```
 //!
-//! Readers of directories of Parquet files, this program included, skip names that begin with `_`. A process that is
-//! killed leaves at most a file below `tmp`, or a data file without its marker: the next run deletes
-//! the one and overwrites the other with the same content. For the same reason two processes may work on one job: they
-//! do the same work twice, and the later one replaces a file by its equal.
+//! Programs that read directories of Parquet files, this one included, skip names that begin with `_`. A killed process
+//! leaves at most a file below `tmp`, or a data file without its marker: the next run deletes the one and overwrites
+//! the other with the same content. For the same reason, several processes may work on one job: they repeat each
+//! other's work, and the later one replaces a file with an identical one.
 //!
-//! On local disks a run holds a lock on `job.json` while it works, shared with other runs. A run that starts the job
-//! over needs that lock alone, and `begin.lock` too: nobody else begins between the deletion of the old job and the
-//! beginning of the new one.
+//! On local disks, a run holds a shared lock on `job.json` while it works. A run that starts the job over needs
+//! exclusive locks on both `job.json` and `begin.lock`, so no other run begins between the deletion of the old job and
+//! the start of the new one.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -34,19 +34,19 @@ use super::unit::Unit;
 use crate::files::FileFormat;
 use crate::storage::{Location, Lock, Others, is_unfinished, remove_unfinished, write_small, writer_id};
 
-/// Folder of the records.
+/// The folder of the records.
 const FOLDER: &str = "_rerank";
 
-/// Records of the units that are done.
+/// The folder of the records of units that are done.
 pub(crate) const DONE: &str = "units";
 
-/// Records of why runs ended at units.
+/// The folder of the records of units at which runs ended.
 pub(crate) const FAILED: &str = "failed";
 
-/// Small files read or deleted at once.
+/// Small files read or deleted concurrently.
 const FILES_AT_ONCE: usize = 32;
 
-/// How long a run that failed tries to record why.
+/// How long a failed run tries to record the reason.
 const FAILURE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The records of a job.
@@ -55,24 +55,24 @@ pub(crate) struct Ledger {
     output: Location,
     /// Failures recorded by earlier runs.
     failed: HashSet<String>,
-    /// Units that are done.
+    /// The number of units that are done.
     commits: usize,
-    /// On local disks, held from [`Self::begin`] on.
+    /// Held from [`Self::begin`] on, on local disks.
     lock: Option<Lock>,
-    /// Part of the names of files that this process is writing.
+    /// Part of the names of the files that this process writes.
     writer: String,
 }
 
-/// What may be done to files that exist.
+/// Permissions to change existing files.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Permissions {
-    /// Delete a job that is there already and start over.
+    /// Delete an existing job and start over.
     pub(crate) restart: bool,
-    /// Begin in a directory with other files in it.
+    /// Begin in a directory that holds other files.
     pub(crate) overwrite: bool,
 }
 
-/// What the records hold of a job's units.
+/// The recorded progress of a job.
 #[derive(Debug, Default)]
 pub(crate) struct JobProgress {
     /// Markers of the units that are done, by id.
@@ -85,42 +85,42 @@ pub(crate) struct JobProgress {
 type Listing = HashMap<Path, u64>;
 
 impl Ledger {
-    /// The records of the job with this output directory, if there is one.
+    /// The records of the job with this output directory. They need not exist.
     pub(crate) fn new(output: Location) -> Self {
         Self { output, failed: HashSet::new(), commits: 0, lock: None, writer: writer_id() }
     }
 
-    /// Whether a file is, or may become, one of a job with this output directory: a record or a data file.
+    /// Whether a file is, or may become, a record or data file of a job with this output directory.
     pub(crate) fn owns(output: &Location, file: &Location) -> bool {
         if file.relative_to(&output.below(FOLDER).resolved()).is_some() {
             return true;
         }
-        // Which data files there are depends on the inputs, and on those of runs before.
+        // The data files depend on the inputs, including those of earlier runs.
         file.relative_to(output).is_some_and(|name| name.is_empty() || FileFormat::of(&name).is_some())
     }
 
-    /// Where the data file of a unit of this input appears.
+    /// The path of a unit's data file.
     pub(crate) fn data_file(&self, unit: &Unit, input: &str) -> Location {
         self.output.below(&unit.output_name(input))
     }
 
-    /// Where it is written until it is complete, if not there: `object_store` writes local files beside their place,
-    /// where readers of the directory would find them.
+    /// Where the data file is written until it is complete, if not at its path. `object_store` writes local files
+    /// beside their path, where readers of the directory would find them.
     pub(crate) fn staging_file(&self, unit: &str) -> Option<Location> {
         self.output.local_path()?;
-        // Two processes at once must not write the same file.
+        // Two concurrent processes must not write the same file.
         Some(self.record(&format!("tmp/{unit}-{}.unfinished", self.writer)))
     }
 
-    /// Begins the job, or resumes it; returns what is done already.
+    /// Begins or resumes the job. Returns its recorded progress.
     ///
     /// # Errors
-    /// If the directory holds another job or other files and may not be changed, cannot be written, or another process
-    /// is starting the job over.
+    /// If the directory holds another job or other files and may not be changed, if it cannot be written, or if another
+    /// process is starting the job over.
     pub(crate) async fn begin(&mut self, manifest: &Manifest, permissions: Permissions) -> Result<JobProgress> {
         let existing = self.manifest().await?;
         if existing.is_none() {
-            // Nothing is created in a directory of something else.
+            // Nothing is created in a directory that belongs to something else.
             self.check(manifest, None, permissions, &self.list().await?)?;
         }
         let gate = self.enter(permissions.restart)?;
@@ -138,7 +138,7 @@ impl Ledger {
             }
         };
         if begins && !self.create(manifest).await? {
-            // Another process began a job meanwhile.
+            // Another process may have begun a job meanwhile.
             self.check(manifest, self.manifest().await?.as_ref(), permissions, &listing)?;
         }
         self.sweep()?;
@@ -149,7 +149,7 @@ impl Ledger {
         Ok(progress)
     }
 
-    /// As [`Self::begin`], without changing anything.
+    /// Like [`Self::begin`], but changes nothing.
     pub(crate) async fn look(&self, manifest: &Manifest, permissions: Permissions) -> Result<JobProgress> {
         let listing = self.list().await?;
         let existing = self.manifest().await?;
@@ -160,7 +160,7 @@ impl Ledger {
         self.progress_of(manifest, &listing).await
     }
 
-    /// `job.json`, if there is one.
+    /// Reads `job.json`; `None` if it does not exist.
     pub(crate) async fn manifest(&self) -> Result<Option<Manifest>> {
         let file = self.record("job.json");
         let Some(bytes) = file.read().await? else { return Ok(None) };
@@ -170,7 +170,7 @@ impl Ledger {
         Ok(Some(manifest))
     }
 
-    /// What the records hold of the units of a job. Changes nothing.
+    /// The recorded progress of a job. Changes nothing.
     pub(crate) async fn progress(&self, manifest: &Manifest) -> Result<JobProgress> {
         self.progress_of(manifest, &self.list().await?).await
     }
@@ -182,17 +182,17 @@ impl Ledger {
         self.forget_failure(&marker.unit).await
     }
 
-    /// How many units are done.
+    /// The number of units that are done.
     pub(crate) fn commits(&self) -> usize {
         self.commits
     }
 
-    /// Counts units that are done.
+    /// Adds to the number of units that are done.
     pub(crate) fn add_commits(&mut self, units: usize) {
         self.commits += units;
     }
 
-    /// Says of which units there may be records of failures.
+    /// Sets which units may have failure records.
     pub(crate) fn expect_failures(&mut self, units: impl IntoIterator<Item = String>) {
         self.failed.extend(units);
     }
@@ -205,13 +205,13 @@ impl Ledger {
         Ok(())
     }
 
-    /// Records why the run ends at a unit of this input. If this cannot be written either, that is only logged: there
-    /// is an error to report already.
+    /// Records the reason why the run ends at a unit of this input. A failure to write the record is only logged: there
+    /// is already an error to report.
     pub(crate) async fn fail(&self, unit: &Unit, input: &str, reason: String) {
         let failure =
             UnitFailure { unit: unit.id.clone(), input: input.to_owned(), number: unit.number, reason, at: now() };
         let write = async { write_small(&self.unit_record(FAILED, &unit.id), json(&failure)?).await };
-        // The store may be what failed, and would be retried for minutes.
+        // The store itself may be failing, and writes would be retried for minutes.
         match tokio::time::timeout(FAILURE_TIMEOUT, write).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::debug!(%error, "the failure could not be recorded"),
@@ -219,12 +219,12 @@ impl Ledger {
         }
     }
 
-    /// A record of the job.
+    /// The path of a record.
     pub(crate) fn record(&self, name: &str) -> Location {
         self.output.below(&format!("{FOLDER}/{name}"))
     }
 
-    /// A record of a unit, of the kind [`DONE`] or [`FAILED`].
+    /// The path of a unit's record of the kind [`DONE`] or [`FAILED`].
     pub(crate) fn unit_record(&self, kind: &str, unit: &str) -> Location {
         self.record(&format!("{kind}/{unit}.json"))
     }
@@ -235,7 +235,7 @@ impl Ledger {
         files.try_collect().await.with_context(|| format!("cannot list OUTPUT {output}"))
     }
 
-    /// Checks that the job may resume, or begin, with what is there.
+    /// Checks that the job may resume or begin, given the existing files.
     fn check(
         &self,
         manifest: &Manifest,
@@ -259,7 +259,7 @@ impl Ledger {
             let name = output.with_path((*path).clone()).relative_to(output).unwrap_or_default();
             !name.is_empty() && !name.split('/').any(|part| part.starts_with(['.', '_']))
         };
-        // The least, so that the message does not change from run to run.
+        // The smallest name, so that the message does not change from run to run.
         if let Some(path) = listing.keys().filter(visible).min() {
             bail!(
                 "OUTPUT {output} has files of something else in it ({}); name an empty directory, or pass --overwrite to write beside them",
@@ -269,14 +269,14 @@ impl Ledger {
         Ok(())
     }
 
-    /// Writes `job.json`; returns whether this process did.
+    /// Writes `job.json`. Returns whether this process created it.
     async fn create(&self, manifest: &Manifest) -> Result<bool> {
         let file = self.record("job.json");
         match file.store.put_opts(&file.path, json(manifest)?.into(), PutMode::Create.into()).await {
             Ok(_) => Ok(true),
-            // Or a request that was thought lost, and was not.
+            // Another process created it, or an earlier attempt of this request did.
             Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
-            // A store without conditions: two processes that begin one job write the same.
+            // The store has no conditional writes. Two processes that begin one job write the same content.
             Err(object_store::Error::NotImplemented { .. }) => {
                 write_small(&file, json(manifest)?).await?;
                 Ok(true)
@@ -285,8 +285,8 @@ impl Ledger {
         }
     }
 
-    /// Keeps other runs from beginning: all of them for a run that starts the job over, else those that do. `None` in
-    /// stores without locks.
+    /// Blocks other runs from beginning: all of them if this run starts the job over, otherwise only those that start
+    /// it over. Returns `None` in stores without locks.
     fn enter(&self, restart: bool) -> Result<Option<Lock>> {
         let Some(path) = self.record("begin.lock").local_path() else { return Ok(None) };
         let (gate, others) = Lock::gate(&path, restart).with_context(|| format!("cannot write {}", path.display()))?;
@@ -304,14 +304,14 @@ impl Ledger {
         anyhow!("OUTPUT {}: another process is at work on this job; stop it before --restart", self.output)
     }
 
-    /// Shows to other processes that this one is at work, as long as the ledger lives.
+    /// Shows other processes that this one is working, until the ledger is dropped.
     pub(crate) fn hold(&mut self, lock: Lock) {
         lock.share();
         self.lock = Some(lock);
     }
 
-    /// Deletes what killed runs left, unless another process is at work. Object stores show unfinished uploads to
-    /// nobody; a lifecycle rule of the bucket deletes them.
+    /// Deletes the files of killed runs, unless another process is working. In object stores, unfinished uploads are
+    /// invisible; a lifecycle rule of the bucket deletes them.
     pub(crate) fn sweep(&mut self) -> Result<()> {
         self.lock = None;
         let (Some(job), Some(folder)) = (self.record("job.json").local_path(), self.record("").local_path()) else {
@@ -354,7 +354,7 @@ impl Ledger {
         Ok(JobProgress { committed, failed })
     }
 
-    /// The records of one kind, `None` for units without one. A damaged record counts as none.
+    /// Reads all records of one kind; `None` for units without one. A damaged record counts as missing.
     async fn read_all<T: serde::de::DeserializeOwned>(
         &self,
         manifest: &Manifest,
@@ -389,7 +389,7 @@ impl Ledger {
         let existing: Vec<Location> = files.filter(|file| listing.contains_key(&file.path)).collect();
         let removals = existing.iter().map(Location::remove);
         stream::iter(removals).buffer_unordered(FILES_AT_ONCE).try_collect::<()>().await?;
-        // Last: without it nobody would know whose the other files are.
+        // Last: without it, nobody could tell which job the other files belong to.
         job.remove().await?;
         drop(lock);
         Ok(())

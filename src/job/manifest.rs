@@ -1,4 +1,4 @@
-//! What a resumable job is: everything its output depends on, and its units.
+//! The definition of a resumable job: everything its output depends on, and its units.
 
 use anyhow::{Context, Result};
 use datafusion_rerank::Precision;
@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::unit::Unit;
 use crate::files::InputIdentity;
 
-/// Version of the files below `_rerank` and of how units are cut and named.
+/// Version of the files below `_rerank`, and of how units are divided and named.
 pub(crate) const FORMAT: u32 = 1;
 
 /// `_rerank/job.json`: written before any work, never changed.
@@ -19,13 +19,13 @@ pub(crate) struct Manifest {
     pub(crate) format: u32,
     /// Version of that program.
     pub(crate) version: String,
-    /// When it did, in RFC 3339.
+    /// When the job began, in RFC 3339.
     pub(crate) created: String,
-    /// INPUT as it was typed.
+    /// INPUT as typed.
     pub(crate) input: String,
-    /// What scores: the model of the command line, and what else a query names.
+    /// The models: that of the command line, and those that a query names.
     pub(crate) models: Vec<ModelIdentity>,
-    /// What is read, computed and written.
+    /// The settings that the output depends on.
     pub(crate) settings: JobSettings,
     /// The files as they were when the job began, sorted by name.
     pub(crate) inputs: Vec<InputIdentity>,
@@ -33,16 +33,15 @@ pub(crate) struct Manifest {
     pub(crate) units: Vec<Unit>,
 }
 
-/// A model, wherever its files are.
+/// A model, independent of the location of its files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ModelIdentity {
-    /// Its directory when the job began; it may move.
+    /// Its directory when the job began; the model may be moved.
     pub(crate) location: String,
-    /// Its family.
     pub(crate) family: String,
     /// Its content: [`datafusion_rerank::Model::fingerprint`].
     pub(crate) fingerprint: String,
-    /// The precision it computes in where no option sets one. It depends on the device.
+    /// The precision when no option sets one. It depends on the device.
     #[serde(default = "fp32")]
     pub(crate) precision: String,
 }
@@ -53,18 +52,18 @@ fn fp32() -> String {
 }
 
 impl ModelIdentity {
-    /// What scores depend on.
+    /// The part of the identity that scores depend on.
     fn key(&self) -> String {
         let precision = Some(&self.precision).filter(|precision| **precision != fp32());
         [Some(&self.fingerprint), precision].into_iter().flatten().cloned().collect::<Vec<_>>().join(" ")
     }
 }
 
-/// The flags that the output depends on. Device, threads, batch tokens and window rows are not among them: they change
+/// The flags that the output depends on. Device, threads, batch tokens and window rows are not included: they affect
 /// scores by rounding only, and a job may resume on another machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct JobSettings {
-    /// The model's options that were given, by name.
+    /// The model options that were given, by name.
     pub(crate) options: Value,
     /// `--sql`.
     #[serde(default)]
@@ -86,7 +85,7 @@ pub(crate) struct JobSettings {
 }
 
 impl Manifest {
-    /// The manifest of a job that begins now. Sets the ids of the units.
+    /// The manifest of a new job. Sets the ids of the units.
     pub(crate) fn new(
         input: &str,
         models: Vec<ModelIdentity>,
@@ -111,18 +110,17 @@ impl Manifest {
         })
     }
 
-    /// The name of a unit's input.
     pub(crate) fn input_name(&self, unit: &Unit) -> &str {
         &self.inputs[unit.input].name
     }
 
-    /// All rows of the job.
+    /// The number of rows of the job.
     pub(crate) fn rows(&self) -> u64 {
         self.units.iter().map(|unit| unit.rows).sum()
     }
 
-    /// In words, how the job `now` differs from this one; `None` if it is the same job. The model's directory, the
-    /// spelling of INPUT and the program's version do not count.
+    /// Describes how the job `now` differs from this one; `None` if it is the same job. The model's directory, the
+    /// spelling of INPUT and the program's version are ignored.
     pub(crate) fn difference(&self, now: &Self) -> Option<String> {
         if self.format != now.format {
             return Some(format!("the job's files are of format {}, this program's of {}", self.format, now.format));
@@ -136,15 +134,15 @@ impl Manifest {
             return Some(format!("the model is another ({before} became {after})"));
         }
         self.settings.difference(&now.settings).or_else(|| self.inputs_difference(now)).or_else(|| {
-            // The same files are cut alike, unless a reader counts their rows in another way. An id covers where its
-            // unit begins and ends.
+            // The same files are divided alike, unless a reader counts their rows differently. A unit's id covers its
+            // range.
             let ids = |manifest: &Self| manifest.units.iter().map(|unit| unit.id.clone()).collect::<Vec<_>>();
             (ids(self) != ids(now)).then(|| "the units are cut in another way".to_owned())
         })
     }
 
     fn inputs_difference(&self, now: &Self) -> Option<String> {
-        // Both are sorted by name: the first pair that differs is the file that came, went or changed.
+        // Both are sorted by name: the first pair that differs is the file that was added, removed or changed.
         let (mut before, mut after) = (self.inputs.iter().peekable(), now.inputs.iter().peekable());
         loop {
             match (before.next(), after.next()) {
@@ -332,7 +330,7 @@ mod tests {
         let earlier: Manifest = serde_json::from_str(&earlier).unwrap();
         assert_eq!(earlier.difference(&base), None);
         assert_eq!(earlier.rows(), base.rows());
-        // It reads what this program writes: the keys that it knows are there, and it ignores others.
+        // That version can read current manifests: they have all the keys it knows, and it ignores others.
         let written = serde_json::to_value(&base).unwrap();
         let known: serde_json::Value = serde_json::from_str(&FIRST_FORMAT.replace("UNITS", &units[1])).unwrap();
         let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();

@@ -1,11 +1,11 @@
-//! What is recorded of a unit when it is done, or could not be.
+//! The records of units that are done or have failed.
 
 use serde::{Deserialize, Serialize};
 
 use crate::report::Tally;
 
-/// `_rerank/units/<id>.json`: written after the unit's data file appeared. A unit with a marker whose file is there in
-/// the recorded size is done.
+/// `_rerank/units/<id>.json`: written after the unit's data file appeared. A unit is done if it has a marker and its
+/// file has the recorded size.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     /// The unit's id.
@@ -18,26 +18,25 @@ pub(crate) struct Marker {
     pub(crate) output: String,
     /// Size of that file.
     pub(crate) size_bytes: u64,
-    /// The store's entity tag of that file, if it has any.
+    /// The store's entity tag of that file, if it has one.
     pub(crate) etag: Option<String>,
-    /// What was read, scored and written.
+    /// Counts of the rows.
     #[serde(flatten)]
     pub(crate) tally: Tally,
-    /// Time since the commit before it, or since the beginning of the run, in seconds: the times of a run add up to it.
+    /// Seconds since the previous commit, or since the start of the run. The times of a run's units add up to its time.
     pub(crate) seconds: f64,
-    /// On a cluster, which executor scored the unit.
+    /// On a cluster, the executor that scored the unit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) executor: Option<UnitWorker>,
-    /// When it was committed, in RFC 3339.
+    /// When the unit was committed, in RFC 3339.
     pub(crate) finished: String,
 }
 
-/// An executor at work on a unit.
+/// The executor that scored a unit.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct UnitWorker {
-    /// Its name.
     pub(crate) name: String,
-    /// How long it loaded the model before this unit, in seconds.
+    /// Seconds spent loading the model before this unit.
     pub(crate) load_seconds: f64,
 }
 
@@ -52,7 +51,7 @@ pub(crate) struct UnitFailure {
     pub(crate) number: usize,
     /// The error.
     pub(crate) reason: String,
-    /// When, in RFC 3339.
+    /// When the run ended, in RFC 3339.
     pub(crate) at: String,
 }
 

@@ -1,4 +1,4 @@
-//! Jobs: what a command line asks for, the units it is cut into, and the records of what is done.
+//! Jobs: the resolved command line, the units, and the records of progress.
 
 mod ledger;
 mod manifest;

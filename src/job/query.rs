@@ -1,7 +1,7 @@
-//! `--sql`: a query around the score, run for one unit after the other.
+//! `--sql`: a query around the score, run for each unit in turn.
 //!
-//! The unit's rows are the table `input`. The result for a unit must not depend on how the input was cut into units, so
-//! a query may only look at one row of `input` at a time: projections, filters, and joins with other tables. They keep
+//! The table `input` holds the rows of the unit. The result for a unit must not depend on how the input was divided, so
+//! a query may only look at one row of `input` at a time: projections, filters, and joins with other tables. These keep
 //! the order of the input, except that an outer join puts rows without a match behind the others of their batch.
 
 use std::fmt::{self, Debug, Formatter};
@@ -27,7 +27,7 @@ use super::query_table::{INPUT, StreamInput, UnitTable};
 use super::unit::Unit;
 use crate::files::InputFile;
 
-/// A query, planned.
+/// A planned query.
 pub(crate) struct Query {
     session: SessionContext,
     plan: LogicalPlan,
@@ -52,7 +52,7 @@ impl Query {
         models: &ModelRegistry,
         settings: RerankConfig,
     ) -> Result<Self> {
-        // One partition, so that rows keep their order; the operator keeps the device busy by itself.
+        // One partition, so that rows keep their order. The operator keeps the device busy by itself.
         let config = SessionConfig::new().with_target_partitions(1).with_option_extension(settings);
         let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
@@ -71,7 +71,7 @@ impl Query {
         let plan = frame.into_optimized_plan().map_err(|error| root_error(&error)).context("cannot plan --sql")?;
         check(&plan)?;
         let mut query = Self { session, plan, table, models: Vec::new() };
-        // Finds the rest of what can be wrong now rather than at the first unit.
+        // Planning finds the remaining errors now, rather than at the first unit.
         query.models = plan_models(&query.physical_plan().await?);
         Ok(query)
     }
@@ -81,18 +81,18 @@ impl Query {
         Arc::clone(self.plan.schema().inner())
     }
 
-    /// The plan as text, an operator a line.
+    /// The plan as text, one operator per line.
     pub(crate) async fn explain(&self) -> Result<Vec<String>> {
         let plan = self.physical_plan().await?;
         Ok(displayable(plan.as_ref()).indent(false).to_string().lines().map(str::to_owned).collect())
     }
 
-    /// The models that the calls name, one for each call.
+    /// The models of the calls, one for each call.
     pub(crate) fn models(&self) -> &[Reranker] {
         &self.models
     }
 
-    /// What calls use where they set nothing themselves.
+    /// The settings of calls that do not set them themselves.
     #[cfg(feature = "cluster")]
     pub(crate) fn settings(&self) -> RerankConfig {
         self.session.state().config_options().extensions.get().cloned().unwrap_or_default()
@@ -107,7 +107,7 @@ impl Query {
             .context("cannot plan --sql")
     }
 
-    /// Begins the query over the rows of one unit. Dropping the result stops it within a device batch.
+    /// Starts the query over the rows of one unit. Dropping the result stops it within one device batch.
     pub(crate) async fn begin(&self, input: InputFile, unit: Unit) -> Result<UnitResult> {
         let rows_read = self.table.read(input, unit);
         let physical = self.physical_plan().await?;
@@ -126,12 +126,11 @@ pub(crate) struct UnitResult {
 }
 
 impl UnitResult {
-    /// The columns.
     pub(crate) fn schema(&self) -> SchemaRef {
         self.rows.schema()
     }
 
-    /// The next rows, `None` after the last, and what was counted since the rows before them.
+    /// Returns the next rows, or `None` after the last, and what was counted since the previous call.
     pub(crate) async fn next(&mut self) -> Result<(Option<RecordBatch>, ScoreStats)> {
         let batch = self.rows.next().await.transpose().map_err(|error| root_error(&error))?;
         let mut now = plan_stats(&self.physical);
@@ -142,7 +141,7 @@ impl UnitResult {
     }
 }
 
-/// Planning a statement that changes something would run it.
+/// Only queries are allowed: planning other statements would already run them.
 fn queries_only() -> SQLOptions {
     SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false)
 }

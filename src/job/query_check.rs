@@ -1,4 +1,4 @@
-//! Which queries a job can run for one unit after the other.
+//! Checks that a job can run a query unit by unit.
 
 use anyhow::{Result, bail};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -43,7 +43,7 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     }
 }
 
-/// How often a plan and its subqueries read the input.
+/// How many times a plan and its subqueries read the input.
 fn scans(plan: &LogicalPlan) -> Result<usize> {
     let mut scans = 0;
     plan.apply_with_subqueries(|node| {
@@ -56,7 +56,7 @@ fn scans(plan: &LogicalPlan) -> Result<usize> {
     Ok(scans)
 }
 
-/// The name of an operator in SQL.
+/// The SQL name of an operator.
 fn operation(plan: &LogicalPlan) -> &'static str {
     match plan {
         LogicalPlan::Aggregate(_) => "an aggregate, GROUP BY or DISTINCT",

@@ -1,9 +1,9 @@
-//! Errors of the query engine, for people.
+//! Readable errors of the query engine.
 
 use anyhow::anyhow;
 use datafusion::error::DataFusionError;
 
-/// The root cause of an error of the query engine, in one line and without the layers that it passed.
+/// The root cause of an error of the query engine, on one line and without its wrappers.
 pub(crate) fn root_error(error: &DataFusionError) -> anyhow::Error {
     match error.find_root() {
         DataFusionError::Plan(message)
@@ -11,7 +11,7 @@ pub(crate) fn root_error(error: &DataFusionError) -> anyhow::Error {
         | DataFusionError::Configuration(message)
         | DataFusionError::NotImplemented(message) => anyhow!("{}", first_line(message)),
         DataFusionError::External(external) => {
-            // What the reader and the library say is written for people already.
+            // The errors of the reader and the library are already readable.
             let mut causes = vec![external.to_string()];
             let mut cause = external.source();
             while let Some(deeper) = cause {

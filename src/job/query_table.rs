@@ -23,17 +23,17 @@ use super::unit::Unit;
 use super::unit_rows::read_unit;
 use crate::files::InputFile;
 
-/// Name of the table.
+/// The name of the table.
 pub(super) const INPUT: &str = "input";
 
 /// Batches read ahead of the query.
 const BATCHES_AHEAD: usize = 2;
 
-/// The table `input`: the rows of whichever unit is done next.
+/// The table `input`: the rows of the current unit.
 #[derive(Debug)]
 pub(super) struct UnitTable {
     schema: SchemaRef,
-    /// None while the query is only planned.
+    /// `None` while the query is only planned.
     reading: Mutex<Option<Reading>>,
 }
 
@@ -43,7 +43,7 @@ impl UnitTable {
         Self { schema, reading: Mutex::default() }
     }
 
-    /// Makes plans from now on read this unit of the input; returns the count of rows read.
+    /// Makes later plans read this unit of the input. Returns the counter of rows read.
     pub(super) fn read(&self, input: InputFile, unit: Unit) -> Arc<AtomicU64> {
         let rows_read = Arc::<AtomicU64>::default();
         let reading = Reading { input, unit, rows_read: Arc::clone(&rows_read) };
@@ -76,7 +76,7 @@ impl TableProvider for UnitTable {
     }
 }
 
-/// A unit being read, and how many of its rows were.
+/// The unit being read, and the number of rows read so far.
 #[derive(Debug, Clone)]
 struct Reading {
     input: InputFile,
@@ -115,8 +115,8 @@ impl PartitionStream for UnitPartition {
     }
 }
 
-/// Puts the input on the side of a join that streams, so that the other side is the one gathered in memory. The optimizer
-/// decides by sizes, and does not know the input's.
+/// Puts the input on the streaming side of a join, so that the other side is gathered in memory. The optimizer decides
+/// by size, and does not know the size of the input.
 #[derive(Debug)]
 pub(super) struct StreamInput;
 

@@ -1,4 +1,4 @@
-//! The files of `--report`.
+//! The files that `--report` writes.
 
 use anyhow::{Result, bail};
 
@@ -6,20 +6,20 @@ use super::ledger::Ledger;
 use crate::files::{Inputs, Target};
 use crate::storage::Location;
 
-/// Where the report goes.
+/// The paths of the report.
 #[derive(Debug)]
 pub(crate) struct ReportFiles {
     /// The JSON.
     pub(crate) json: Location,
-    /// The page, if one is wanted.
+    /// The HTML page, if requested.
     pub(crate) html: Option<Location>,
 }
 
 impl ReportFiles {
-    /// `x.html` is a page, with the JSON beside it in `x.json`; any other name is JSON.
+    /// `x.html` requests a page, with the JSON beside it in `x.json`. Any other name is JSON.
     ///
     /// # Errors
-    /// If one of them would replace what the run reads or writes, or would be read by the next run.
+    /// If a file would replace what the run reads or writes, or would be read by the next run.
     pub(super) fn find(text: &str, inputs: &Inputs, target: &Target) -> Result<Self> {
         let html = text.strip_suffix(".html");
         let json = html.map_or_else(|| text.to_owned(), |stem| format!("{stem}.json"));
@@ -33,7 +33,7 @@ impl ReportFiles {
     }
 }
 
-/// What a file is to the run that must not be replaced.
+/// The role of a file that must not be replaced; `None` if it may be written.
 fn conflict(file: &Location, inputs: &Inputs, target: &Target) -> Option<&'static str> {
     if inputs.are_at(file) {
         return Some("is INPUT");

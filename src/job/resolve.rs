@@ -1,4 +1,4 @@
-//! The command line of a run, resolved into a job.
+//! Resolves the command line of a run into a job.
 
 use std::sync::Arc;
 
@@ -17,35 +17,34 @@ use crate::args::RunArgs;
 use crate::files::{Columns, Format, Group, InputFile, Inputs, OutputKind, Target};
 use crate::model::{open, session};
 
-/// A job, resolved: files found, model open, units cut. Later steps take what they need from here, not from the command
-/// line.
+/// A resolved job: files found, model opened, units divided. Later steps use this, not the command line.
 #[derive(Debug)]
 pub(crate) struct Job {
     /// INPUT.
     pub(crate) inputs: Inputs,
     /// OUTPUT.
     pub(crate) target: Target,
-    /// The model of `--model`, with its options in force.
+    /// The model of `--model`, with its options applied.
     pub(crate) reranker: Reranker,
     /// The name of that model.
     #[cfg(feature = "cluster")]
     pub(crate) model_name: String,
-    /// How rows are scored.
+    /// How to score rows.
     pub(crate) scoring: Scoring,
-    /// What a failed row does.
+    /// What to do with a failed row.
     pub(crate) on_error: OnError,
-    /// How to write.
+    /// The output format.
     pub(crate) format: Format,
-    /// Where the report goes.
+    /// The paths of the report.
     pub(crate) report: Option<ReportFiles>,
-    /// What may happen to files that exist.
+    /// Permissions to change existing files.
     pub(crate) permissions: Permissions,
-    /// What the output depends on, and the units.
+    /// The settings that the output depends on, and the units.
     pub(crate) manifest: Manifest,
 }
 
 impl Job {
-    /// Finds the files, opens the models, checks that these can score those, and cuts the inputs into units. Writes
+    /// Finds the files, opens the models, checks that they fit together, and divides the inputs into units. Writes
     /// nothing.
     ///
     /// # Errors
@@ -59,7 +58,7 @@ impl Job {
         let report = args.report.as_deref().map(|text| ReportFiles::find(text, &inputs, &target)).transpose()?;
         let reranker =
             open::open_model(&args.model, &args.options, &args.engine)?.with_window_rows(args.window.window_rows);
-        // A file that is named is written whole.
+        // A file as OUTPUT is written as a single unit.
         let (kind, unit_rows) = match &target {
             Target::File(_, kind) => (*kind, u64::MAX),
             Target::Directory(_) => (OutputKind::Parquet, args.unit_rows as u64),
@@ -124,13 +123,13 @@ async fn query(
     Ok((Scoring::Query(Arc::new(query)), survey.groups))
 }
 
-/// The model of `--model`, and after it the others that a query names, by fingerprint.
+/// The model of `--model`, then the other models of a query, by fingerprint.
 fn models(reranker: &Reranker, scoring: &Scoring) -> Result<Vec<ModelIdentity>> {
     let first = identity(reranker)?;
     let mut others = Vec::new();
     if let Scoring::Query(query) = scoring {
         for model in query.models() {
-            // The options of a call are in the query's text.
+            // The options of a call are part of the query's text.
             others.push(identity(&model.with_options(&ScoreOptions::default())?)?);
         }
     }
@@ -149,7 +148,7 @@ fn identity(reranker: &Reranker) -> Result<ModelIdentity> {
     })
 }
 
-/// The value of a flag as the user types it.
+/// The value of a flag as typed.
 fn value_name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

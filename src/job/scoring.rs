@@ -1,4 +1,4 @@
-//! How the rows of a job are scored.
+//! How to score the rows of a job.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use clap::ValueEnum;
 use super::query::Query;
 use crate::files::Columns;
 
-/// How the rows of a unit are scored.
+/// How to score the rows of a unit.
 #[derive(Debug, Clone)]
 pub(crate) enum Scoring {
-    /// A score column is added.
+    /// Add a score column.
     Columns(Columns),
-    /// They go through a query.
+    /// Run a query over them.
     Query(Arc<Query>),
 }
 
-/// What a row that cannot be scored does.
+/// What to do with a row that cannot be scored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnError {
-    /// Fails the run.
+    /// Fail the run.
     Fail,
-    /// Gets a NULL score and its reason in a column of its own.
+    /// Set the score to NULL and write the reason to a column of its own.
     Null,
 }

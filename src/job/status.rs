@@ -1,4 +1,4 @@
-//! How far a job is, from its records alone.
+//! The progress of a job, from its records alone.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime};
@@ -13,10 +13,10 @@ use super::marker::{Marker, UnitFailure};
 use crate::report::add_reason;
 use crate::terminal::{human_count, human_rate};
 
-/// The rate is that of this many units, those committed last.
+/// The rate is computed from this many units, the most recently committed.
 const RECENT_UNITS: usize = 20;
 
-/// Failures printed.
+/// The most failures to print.
 const FAILURES_SHOWN: usize = 5;
 
 /// The state of a job.
@@ -30,7 +30,7 @@ pub(crate) struct Status {
     /// Failures of units that are not committed, sorted by input and number.
     failed: Vec<UnitFailure>,
     rows: u64,
-    /// Rows read by the committed units.
+    /// Rows that the committed units read.
     rows_committed: u64,
     rows_written: u64,
     tokens: u64,
@@ -43,10 +43,10 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    /// Adds up the records.
+    /// Computes the state from the records.
     pub(crate) fn new(manifest: &Manifest, progress: &JobProgress) -> Self {
         let mut markers: Vec<&Marker> = progress.committed.values().collect();
-        // RFC 3339 in UTC sorts like time.
+        // RFC 3339 timestamps in UTC sort by time.
         markers.sort_by(|a, b| (&a.finished, &a.unit).cmp(&(&b.finished, &b.unit)));
         let mut errors = BTreeMap::new();
         for (reason, count) in markers.iter().flat_map(|marker| &marker.tally.errors) {
@@ -78,14 +78,14 @@ impl Status {
         self.units - self.committed - self.failed.len() as u64
     }
 
-    /// Time for the rows that are left at the recent rate; `None` before a unit is committed.
+    /// The time for the remaining rows at the recent rate; `None` before a unit is committed.
     fn time_left(&self) -> Option<Duration> {
         let rows = self.rows.saturating_sub(self.rows_committed);
         let seconds = rows as f64 / self.rows_per_second.filter(|rate| *rate > 0.0)?;
         Duration::try_from_secs_f64(seconds).ok()
     }
 
-    /// A name, a tab and a value each.
+    /// Lines of a name, a tab and a value.
     pub(crate) fn lines(&self, now: SystemTime) -> Vec<String> {
         let failed = self.failed.len() as u64;
         let mut lines = vec![
@@ -124,7 +124,7 @@ impl Status {
         lines
     }
 
-    /// The same for programs. Times are in seconds.
+    /// The state as JSON. Times are in seconds.
     pub(crate) fn to_json(&self) -> Value {
         json!({
             "input": self.input,
@@ -149,7 +149,7 @@ impl Status {
     }
 }
 
-/// Rows per second of the last of the markers, which are sorted by time. The time between runs does not count.
+/// Rows per second of the most recent markers, which are sorted by time. The time between runs is excluded.
 fn recent_rate(markers: &[&Marker]) -> Option<f64> {
     let recent = &markers[markers.len().saturating_sub(RECENT_UNITS)..];
     let seconds = if recent.iter().any(|marker| marker.executor.is_some()) {
@@ -161,7 +161,7 @@ fn recent_rate(markers: &[&Marker]) -> Option<f64> {
     (seconds > 0.0).then(|| rows as f64 / seconds)
 }
 
-/// The time in which executors did units at once, in seconds: from the beginning of the first to the end of the last.
+/// The seconds in which executors ran units concurrently: from the first start to the last end.
 fn concurrent_seconds(markers: &[&Marker]) -> Option<f64> {
     let mut span: Option<(f64, f64)> = None;
     for marker in markers {
@@ -206,7 +206,8 @@ mod tests {
         Manifest { created: "2026-01-01T00:00:00Z".into(), ..manifest }
     }
 
-    /// The first `committed` units done, a minute and `seconds(n)` seconds each; the one after them failed.
+    /// A job whose first `committed` units are done, one per minute and each in `seconds(n)` seconds; the next one
+    /// failed.
     fn progress(manifest: &Manifest, committed: usize, seconds: fn(usize) -> f64) -> JobProgress {
         let mut tally = Tally::default();
         tally.stats.rows = 100;
@@ -282,7 +283,7 @@ mod tests {
         for marker in progress.committed.values_mut() {
             marker.executor = Some(UnitWorker { name: "gpu1:50051".into(), load_seconds: 0.0 });
         }
-        // One a minute, of which each took two.
+        // One unit per minute, each taking two minutes.
         let seconds = 19.0 * 60.0 + 120.0;
         assert_eq!(Status::new(&manifest, &progress).rows_per_second, Some(2000.0 / seconds));
     }

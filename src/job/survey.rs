@@ -1,4 +1,4 @@
-//! What the input files are, learned before anything is scored.
+//! Examines the input files before anything is scored.
 
 use std::sync::Arc;
 
@@ -9,20 +9,20 @@ use tokio::runtime::Handle;
 
 use crate::files::{Columns, Format, Group, InputFile, Layout, Source, difference};
 
-/// Files whose footers are read at once before the run.
+/// Footers read concurrently before the run.
 const SURVEYS_AT_ONCE: usize = 16;
 
-/// What there is to read.
+/// The schema and the groups of the inputs.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    /// The columns of the first file, which the others have too.
+    /// The columns of the first file, which all others share.
     pub(crate) schema: SchemaRef,
     /// The groups of each file.
     pub(crate) groups: Vec<Vec<Group>>,
 }
 
-/// Checks, before anything is scored, that all files can be read and have the same columns. With `columns`, also that
-/// they have those and can be written with what is added.
+/// Checks, before anything is scored, that all files can be read and have the same columns. With `columns`, also checks
+/// that the files have these columns and can be written with the added ones.
 pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, format: Format) -> Result<Survey> {
     let surveys = files.iter().cloned().map(|file| {
         let columns = columns.cloned();

@@ -1,4 +1,4 @@
-//! Work units: what a job scores, writes and commits as one.
+//! Units of work: the rows that a job scores, writes and commits together.
 
 use std::ops::Range;
 
@@ -9,27 +9,27 @@ use crate::files::Group;
 /// Consecutive groups of one file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
-    /// 16 hexadecimal digits: a hash of all that the unit's output depends on. Empty until the job's manifest sets it.
+    /// 16 hexadecimal digits: a hash of everything that the unit's output depends on. Empty until the job's manifest
+    /// sets it.
     pub(crate) id: String,
-    /// The file's number among the inputs.
+    /// The index of the file among the inputs.
     pub(crate) input: usize,
-    /// The unit's number in its file.
+    /// The number of the unit within its file.
     pub(crate) number: usize,
-    /// The groups of the file. The first manifests lack them.
+    /// The range of the file's groups. The first manifests lack it.
     #[serde(default)]
     pub(crate) groups: Range<usize>,
-    /// The number in the file of the first row. The first manifests lack it.
+    /// The number of the first row within the file. The first manifests lack it.
     #[serde(default)]
     pub(crate) first_row: u64,
-    /// How many rows there are.
     pub(crate) rows: u64,
-    /// How many bytes of the file they take.
+    /// Its bytes in the file.
     pub(crate) bytes: u64,
 }
 
 impl Unit {
-    /// Where the unit's scored rows go, relative to OUTPUT: the input's path without its extension, the unit's number
-    /// and its id. The name depends on what is in the file, so a file that exists holds what would be written.
+    /// The path of the unit's data file relative to OUTPUT: the input's path without its extension, the unit's number
+    /// and its id. The name depends on the content, so an existing file holds what would be written.
     pub(crate) fn output_name(&self, input: &str) -> String {
         let stem = match input.rsplit_once('.') {
             Some((stem, extension)) if !stem.is_empty() && !stem.ends_with('/') && !extension.contains('/') => stem,
@@ -39,10 +39,10 @@ impl Unit {
     }
 }
 
-/// Cuts a file into units of at most `unit_rows` rows. Small groups are joined; a larger one is a unit of its own. A
-/// file without rows is one unit, so that it has an output.
+/// Divides a file into units of at most `unit_rows` rows. Small groups are joined; a larger group is a unit of its own.
+/// A file without rows is one unit, so that it has an output.
 ///
-/// The cut depends on nothing but the arguments: a later run finds the same units.
+/// The division depends only on the arguments, so a later run finds the same units.
 pub(crate) fn cut(input: usize, groups: &[Group], unit_rows: u64) -> Vec<Unit> {
     let mut units = vec![Unit { input, ..Unit::default() }];
     for (index, group) in groups.iter().enumerate() {
@@ -68,7 +68,7 @@ mod tests {
         rows.iter().map(|&rows| Group { rows, bytes: 10 * rows }).collect()
     }
 
-    /// Groups and first row of each unit.
+    /// The groups and first row of each unit.
     fn shape(rows: &[u64], unit_rows: u64) -> Vec<(Range<usize>, u64)> {
         cut(0, &groups(rows), unit_rows).into_iter().map(|unit| (unit.groups, unit.first_row)).collect()
     }

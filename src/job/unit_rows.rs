@@ -7,8 +7,8 @@ use tokio::runtime::Handle;
 use super::unit::Unit;
 use crate::files::{InputFile, Source};
 
-/// Reads some columns of a unit, or all, in batches of at most `batch_rows` rows. `each` takes a batch and returns whether
-/// it wants more. Returns whether the unit was read to its end. Blocks.
+/// Reads some or all columns of a unit in batches of at most `batch_rows` rows. `each` takes a batch and returns
+/// whether to continue. Returns whether the unit was read to its end. Blocks.
 pub(crate) fn read_unit(
     input: &InputFile,
     unit: &Unit,
@@ -21,7 +21,7 @@ pub(crate) fn read_unit(
     read_groups(&source, input, unit, columns, batch_rows, runtime, each)
 }
 
-/// As [`read_unit`], from a file that is open.
+/// Like [`read_unit`], but reads from an open file.
 pub(crate) fn read_groups(
     source: &Source,
     input: &InputFile,

@@ -45,7 +45,7 @@ fn restart() -> Permissions {
     Permissions { restart: true, ..Permissions::default() }
 }
 
-/// The local file system, on which another process begins the job whenever this one deletes or writes a file.
+/// The local file system, where another process tries to begin the job whenever this one deletes or writes a file.
 #[derive(Debug, Clone)]
 struct Meddler {
     files: Arc<LocalFileSystem>,
@@ -156,7 +156,7 @@ async fn nobody_begins_a_job_that_is_started_over() {
     }
     assert_eq!(Ledger::new(output.clone()).manifest().await.unwrap().unwrap().units, new.units);
 
-    // Now others may take part.
+    // Now others may join.
     assert!(Ledger::new(output.clone()).begin(&new, Permissions::default()).await.is_ok());
     let refused = Ledger::new(output).begin(&new, restart()).await.unwrap_err().to_string();
     assert!(refused.contains("another process is at work"), "{refused}");
