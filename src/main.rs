@@ -24,13 +24,13 @@ use crate::args::Cli;
 use crate::settings::SettingsFile;
 use crate::terminal::{Printer, Stopped, printer, stop};
 
-/// Tells ONNX Runtime to report nothing, if it is set to `1` before the library is opened.
+/// Set to `1` before the library is opened, it disables ONNX Runtime's telemetry.
 const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
 fn main() -> ExitCode {
     forbid_telemetry();
     datafusion_rerank::allow_onnxruntime_search();
-    // What is wrong with the command line is said, with clap's own status, before any file is read.
+    // Usage errors are reported, with clap's own exit status, before any file is read.
     let matches = definition().get_matches();
     let printer = Printer::new(matches.get_flag("quiet"), matches.get_count("verbose"));
     printer.start_log();
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
         .and_then(|(cli, command, settings)| commands::run(cli.command, command, settings.as_ref(), printer))
     {
         Ok(()) => ExitCode::SUCCESS,
-        // Whoever reads standard output has seen enough of it.
+        // The reader of standard output has closed it on purpose.
         Err(error) if printer::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             printer.error(&error);
@@ -47,12 +47,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Newer ONNX Runtimes report their use to their makers, and keep what they will report in a database in the user's cache
-/// folder, which is made and flushed to disk at every start. That events are turned off once there is an environment, as
-/// the library does, comes too late for it.
+/// Newer ONNX Runtimes send telemetry to their vendor, and queue it in a database in the user's cache folder, which is
+/// created and flushed to disk at every start. The library turns events off once an environment exists, which is too
+/// late for that.
 fn forbid_telemetry() {
     if std::env::var_os(NO_TELEMETRY).is_none() {
-        // SAFETY: this is the only thread, so that nobody reads the environment meanwhile.
+        // SAFETY: this is the only thread, so nothing reads the environment concurrently.
         unsafe { std::env::set_var(NO_TELEMETRY, "1") };
     }
 }
@@ -62,14 +62,14 @@ fn definition() -> clap::Command {
     settings::with_negations(Cli::command())
 }
 
-/// The parsed command line and its definition, with the settings of a file, if there is one, as defaults.
+/// The parsed command line and its definition. The settings of a file, if there is one, are its defaults.
 fn with_settings(mut matches: ArgMatches) -> Result<(Cli, clap::Command, Option<SettingsFile>)> {
     let Some(settings) = SettingsFile::find(matches.get_one::<PathBuf>("config").map(PathBuf::as_path))? else {
         return Ok((Cli::from_arg_matches_mut(&mut matches)?, definition(), None));
     };
     let command = settings.apply(definition())?;
     let parsed = command.clone().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));
-    // The command line was right without them.
+    // The command line was valid without the settings.
     let cli = parsed
         .map_err(|error| anyhow!("settings {}: {}", settings.path.display(), settings::first_paragraph(&error)))?;
     Ok((cli, command, Some(settings)))

@@ -19,7 +19,7 @@ pub(crate) struct Snapshot {
     pub(crate) refs: Vec<String>,
     pub(crate) folder: PathBuf,
     pub(crate) family: Family,
-    /// Of all its files, some of which other commits may share.
+    /// Of all files, some of which other commits may share.
     pub(crate) size_bytes: u64,
     /// Whether it has every file that scoring needs.
     pub(crate) complete: bool,
@@ -30,7 +30,7 @@ pub(crate) fn find_cache() -> Result<HubCache> {
     HubCache::from_env().context("there is no folder for the Hugging Face cache; set HF_HOME to one")
 }
 
-/// As much of a commit as people read.
+/// A commit, abbreviated.
 pub(crate) fn short_commit(commit: &str) -> &str {
     commit.get(..7).unwrap_or(commit)
 }

@@ -1,4 +1,4 @@
-//! Requests to the hub, and what its errors mean to the user.
+//! Requests to the hub, and messages for its errors.
 //!
 //! `hf-hub` implements the protocol: addresses, redirects, tokens, retries of requests. Its downloads are not used: they
 //! restart a file after every broken connection, and save an error page as the content.
@@ -15,10 +15,10 @@ use hf_hub::{HFClient, HFError, HFResult};
 
 use super::HubModel;
 
-/// Longest wait for a response, and for more bytes of a file.
+/// The longest wait for a response, or for more bytes of a file.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// Failed attempts in a row after which a request is given up.
+/// Consecutive failed attempts after which a request is abandoned.
 const MOST_FAILURES: u32 = 6;
 
 /// Delay before the second attempt. It doubles with each further attempt.
@@ -51,7 +51,7 @@ pub(super) struct DownloadFailure {
     transient: bool,
 }
 
-/// Counts failed attempts in a row.
+/// Counts consecutive failed attempts.
 #[derive(Debug, Default)]
 pub(super) struct Retries(u32);
 
@@ -134,7 +134,7 @@ impl HubClient {
         }
     }
 
-    /// The next bytes of a content; `None` at its end.
+    /// The next bytes of the content; `None` at its end.
     pub(super) async fn next(&self, stream: &mut HFByteStream) -> Result<Option<Bytes>, DownloadFailure> {
         let error = match tokio::time::timeout(PATIENCE, stream.next()).await {
             Ok(None) => return Ok(None),
@@ -146,7 +146,7 @@ impl HubClient {
         Err(DownloadFailure { error, transient: true })
     }
 
-    /// The failure of a download whose content is wrong.
+    /// The failure of a download with wrong content.
     pub(super) fn broken(&self, file: &RemoteFile, reason: &str) -> DownloadFailure {
         DownloadFailure { error: self.cut(&format!("{}: {reason}", file.name)), transient: true }
     }
@@ -171,7 +171,7 @@ impl HubClient {
         }
     }
 
-    /// An error as the user needs it: what it means and what to do.
+    /// Explains an error: its meaning and its remedy.
     fn explain(&self, error: HFError) -> anyhow::Error {
         let (endpoint, id) = (self.client.endpoint(), self.model.id());
         match error {
@@ -227,7 +227,7 @@ impl Retries {
     /// Waits before the next attempt.
     ///
     /// # Errors
-    /// The failure, if it is permanent or one too many.
+    /// If the failure is permanent, or there were too many.
     pub(super) async fn wait(&mut self, failure: DownloadFailure) -> Result<()> {
         let delay = self.delay(failure)?;
         tokio::time::sleep(delay).await;

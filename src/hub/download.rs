@@ -1,7 +1,7 @@
 //! Downloads of single files into the cache.
 //!
-//! A download is written to a file of its own, which a later attempt resumes. The file gets its final name once its content
-//! has the id that the hub lists.
+//! A download is written to a separate file, which a later attempt resumes. The file gets its final name once its
+//! content has the id that the hub lists.
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, Write};
@@ -28,7 +28,7 @@ pub(crate) struct Download<'a> {
 }
 
 impl Download<'_> {
-    /// Adds a file to the snapshot and downloads what the cache does not have of it.
+    /// Adds a file to the snapshot, and downloads what the cache lacks of it.
     pub(crate) async fn fetch(&self, file: &RemoteFile) -> Result<()> {
         let _lock = self.repository.lock(file).await?;
         if let Some(blob) = self.repository.blob(file) {
@@ -49,7 +49,7 @@ impl Download<'_> {
             if kept_bytes == 0 {
                 bail!("what was fetched is not what the hub lists (git id {}); try again", file.id);
             }
-            // The part that an earlier run left was damaged.
+            // The part left by an earlier run was damaged.
             tracing::warn!(file = file.name, "what was there of it is not what the hub lists; fetching it anew");
         }
     }
@@ -97,7 +97,7 @@ struct Part {
     hash: ContentHash,
 }
 
-/// The hash that names a content in the cache, computed piece by piece.
+/// The hash that names a content in the cache, computed incrementally.
 #[derive(Debug)]
 enum ContentHash {
     Blob(BlobId),
@@ -118,7 +118,7 @@ impl ContentHash {
 }
 
 impl Part {
-    /// Opens a file and hashes what it holds already, which takes about a second per gigabyte.
+    /// Opens a file and hashes its existing content, which takes about a second per gigabyte.
     async fn open(path: PathBuf, file: &RemoteFile) -> Result<Self> {
         let (size_bytes, is_pointer) = (file.size_bytes, file.is_pointer);
         tokio::task::spawn_blocking(move || {
@@ -164,7 +164,7 @@ impl Part {
         Ok(())
     }
 
-    /// Drops what has been written.
+    /// Discards what has been written.
     fn restart(&mut self) -> Result<()> {
         let restart = self.file.set_len(0).and_then(|()| self.file.rewind());
         restart.with_context(|| format!("cannot write {}", self.path.display()))?;

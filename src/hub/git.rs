@@ -9,7 +9,7 @@
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
-/// The id of a file that git holds as it is, computed piece by piece.
+/// The id of a file that git holds as it is, computed incrementally.
 #[derive(Debug, Clone)]
 pub(super) struct BlobId(Sha1);
 
@@ -75,7 +75,7 @@ mod tests {
         }
     }
 
-    /// As `git hash-object` says.
+    /// Expected values from `git hash-object`.
     #[test]
     fn contents_have_the_ids_of_git() {
         let id = |content: &[u8]| {
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(id(b"hello\n"), "ce013625030ba8dba906f756967f9e9ca394464a");
     }
 
-    /// What the hub lists for a file of 384 MB.
+    /// The hub's listing for a file of 384 MB.
     #[test]
     fn pointers_have_the_ids_that_the_hub_lists() {
         let sha256 = "07f700e293baeaf3cd4240c3df1a948c4403f16961ea7979e86c8d6a9f8fd466";

@@ -1,7 +1,7 @@
 //! Models of the Hugging Face Hub: their names, the cache on this machine, downloads.
 //!
-//! The cache is the one that Python's `huggingface_hub` uses, so that each program finds what the other has downloaded; its
-//! layout is in [`datafusion_rerank::HubCache`].
+//! The cache is the one of Python's `huggingface_hub`, so each program finds what the other has downloaded.
+//! [`datafusion_rerank::HubCache`] documents its layout.
 
 mod cache;
 #[cfg(feature = "hub")]

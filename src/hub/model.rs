@@ -7,7 +7,7 @@ use std::str::FromStr;
 use anyhow::{Error, anyhow};
 use datafusion_rerank::{Family, HubId};
 
-/// The branch that is meant where no revision is given.
+/// The branch used when no revision is given.
 #[cfg(feature = "hub")]
 const MAIN: &str = "main";
 
@@ -89,7 +89,7 @@ impl fmt::Display for HubModel {
     }
 }
 
-/// Whether git allows the name for a revision, and file systems for a file.
+/// Whether the name is valid as a git revision and as a file name.
 fn is_revision(revision: &str) -> bool {
     let allowed = |c: char| c.is_ascii_graphic() && !matches!(c, '~' | '^' | ':' | '?' | '*' | '[' | '\\');
     let is_plain = |part: &str| !part.is_empty() && !part.starts_with('.');

@@ -11,7 +11,7 @@ use super::files::is_complete;
 use super::git::pointer_id;
 use super::{HubModel, RemoteFile};
 
-/// Interval at which a lock that another process holds is tried again.
+/// How often to retry a lock that another process holds.
 const LOCK_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Digits of a SHA-256.
@@ -59,7 +59,7 @@ impl Repository {
         std::fs::metadata(self.snapshot(commit).join(&file.name)).is_ok_and(|meta| meta.len() == file.size_bytes)
     }
 
-    /// Where a file is written while it is downloaded. The next process resumes what a killed one left there.
+    /// Where a file is written during its download. The next process resumes the file of a killed one.
     pub(super) fn incomplete(&self, file: &RemoteFile) -> PathBuf {
         self.places.blobs().join(format!("{}.incomplete", file.id))
     }
@@ -99,8 +99,8 @@ impl Repository {
         write().with_context(|| format!("cannot write {}", file.display()))
     }
 
-    /// Waits until no other process downloads this file. The lock is released when the result is dropped or the process
-    /// ends.
+    /// Waits until no other process is downloading this file. The lock is released when the result is dropped or the
+    /// process ends.
     pub(super) async fn lock(&self, file: &RemoteFile) -> Result<File> {
         let folder = self.places.locks();
         let path = folder.join(format!("{}.lock", file.id));
@@ -113,7 +113,7 @@ impl Repository {
             match lock.try_lock() {
                 Ok(()) => return Ok(lock),
                 Err(TryLockError::WouldBlock) => tokio::time::sleep(LOCK_INTERVAL).await,
-                // Without locks two processes may download a file at once; either checks its result.
+                // Without locks, two processes may download a file concurrently; each verifies its result.
                 Err(TryLockError::Error(error)) => {
                     tracing::debug!(%error, "the file system has no locks");
                     return Ok(lock);

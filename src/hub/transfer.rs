@@ -37,13 +37,13 @@ impl Transfer {
         self.keep(bytes);
     }
 
-    /// Counts bytes that the cache had already: from an earlier run, or of another revision.
+    /// Counts bytes that the cache already had: from an earlier run or another revision.
     pub(super) fn keep(&self, bytes: u64) {
         self.present.fetch_add(bytes, Ordering::Relaxed);
         self.show();
     }
 
-    /// Takes back bytes that were dropped.
+    /// Subtracts discarded bytes.
     pub(super) fn lose(&self, bytes: u64) {
         self.present.fetch_sub(bytes, Ordering::Relaxed);
         self.show();
@@ -53,7 +53,7 @@ impl Transfer {
         self.view.update(self.present.load(Ordering::Relaxed), || self.rate());
     }
 
-    /// Prints a line, where there is no bar.
+    /// Prints a progress line if there is no progress bar.
     pub(crate) fn line(&self) {
         let (present, all) = (HumanBytes(self.present.load(Ordering::Relaxed)), HumanBytes(self.all_bytes));
         self.view.line(|| format!("{present}/{all}  {}", self.rate()));

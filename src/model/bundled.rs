@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use datafusion_rerank::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, WeightsCache};
 
-/// Its name, wherever a model can be named.
+/// Its name, wherever a model can be given.
 pub(crate) const NAME: &str = "tiny";
 
-/// The name of its folder. It has the version, so that programs of different versions do not replace each other's files.
+/// The name of its folder. It contains the version, so that programs of different versions do not replace each other's
+/// files.
 const FOLDER: &str = concat!("tiny-", env!("CARGO_PKG_VERSION"));
 
 const FILES: &[(&str, &[u8])] = &[
@@ -18,8 +19,8 @@ const FILES: &[(&str, &[u8])] = &[
     (WEIGHTS_FILE, include_bytes!("../../models/tiny/model.safetensors")),
 ];
 
-/// The directory of the bundled checkpoint, in `cache` or the default cache folder. Writes what is missing or damaged:
-/// ONNX Runtime maps weights from files.
+/// The directory of the bundled checkpoint, in `cache` or the default cache folder. Writes missing or damaged files:
+/// ONNX Runtime memory-maps weights from files.
 pub(crate) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
     let folder = WeightsCache::open(cache)?.folder().join(FOLDER);
     for (name, content) in FILES {
@@ -34,7 +35,7 @@ pub(crate) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// Writes a file that appears when it is complete, even if other processes write it too.
+/// Writes a file that appears once complete, even if other processes write it too.
 fn write(folder: &Path, file: &Path, content: &[u8]) -> std::io::Result<()> {
     std::fs::create_dir_all(folder)?;
     let mut unfinished = tempfile::NamedTempFile::new_in(folder)?;

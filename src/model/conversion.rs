@@ -1,17 +1,17 @@
-//! Conversion of weights to another precision, with progress: it takes minutes for the largest models.
+//! Converts weights to another precision and shows progress: the largest models take minutes.
 
 use datafusion_rerank::Reranker;
 
 use crate::terminal::{Count, Printer, ProgressView};
 
-/// Prepares a model for scoring: checks its devices, and converts its weights if its precision needs that and the cache does
-/// not have them yet.
+/// Prepares a model for scoring: checks its devices, and converts its weights if its precision requires it and the
+/// cache does not have them yet.
 pub(crate) fn prepare(reranker: &Reranker, printer: Printer) -> datafusion_rerank::Result<()> {
     reranker.model().check_devices()?;
     convert_weights(reranker, printer)
 }
 
-/// Converts the weights of a model, if its precision needs that and the cache does not have them yet.
+/// Converts the weights of a model if its precision requires it and the cache does not have them yet.
 pub(crate) fn convert_weights(reranker: &Reranker, printer: Printer) -> datafusion_rerank::Result<()> {
     let what = || format!("converting weights to {}, once", reranker.precision());
     let mut view = None;

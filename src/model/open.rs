@@ -1,4 +1,4 @@
-//! Models opened by the names and with the options of the command line.
+//! Opens models by the names and with the options of the command line.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::bundled;
 use super::options::{engine_options, graph_options, score_options};
 use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs};
 
-/// Opens the model that the arguments name, with their options in force.
+/// Opens the model that the arguments name, with their options applied.
 pub(crate) fn open_model(model: &ModelArgs, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
     let Some(model) = &model.model else {
         bail!(
@@ -19,7 +19,7 @@ pub(crate) fn open_model(model: &ModelArgs, options: &OptionArgs, engine: &Engin
     open_with_options(model, options, engine)
 }
 
-/// As [`open_model`], where a model need not be named.
+/// Like [`open_model`], but defaults to the bundled model.
 pub(crate) fn open_model_or_bundled(model: &ModelArgs, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
     open_with_options(model.model.as_deref().unwrap_or(bundled::NAME), options, engine)
 }
@@ -29,20 +29,20 @@ fn open_with_options(model: &str, options: &OptionArgs, engine: &EngineArgs) -> 
     Ok(open(model, &engine_options(engine))?.with_options(&options)?)
 }
 
-/// Opens a checkpoint for what is done with its graph alone, with the options that shape it.
+/// Opens a checkpoint to work on its graph alone, with the options that shape it.
 pub(crate) fn open_for_graph(model: &str, device: Device, options: &GraphOptionArgs) -> Result<Reranker> {
     let options = graph_options(options)?;
     Ok(open(model, &EngineOptions::default().with_devices(device))?.with_options(&options)?)
 }
 
-/// Opens a model as it is.
+/// Opens a model without options.
 pub(crate) fn open(model: &str, engine: &EngineOptions) -> Result<Reranker> {
     let registry = ModelRegistry::default();
     let name = register(&registry, model, engine)?;
     registry.open(&name, engine).with_context(|| format!("cannot open model {model}"))
 }
 
-/// Makes a model known to a registry; returns its name there.
+/// Registers a model, and returns its name in the registry.
 pub(super) fn register(registry: &ModelRegistry, model: &str, engine: &EngineOptions) -> Result<String> {
     let Some((name, directory)) = name_and_directory(model) else {
         if model == bundled::NAME {
@@ -57,7 +57,7 @@ pub(super) fn register(registry: &ModelRegistry, model: &str, engine: &EngineOpt
     Ok(name.to_owned())
 }
 
-/// `NAME=DIR`, unless the whole is a directory whose name has an equals sign.
+/// Splits `NAME=DIR`, unless the whole text is a directory whose name contains an equals sign.
 fn name_and_directory(model: &str) -> Option<(&str, &str)> {
     if Path::new(model).is_dir() { None } else { model.split_once('=') }
 }

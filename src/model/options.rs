@@ -1,11 +1,11 @@
-//! Arguments as the library's options.
+//! Converts arguments to the library's options.
 
 use anyhow::{Result, bail};
 use datafusion_rerank::{EngineOptions, OptionDeclaration, ScoreOptions};
 
 use crate::args::{EngineArgs, GraphOptionArgs, OptionFlags};
 
-/// The scoring options that were given. Every value passes the library's own checks, whichever flag it came by.
+/// The scoring options that were given. Every value passes the library's own checks, whichever flag set it.
 pub(super) fn score_options<const GRAPH_ONLY: bool>(args: &OptionFlags<GRAPH_ONLY>) -> Result<ScoreOptions> {
     let mut options = ScoreOptions::default();
     for (name, value) in &args.flags {
@@ -20,7 +20,7 @@ pub(super) fn score_options<const GRAPH_ONLY: bool>(args: &OptionFlags<GRAPH_ONL
     Ok(options)
 }
 
-/// As [`score_options`], for what is done with the graph alone.
+/// Like [`score_options`], for work on the graph alone.
 pub(super) fn graph_options(args: &GraphOptionArgs) -> Result<ScoreOptions> {
     let in_graph = |name: &str| ScoreOptions::declaration(name).is_some_and(|option| option.in_graph);
     if let Some((name, _)) = args.named.iter().find(|(name, _)| !in_graph(name)) {

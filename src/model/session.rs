@@ -1,4 +1,4 @@
-//! The settings of SQL sessions: the models that calls may name, and what calls use where they set nothing themselves.
+//! The settings of SQL sessions: the models that calls may name, and the defaults of calls.
 
 #[cfg(feature = "cluster")]
 use std::collections::BTreeMap;
@@ -29,13 +29,12 @@ pub(crate) fn query_settings(
 ) -> Result<(ModelRegistry, RerankConfig)> {
     let models: Vec<&str> = model.into_iter().collect();
     let (registry, mut settings) = sql_settings(&models, options, engine, window_rows)?;
-    // Every unit uses all models of the query: to close one would be to load it again for the next unit.
+    // Every unit uses all models of the query; a closed model would be loaded again for the next unit.
     settings.max_models = usize::MAX;
     Ok((registry, settings))
 }
 
-/// The settings of a session that an executor takes over. Devices, threads, cache and how many models stay open are its
-/// own.
+/// The session settings that an executor adopts. Devices, threads, cache and the number of open models are its own.
 #[cfg(feature = "cluster")]
 pub(crate) fn session_settings(settings: &RerankConfig) -> BTreeMap<String, String> {
     let own = |key: &str| ["rerank.device", "rerank.threads", "rerank.cache", "rerank.max_models"].contains(&key);
@@ -43,8 +42,7 @@ pub(crate) fn session_settings(settings: &RerankConfig) -> BTreeMap<String, Stri
     entries.filter_map(|entry| Some((entry.key, entry.value?))).collect()
 }
 
-/// The session of an executor. Opens the models that are named, so that what is wrong with them is known before there is
-/// work.
+/// The session of an executor. Opens the named models, so that their errors appear before there is work.
 #[cfg(feature = "cluster")]
 pub(crate) fn executor_settings(args: &ExecutorArgs) -> Result<(ModelRegistry, RerankConfig)> {
     let registry = ModelRegistry::default();
@@ -61,7 +59,7 @@ pub(crate) fn executor_settings(args: &ExecutorArgs) -> Result<(ModelRegistry, R
     Ok((registry, settings))
 }
 
-/// The session of the shell. It knows the bundled model, which calls that name none use unless another is given.
+/// The session of the shell. It includes the bundled model, which is the default of calls unless another is given.
 #[cfg(feature = "shell")]
 pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankConfig)> {
     let given = args.model.iter().map(String::as_str);
@@ -73,7 +71,7 @@ pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankCon
     Ok((registry, settings))
 }
 
-/// Calls that name no model use the first.
+/// The first model is the default of calls.
 fn sql_settings(
     models: &[&str],
     options: &OptionArgs,

@@ -1,4 +1,4 @@
-//! What the program prints for people, and how they stop it.
+//! Output for people, and requests to stop.
 
 mod human;
 pub(crate) mod printer;

@@ -4,7 +4,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 
 use tracing_subscriber::EnvFilter;
 
-/// How much is printed.
+/// How much to print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verbosity {
     Quiet,
@@ -12,7 +12,7 @@ enum Verbosity {
     Verbose(u8),
 }
 
-/// Prints what the program says.
+/// Prints the program's output.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Printer {
     verbosity: Verbosity,
@@ -31,7 +31,7 @@ impl Printer {
     /// Sends the log to standard error: warnings, or more with `--verbose` or `RUST_LOG`.
     pub(crate) fn start_log(self) {
         let default = match self.verbosity {
-            // A failure at the hub or on a cluster is reported by the program's own error.
+            // The program's own error reports failures of the hub or a cluster.
             Verbosity::Quiet => "error,hf_hub=off,ballista_core::execution_plans=off",
             Verbosity::Normal => "warn,hf_hub=off,ballista_core::execution_plans=off",
             Verbosity::Verbose(1) => "warn,rerank=info,datafusion_rerank=info",
@@ -50,7 +50,7 @@ impl Printer {
         self.verbosity == Verbosity::Normal && std::io::stderr().is_terminal()
     }
 
-    /// A printer of data and errors alone.
+    /// A printer of only data and errors.
     #[cfg(feature = "cluster")]
     pub(crate) fn silent() -> Self {
         Self { verbosity: Verbosity::Quiet }
@@ -91,7 +91,7 @@ pub(crate) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
 }
 
-/// Ignores failures: if standard error is closed, nobody can be told.
+/// Ignores failures: if standard error is closed, there is nowhere to report them.
 fn write_error_line(line: &str) {
     drop(writeln!(std::io::stderr().lock(), "{line}"));
 }

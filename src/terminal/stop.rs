@@ -29,12 +29,12 @@ impl Stopped {
         Self::new(Signal::Terminate)
     }
 
-    /// Says what is left and how to resume.
+    /// Adds what is left and how to resume.
     pub(crate) fn with_advice(self, advice: String) -> Self {
         Self { advice, ..self }
     }
 
-    /// 128 plus the number of the signal, as shells report it.
+    /// 128 plus the signal's number, as in shells.
     pub(crate) fn exit_code(&self) -> u8 {
         match self.signal {
             Signal::Interrupt => 130,
@@ -63,10 +63,10 @@ pub(crate) async fn requested() -> Stopped {
     first
 }
 
-/// Ends the process without the exit handlers of the libraries in it.
+/// Ends the process without running the exit handlers of its libraries.
 ///
-/// When a run fails, a batch may still be on the device. ONNX Runtime's exit handlers take away what that batch uses,
-/// which ends in spurious errors or a crash; waiting for the batch, or for a model that is being loaded, can take long.
+/// When a run fails, a batch may still be on the device. ONNX Runtime's exit handlers free what that batch uses, which
+/// causes spurious errors or a crash. Waiting for the batch, or for a model to load, can take long.
 pub(crate) fn exit_now(code: u8) -> ! {
     signal_hook::low_level::exit(i32::from(code))
 }
@@ -90,7 +90,7 @@ async fn signal() -> Signal {
 async fn interrupt() -> Signal {
     match tokio::signal::ctrl_c().await {
         Ok(()) => Signal::Interrupt,
-        // Without a handler the system's own applies, which ends the process.
+        // Without a handler, the system's default applies: it ends the process.
         Err(error) => {
             tracing::warn!(%error, "Ctrl-C cannot be handled");
             std::future::pending().await

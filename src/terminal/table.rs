@@ -1,4 +1,4 @@
-//! Tables as people read them.
+//! Human-readable tables.
 
 /// Lays out rows in columns, each as wide as its widest cell, two spaces apart.
 pub(crate) fn lines(rows: &[Vec<String>]) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! How progress is shown: as a bar, as lines, or not at all.
+//! Shows progress as a bar, as lines, or not at all.
 
 use std::time::Duration;
 
@@ -12,19 +12,19 @@ pub(crate) const LINE_INTERVAL: Duration = Duration::from_secs(30);
 /// Interval at which a bar is redrawn while nothing changes.
 const TICK: Duration = Duration::from_millis(200);
 
-/// What a bar counts.
+/// The unit of a progress bar.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Count {
     Bytes,
     Rows,
 }
 
-/// The progress of one piece of work, as the user sees it. A bar disappears when this is dropped.
+/// The visible progress of one piece of work. Dropping it removes the bar.
 #[derive(Debug)]
 pub(crate) enum ProgressView {
     /// Nothing, with `--quiet`.
     Silent,
-    /// A line now and then, where no bar can be drawn.
+    /// A line now and then, if no bar can be drawn.
     Lines(Printer),
     /// A bar, on a terminal.
     Bar(ProgressBar),
@@ -50,7 +50,7 @@ impl ProgressView {
         }
     }
 
-    /// Prints a line, where there is no bar.
+    /// Prints a progress line if there is no progress bar.
     pub(crate) fn line(&self, line: impl FnOnce() -> String) {
         if let Self::Lines(printer) = self {
             printer.note(&line());
@@ -72,7 +72,7 @@ fn bar(total: u64, count: Count) -> ProgressBar {
         Count::Bytes => "{wide_bar} {binary_bytes}/{binary_total_bytes}\n{wide_msg}",
         Count::Rows => "{wide_bar} {human_pos}/{human_len} rows\n{wide_msg}",
     };
-    // The message has a line of its own, which the terminal cuts. Beside the bar it would wrap.
+    // The message is on a line of its own, which the terminal cuts. Beside the bar it would wrap.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr()).with_style(style);
     bar.enable_steady_tick(TICK);
