@@ -70,9 +70,9 @@ pub(crate) struct ExecutorArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) heartbeat: u64,
 
-    /// Where the executor makes a folder of its own, for rows on their way to others and for what does not fit into
-    /// memory. It removes that folder in the end, and those of executors that were killed [default: the system's
-    /// temporary folder].
+    /// Where the executor creates its working folder, for rows on their way to others and for what does not fit into
+    /// memory. It removes that folder at the end, and also those of killed executors [default: the system's temporary
+    /// folder].
     #[arg(long, value_name = "DIR")]
     pub(crate) work_dir: Option<PathBuf>,
 

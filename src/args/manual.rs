@@ -1,11 +1,11 @@
 //! The text that `--help` prints after the options of a command.
 
-/// What `rerank run --help` says after the options.
+/// Printed by `rerank run --help` after the options.
 pub(super) const RUN_MANUAL: &str = "\
 Files
   An OUTPUT that ends in .parquet, .arrow, .feather (Arrow IPC files) or .arrows (an Arrow IPC
-  stream) is one file, for an INPUT that is one file. It appears when it is complete. Until then
-  its rows are in a file beside it (on a local disk) whose name begins with a dot, and another run
+  stream) is one file, for an INPUT that is one file. It appears once it is complete. Until then,
+  on a local disk, its rows are in a file beside it whose name begins with a dot, and another run
   with the same OUTPUT is refused.
 
   Any other OUTPUT is the directory of a job. INPUT is divided into units of about --unit-rows
@@ -17,9 +17,9 @@ Files
     OUTPUT/_rerank/failed/<id>.json   why a run ended at this unit
     OUTPUT/_rerank/tmp/               files being written, on local disks
 
-  The rows of a unit keep their order, and the units together have each row of INPUT once. This
-  program and others that read directories of Parquet files skip names that begin with _ or a
-  dot. A unit is finished when its record exists and its file has the recorded size.
+  The rows of a unit keep their order, and the units together hold each row of INPUT exactly once.
+  Programs that read directories of Parquet files, this one included, skip names that begin with _
+  or a dot. A unit is finished when its record exists and its file has the recorded size.
 
 Resuming
   The same command again skips finished units. It is refused if anything that the output depends
@@ -27,11 +27,11 @@ Resuming
   (configuration, tokenizer and samples of its weights), its options, --query, --passage,
   --score, --on-error, --unit-rows, --compression or --row-group-rows; --restart starts over.
   --device, --threads, --batch-tokens and --window-rows may change: they affect scores by
-  rounding only. If they stay the same, a job that was killed and resumed has the same output as
-  one that was not, bit for bit.
+  rounding only. If they stay the same, a job that was killed and resumed has the same output, bit
+  for bit, as one that was not.
 
-  A run deletes the unfinished files that a killed run left on a local disk. In a bucket they are
-  parts of uploads, which are invisible; set a lifecycle rule that aborts incomplete uploads.
+  A run deletes the unfinished files of killed runs on a local disk. In a bucket, these are parts
+  of uploads, which are invisible; set a lifecycle rule that aborts incomplete uploads.
   Several processes may work on one job at once: they repeat each other's work and write the same
   files.
 
@@ -39,7 +39,8 @@ Resuming
 
 Rows that fail
   A row fails if its text cannot be tokenized, its score is not a number, or it does not fit into
-  the device's memory alone (a batch that does not fit is halved, and batches grow again later).
+  the device's memory even on its own (a batch that does not fit is halved, and batches grow again
+  later).
   --on-error sets what happens then. The records and the report count the reasons.
 
 Exit status
@@ -61,14 +62,14 @@ Examples
   rerank run pairs/ scored/ --model m3 --dry-run
   rerank status scored/";
 
-/// What `rerank score --help` says after the options.
+/// Printed by `rerank score --help` after the options.
 pub(super) const SCORE_EXAMPLES: &str = "\
 Examples
   rerank score 'what is a panda?' 'hi' 'The giant panda is a bear endemic to China.'
   rerank score --model m3 --json 'what is a panda?' 'hi'
   rerank score --model m3 --jsonl < pairs.jsonl > scored.jsonl";
 
-/// What `rerank sql --help` says after the options.
+/// Printed by `rerank sql --help` after the options.
 #[cfg(feature = "shell")]
 pub(super) const SQL_EXAMPLES: &str = "\
 Examples
@@ -77,7 +78,7 @@ Examples
   rerank sql -f report.sql --format csv > report.csv
   rerank sql --model m3 --model mine=/models/mine -c \"SELECT rerank('a', 'b'), rerank('a', 'b', 'mine')\"";
 
-/// What `rerank cluster scheduler --help` says after the options.
+/// Printed by `rerank cluster scheduler --help` after the options.
 #[cfg(feature = "cluster")]
 pub(super) const SCHEDULER_MANUAL: &str = "\
 Examples
@@ -85,7 +86,7 @@ Examples
   rerank cluster scheduler --bind 0.0.0.0 --host scheduler.internal
   rerank run s3://bucket/pairs/ s3://bucket/scored/ --model m3 --cluster df://scheduler.internal:50050";
 
-/// What `rerank cluster executor --help` says after the options.
+/// Printed by `rerank cluster executor --help` after the options.
 #[cfg(feature = "cluster")]
 pub(super) const EXECUTOR_MANUAL: &str = "\
 Environment
@@ -93,22 +94,22 @@ Environment
   ORT_DYLIB_PATH             the ONNX Runtime library
 
 Signals
-  On SIGTERM or Ctrl-C the executor takes no more tasks and exits after its last one. A process
-  that is killed loses what was not committed; other executors repeat it.
+  On SIGTERM or Ctrl-C the executor accepts no more tasks and exits after its last one. A killed
+  process loses its uncommitted work; other executors repeat it.
 
 Examples
   rerank cluster executor --scheduler df://scheduler.internal:50050 --bind 0.0.0.0 --host gpu7.internal \\
       --device cuda:0 --model gemma=/models/bge-reranker-v2-gemma
   rerank cluster executor --port 50053 --model m3";
 
-/// What `rerank completions --help` says after the options.
+/// Printed by `rerank completions --help` after the options.
 pub(super) const COMPLETIONS_EXAMPLES: &str = "\
 Examples
   rerank completions bash > /etc/bash_completion.d/rerank
   rerank completions zsh > \"${fpath[1]}/_rerank\"
   rerank completions fish > ~/.config/fish/completions/rerank.fish";
 
-/// What `rerank model pull --help` says after the options.
+/// Printed by `rerank model pull --help` after the options.
 #[cfg(feature = "hub")]
 pub(super) const PULL_MANUAL: &str = "\
 Environment
@@ -125,21 +126,22 @@ Examples
   rerank model pull m3@953dc6f6f85a1b2dbfca4c34a2796e7dde08d41e
   rerank score --model \"$(rerank model pull m3)\" \"what is a panda?\" \"hi\" \"A bear.\"";
 
-/// What `rerank model list --help` says after the options.
+/// Printed by `rerank model list --help` after the options.
 pub(super) const LIST_MANUAL: &str = "\
 Columns
   name        the name for --model and SQL; a model without one is named by its id
   id          the repository on the hub, or the directory of a checkpoint outside the cache
   revision    the commit, and the branches and tags that pointed to it when it was downloaded
-  family      from config.json, which does not tell other decoders of an architecture from rerankers
-  size        of all files of the revision, some of which other revisions may share
-  converted   the weights in other precisions, made when they were first needed
+  family      from config.json, which does not distinguish rerankers from other decoders of the
+              same architecture
+  size        total size of the revision's files, some of which other revisions may share
+  converted   the weights in other precisions, created when first needed
 
 Examples
   rerank model list
   rerank model list --json | jq -r '.models[].folder'";
 
-/// What `rerank model prune --help` says after the options.
+/// Printed by `rerank model prune --help` after the options.
 pub(super) const PRUNE_MANUAL: &str = "\
 Examples
   rerank model prune --dry-run

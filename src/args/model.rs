@@ -30,7 +30,7 @@ pub(crate) enum ModelCommand {
     /// List the rerankers in the Hugging Face cache and their converted weights.
     #[command(after_long_help = LIST_MANUAL)]
     List(ListArgs),
-    /// Remove converted weights, which are made again when they are needed.
+    /// Remove converted weights. They are converted again when needed.
     ///
     /// Never touches the Hugging Face cache; use `hf cache` for that. Loaded models keep their weights, and weights that a
     /// process is about to load stay.
@@ -61,11 +61,11 @@ pub(crate) struct InspectArgs {
     /// The checkpoint: a directory, a model name or a Hugging Face id in the local cache.
     pub(crate) model: String,
 
-    /// The device that the allowed options and the defaults are for. No GPU is needed.
+    /// The device that determines the allowed options and the defaults. No GPU is needed.
     #[arg(long, default_value_t = Device::Cpu)]
     pub(crate) device: Device,
 
-    /// The options that the work per token is computed for.
+    /// The options for which the work per token is computed.
     #[command(flatten)]
     pub(crate) options: GraphOptionArgs,
 }

@@ -1,4 +1,4 @@
-//! The flags of the scoring options, which follow from the library's declarations.
+//! The flags of the scoring options, generated from the library's declarations.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, value_parser};
 use datafusion_rerank::{OptionDeclaration, OptionKind, ScoreOptions};
@@ -6,16 +6,16 @@ use serde_json::Value;
 
 const HEADING: &str = "Model options";
 
-/// The id of `--option`.
+/// The argument id of `--option`.
 const NAMED: &str = "option";
 
 /// Options of a model: a flag for each declared option that has one, and `--option NAME=VALUE` for every option.
 pub(crate) type OptionArgs = OptionFlags<false>;
 
-/// As [`OptionArgs`], with the flags of options that shape the graph only.
+/// Like [`OptionArgs`], with flags only for options that shape the graph.
 pub(crate) type GraphOptionArgs = OptionFlags<true>;
 
-/// Scoring options as they were typed.
+/// Scoring options as typed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct OptionFlags<const GRAPH_ONLY: bool> {
     /// Names of options and the values of their flags.
@@ -90,13 +90,13 @@ fn help(option: &OptionDeclaration) -> String {
     }
 }
 
-/// What the flag says; `None` if it was not given.
+/// The value of the option's flag; `None` if it was not given.
 fn value(option: &OptionDeclaration, matches: &ArgMatches) -> Option<Value> {
     match option.kind {
         OptionKind::Switch => matches.get_flag(option.name).then_some(Value::Bool(true)),
         OptionKind::Count => matches.get_one::<usize>(option.name).map(|&count| Value::from(count)),
         OptionKind::Layers => layers(option, matches).map(Value::from),
-        // One layer asks for one score, not for a list of one.
+        // A single layer means one score, not a list of one.
         OptionKind::Cutoffs => layers(option, matches).map(|layers| match layers.as_slice() {
             [layer] => Value::from(*layer),
             layers => Value::from(layers),

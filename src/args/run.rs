@@ -17,8 +17,8 @@ pub(crate) struct RunArgs {
     /// `gs://`, `az://`). All files must have the same columns.
     pub(crate) input: String,
 
-    /// A file to write (`.parquet`, `.arrow`, `.feather`, `.arrows`), which appears when it is complete; or the directory of
-    /// a job, which can be resumed.
+    /// A file to write (`.parquet`, `.arrow`, `.feather`, `.arrows`), which appears once it is complete; or the
+    /// directory of a job, which can be resumed.
     pub(crate) output: String,
 
     /// Column of the queries.
@@ -52,8 +52,8 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) window: WindowArgs,
 
-    /// Rows in a unit of work. A unit is one file of the output; a killed job repeats at most the units in flight. Inputs
-    /// are divided between row groups (record batches of Arrow files), so a unit may be larger.
+    /// Rows in a unit of work. Each unit is one file of the output; a killed job repeats at most the units in flight.
+    /// Inputs are divided between row groups (record batches of Arrow files), so a unit may be larger.
     #[arg(long, help_heading = "Job", value_name = "ROWS", default_value_t = 1_000_000, value_parser = at_least_one)]
     pub(crate) unit_rows: usize,
 
@@ -83,9 +83,10 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Job", value_name = "FILE")]
     pub(crate) report: Option<String>,
 
-    /// Run the job on a cluster: the address of its scheduler (`rerank cluster --help`). All executors must reach INPUT,
-    /// OUTPUT and the files of `--sql` under the same names: in a bucket or on a shared file system. Devices and threads
-    /// are settings of the executors; `--device cuda` says that they have GPUs, which changes the default precision.
+    /// Run the job on a cluster: the address of its scheduler (`rerank cluster --help`). All executors must reach
+    /// INPUT, OUTPUT and the files of `--sql` under the same names: in a bucket or on a shared file system. Devices and
+    /// threads are settings of the executors; `--device cuda` declares that they have GPUs, which changes the default
+    /// precision.
     #[cfg(feature = "cluster")]
     #[arg(
         long, help_heading = "Job", value_name = "df://HOST:PORT", env = "RERANK_CLUSTER",
@@ -93,8 +94,8 @@ pub(crate) struct RunArgs {
     )]
     pub(crate) cluster: Option<ClusterAddress>,
 
-    /// Write nothing: count the units left, sample the lengths of their rows, measure the model for a few seconds and
-    /// estimate the time of the run.
+    /// Write nothing: count the remaining units, sample the lengths of their rows, measure the model for a few seconds
+    /// and estimate the time of the run.
     #[arg(long, help_heading = "Job", conflicts_with = "report")]
     pub(crate) dry_run: bool,
 }

@@ -42,7 +42,7 @@ pub(crate) struct EngineArgs {
 /// The rows that batches are made from.
 #[derive(Debug, Args)]
 pub(crate) struct WindowArgs {
-    /// Rows that are sorted by length and cut into batches together: more rows mean less padding and more memory.
+    /// Rows that are sorted by length and divided into batches together: more rows mean less padding and more memory.
     #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
     pub(crate) window_rows: usize,
 }

@@ -21,11 +21,11 @@ pub(crate) struct SqlArgs {
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Vec<PathBuf>,
 
-    /// Format of printed rows. If standard output is not a terminal, nothing but rows is printed.
+    /// Format of printed rows. If standard output is not a terminal, only rows are printed.
     #[arg(long, value_enum, default_value = "automatic")]
     pub(crate) format: datafusion_cli::print_format::PrintFormat,
 
-    /// Most rows of a result that are printed as a table; `inf` prints all. Other formats always have all rows.
+    /// Maximum rows of a result printed as a table; `inf` prints all. Other formats always print all rows.
     #[arg(long, value_name = "ROWS", default_value = "40")]
     pub(crate) max_rows: datafusion_cli::print_options::MaxRows,
 
@@ -43,9 +43,9 @@ pub(crate) struct SqlArgs {
     #[command(flatten)]
     pub(crate) window: WindowArgs,
 
-    /// Run queries on a cluster: the address of its scheduler (`rerank cluster --help`). All executors must reach the files
-    /// under the same names. Devices and threads are settings of the executors; `--device cuda` says that they have GPUs,
-    /// which changes the default precision.
+    /// Run queries on a cluster: the address of its scheduler (`rerank cluster --help`). All executors must reach the
+    /// files under the same names. Devices and threads are settings of the executors; `--device cuda` declares that
+    /// they have GPUs, which changes the default precision.
     #[cfg(feature = "cluster")]
     #[arg(
         long,
