@@ -1,4 +1,4 @@
-//! Opens a checkpoint of one's own and looks at what it does. See `custom_model.md`.
+//! Opens a checkpoint of your own and inspects it. See `custom_model.md`.
 
 #![expect(clippy::print_stdout, reason = "an example shows what it does")]
 
@@ -20,14 +20,15 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{checkpoint} is of the family {}", reranker.family());
     println!("its options: {}", reranker.family().options().join(", "));
 
-    // What the model reads, to the token.
+    // The model's exact input tokens.
     println!("token ids of a pair: {:?}", reranker.token_ids("what is a panda?", "a bear")?);
 
     let queries = StringArray::from(vec!["what is a panda?"; 2]);
     let passages = StringArray::from(vec!["hi", "The giant panda is a bear species endemic to China."]);
     println!("logits: {:?}", reranker.score(&queries, &passages)?.values());
 
-    // Options give another view of the same model; one that the family does not have is refused here, not later.
+    // Options create another view of the same model. An option that the family does not have is refused here, not
+    // later.
     let options = ScoreOptions::default().with_normalize(true).with_max_length(128);
     println!("normalized: {:?}", reranker.with_options(&options)?.score(&queries, &passages)?.values());
     if let Some((first, last, _)) = reranker.model().shape().and_then(|shape| shape.exits) {

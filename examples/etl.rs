@@ -22,11 +22,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let checkpoint = std::env::args().nth(1).unwrap_or_else(|| TINY.to_owned());
     let reranker = Reranker::open(Path::new(&checkpoint), &EngineOptions::default())?;
 
-    // Any stream of record batches: here a Parquet file, in your pipeline Flight, Kafka or another operator.
+    // Any stream of record batches: here a Parquet file; in your pipeline Flight, Kafka or another operator.
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(TABLE)?)?.with_batch_size(256).build()?;
     let scored = reranker.score_stream(stream::iter(reader), PairColumns::default(), "score");
 
-    // What comes out is a stream again: here rows below a score are dropped and the rest is written.
+    // The output is a stream again: here, rows below a score are dropped and the rest is written.
     let target = std::env::temp_dir().join("scored.parquet");
     let schema = reranker.scored_schema(&schema(TABLE)?, "score")?;
     let mut writer = ArrowWriter::try_new(File::create(&target)?, schema, None)?;

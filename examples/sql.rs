@@ -4,7 +4,7 @@ use datafusion::error::Result;
 use datafusion::prelude::SessionContext;
 use datafusion_rerank::{ModelRegistry, RerankFunctions};
 
-/// The checkpoint that `m3` stands for if none is given: the bundled demonstration.
+/// The checkpoint used for `m3` if none is given: the bundled demonstration.
 const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
 
 const TABLE: &str = "
@@ -37,7 +37,7 @@ async fn main() -> Result<()> {
     ctx.sql(TABLE).await?.collect().await?;
     ctx.sql(RANKED).await?.show().await?;
 
-    // Defaults for every call that does not say otherwise.
+    // Defaults for calls that do not set them.
     ctx.sql("SET rerank.max_length = 12").await?.collect().await?;
     ctx.sql(DETAILS).await?.show().await
 }

@@ -1,4 +1,4 @@
-//! How large batches are made: measured in a job that is long enough, and remembered.
+//! The size of batches: measured in a job that is long enough, and remembered.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::support::tables::{numbered, read, scores, write};
 use crate::support::{files, folder, rerank, run};
 
-/// Of one thread: 11,904 tokens are run to find the best size, in pairs of about 200.
+/// For one thread: finding the best size runs 11,904 tokens, in pairs of about 200.
 const ENOUGH_ROWS: usize = 8000;
 
 fn batch_tokens(report: &Path) -> u64 {

@@ -1,4 +1,4 @@
-//! A job that is killed at any moment, or whose store misbehaves, ends like one that is left alone.
+//! A job that is killed at any moment, or whose store misbehaves, produces the output of an undisturbed one.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -17,44 +17,44 @@ use crate::support::s3::{BUCKET, Environment, S3Server};
 use crate::support::tables::{decode, encode_groups, numbered, rows_by_id, with_zeros};
 use crate::support::{files, model};
 
-/// An input of so many units of so many rows each.
+/// The size of an input: units, and rows per unit.
 #[derive(Clone, Copy)]
 struct Size {
     units: usize,
     unit_rows: usize,
-    /// Bytes that each row adds to the output. They take time to write, so that this is interrupted too.
+    /// Bytes that each row adds to the output. Writing them takes time, so that it is interrupted too.
     row_bytes: usize,
 }
 
 impl Size {
-    /// A job that can be killed this often before it ends.
+    /// A job long enough to be killed this many times.
     fn for_kills(kills: usize) -> Self {
         Self { units: 20.max(2 * kills), unit_rows: 60, row_bytes: 20_000 }
     }
 }
 
-/// Makes many requests, and little work.
+/// Many requests and little work.
 const MANY_REQUESTS: Size = Size { units: 80, unit_rows: 10, row_bytes: 100 };
 
-/// How many times a job is killed: `RERANK_CHAOS_KILLS`, or as many as every test run can afford.
+/// How many times to kill a job: `RERANK_CHAOS_KILLS`, or as many as every test run can afford.
 fn kills(affordable: usize) -> usize {
     std::env::var("RERANK_CHAOS_KILLS").map_or(affordable, |kills| kills.parse().unwrap())
 }
 
-/// Where jobs read and write.
+/// A place that jobs read from and write to.
 trait Place {
-    /// INPUT or OUTPUT of this name.
+    /// The location of INPUT or OUTPUT with this name.
     fn location(&self, name: &str) -> String;
     fn environment(&self) -> Environment;
-    /// Puts the input there.
+    /// Writes an input.
     fn put(&self, name: &str, content: Bytes);
-    /// The files below OUTPUT of this name, by their relative paths, in order.
+    /// The files below this OUTPUT: relative paths, sorted.
     fn files(&self, output: &str) -> Vec<String>;
-    /// A file; `None` if there is none.
+    /// The content of a file; `None` if it does not exist.
     fn read(&self, output: &str, file: &str) -> Option<Bytes>;
 }
 
-/// A folder of this machine.
+/// A local folder.
 struct Local(TempDir);
 
 impl Local {
@@ -111,7 +111,7 @@ impl Place for S3Server {
     }
 }
 
-/// The command of a job, which is also the command that resumes it.
+/// The command that starts a job and also resumes it.
 fn job(place: &dyn Place, size: Size, output: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
     command
@@ -126,20 +126,20 @@ fn job(place: &dyn Place, size: Size, output: &str) -> Command {
     command
 }
 
-/// Waits for the end of a job that nobody kills.
+/// Waits for a job that is not killed.
 fn finish(command: &mut Command) {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Waits until there are more data files than `done`, or the job ended.
+/// Waits until there are more than `done` data files, or the job has ended.
 fn wait_for_a_unit(child: &mut Child, place: &dyn Place, output: &str, done: usize) {
     while data_files(place, output).len() <= done && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
 
-/// Kills a job after this time; `Some` if it ended before.
+/// Kills a job after this time. Returns `Some` if it ended before.
 fn kill_after(mut child: Child, time: Duration) -> Option<ExitStatus> {
     std::thread::sleep(time);
     let ended = child.try_wait().unwrap();
@@ -153,12 +153,12 @@ fn data_files(place: &dyn Place, output: &str) -> Vec<String> {
     place.files(output).into_iter().filter(|file| file.ends_with(".parquet")).collect()
 }
 
-/// All rows of the data files of OUTPUT.
+/// All rows of the data files below OUTPUT.
 fn rows(place: &dyn Place, output: &str) -> RecordBatch {
     rows_by_id(data_files(place, output).iter().map(|file| place.read(output, file).unwrap()))
 }
 
-/// What a job leaves that nobody disturbs.
+/// The output of an undisturbed job.
 struct Undisturbed {
     rows: RecordBatch,
     files: Vec<String>,
@@ -184,7 +184,7 @@ fn undisturbed(place: &dyn Place, size: Size) -> Undisturbed {
 }
 
 impl Undisturbed {
-    /// The same rows with the same scores, bit for bit, in the same files, and no other file.
+    /// Asserts the same rows with the same scores, bit for bit, in the same files, and no other file.
     #[track_caller]
     fn assert_same(&self, place: &dyn Place, output: &str) {
         assert_eq!(place.files(output), self.files);
@@ -192,8 +192,7 @@ impl Undisturbed {
     }
 }
 
-/// Somebody who reads whatever Parquet files they find in OUTPUT, all the time: each when it appears, and any of them
-/// again later.
+/// Continuously reads the Parquet files in OUTPUT: each when it appears, and random ones again later.
 struct Reader {
     done: Arc<AtomicBool>,
     thread: JoinHandle<usize>,
@@ -226,14 +225,14 @@ impl Reader {
         Self { done, thread }
     }
 
-    /// How many files it could read; it fails if there was one that it could not.
+    /// Returns how many files it read. Panics if one was not readable.
     fn stop(self) -> usize {
         self.done.store(true, Ordering::Relaxed);
         self.thread.join().unwrap()
     }
 }
 
-/// Kills jobs as often as this, each as often as it takes to end.
+/// Kills jobs this many times in total, and resumes each until it ends.
 fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed: u64) {
     let place = Arc::new(place);
     let size = Size::for_kills(kills);
@@ -251,7 +250,7 @@ fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed
             }
             let done = data_files(&*place, &output).len();
             let mut child = job(&*place, size, &output).stderr(Stdio::null()).spawn().unwrap();
-            // Half of the kills may strike before the first unit; however long it takes to get there, half do not.
+            // Half of the kills may strike before the next unit. The others wait for one, however long it takes.
             let longest = if random.bool() {
                 unit_wall * 10
             } else {
@@ -270,7 +269,7 @@ fn kill_at_random<P: Place + Send + Sync + 'static>(place: P, kills: usize, seed
             }
         }
         undisturbed.assert_same(&*place, &output);
-        // There is nothing left to do.
+        // No work is left.
         finish(&mut job(&*place, size, &output));
         undisturbed.assert_same(&*place, &output);
         reads += reader.stop();
@@ -301,7 +300,7 @@ fn a_job_gets_over_the_faults_of_its_store() {
     let faults = Arc::new(Faults::new(9, 0.6, &Fault::ALL));
     let environment = server.disturbed_by(Arc::clone(&faults));
     let start = Instant::now();
-    // The patience with a server that does not answer.
+    // The client's timeout for a server that does not respond.
     finish(job(&server, MANY_REQUESTS, "out").envs(environment).env("AWS_TIMEOUT", "2s"));
     undisturbed.assert_same(&server, "out");
     let injected = faults.injected();

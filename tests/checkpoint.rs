@@ -1,4 +1,4 @@
-//! Checkpoints as they come: sharded, in half precision, behind links, and broken in every way there is.
+//! Checkpoints in every form: sharded, in half precision, behind links, and broken in every way.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -129,7 +129,7 @@ fn a_missing_directory_says_what_to_give() {
     assert!(error.starts_with("model '/no/such/place': there is no such directory; give"), "{error}");
 }
 
-/// What breaks a checkpoint, and what its error must name.
+/// A way to break a checkpoint, and what the error must name.
 struct Mutation {
     name: &'static str,
     apply: fn(&Path),
@@ -139,7 +139,7 @@ struct Mutation {
 const EMBEDDINGS: &str = "roberta.embeddings.word_embeddings.weight";
 const OUT_PROJ: &str = "classifier.out_proj.weight";
 
-/// Rewrites the header of the weights, keeping the data as it is.
+/// Rewrites the header of the weights and keeps the data.
 fn edit_header(folder: &Path, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) {
     let path = folder.join(WEIGHTS);
     let bytes = std::fs::read(&path).unwrap();

@@ -24,10 +24,10 @@ use crate::support::{
     rerank, run,
 };
 
-/// Between this program and the reference library, whose own scores depend on the batch by some 5e-6.
+/// Tolerance to the reference library, whose own scores vary by some 5e-6 with the batch.
 const TOLERANCE: f32 = 5e-5;
 
-/// The scores that the library gives for a table's `query` and `passage`.
+/// The library's scores for a table's `query` and `passage`.
 fn library_scores(table: &RecordBatch) -> Vec<f32> {
     let column = |name| Arc::clone(table.column_by_name(name).unwrap());
     open(MODEL).score(&column("query"), &column("passage")).unwrap().values().to_vec()
@@ -41,7 +41,7 @@ fn assert_close(actual: &[f32], expected: &[f32]) {
     }
 }
 
-// What goes in comes out.
+// Columns and rows are kept.
 
 #[test]
 fn a_file_gets_its_scores_in_row_order() {
@@ -230,7 +230,7 @@ fn a_report_replaces_nothing_that_the_run_reads_or_writes() {
     refused("in.parquet", "out.parquet", "missing/../in.parquet", "which is INPUT; name another file");
     refused("in.parquet", "out.parquet", "out.parquet", "out.parquet, which is OUTPUT; name another file");
     refused("in.parquet", "old.parquet", "in/../old.parquet", "old.parquet, which is OUTPUT; name another file");
-    // The JSON beside a page.
+    // The JSON beside the page conflicts.
     refused("data.json", "out.parquet", "data.html", "data.json, which is INPUT; name another file");
     refused("in", "out", "in/deep/b.parquet", "in/deep/b.parquet, which is INPUT; name another file");
     refused("in", "out", "in", "in, which is INPUT; name another file");
@@ -253,7 +253,7 @@ fn a_report_replaces_nothing_that_the_run_reads_or_writes() {
     assert_eq!(files(&at(".")), before, "something was done before it was refused");
     assert_eq!(read(&at("in.parquet")).num_rows(), 1);
 
-    // A report may be in the directory of a job, as long as nobody takes it for data.
+    // A report may be in the directory of a job, as long as it cannot be mistaken for data.
     run(at("in"), at("out")).arg("--report").arg(at("out/report.html")).assert().success();
     run(at("in"), at("out")).arg("--report").arg(at("out/report.html")).assert().success();
     assert!(at("out/report.json").exists());
@@ -272,7 +272,7 @@ fn quiet_says_nothing_and_verbose_more() {
         .stderr(contains("loaded ONNX Runtime"));
 }
 
-// What is wrong is said, and nothing is left behind.
+// Errors are reported, and nothing is left behind.
 
 #[test]
 fn wrong_input_is_refused() {
@@ -405,14 +405,14 @@ fn a_failure_leaves_complete_files_only() {
     let complete: Vec<String> = data_files(&at("out")).iter().map(|name| input_of(name)).collect();
     assert!(complete.is_empty() || complete == ["a"], "{complete:?}");
 
-    // What a footer can tell is found before anything is scored.
+    // Problems that a footer shows are found before anything is scored.
     std::fs::write(at("in/c.parquet"), "cut off").unwrap();
     std::fs::remove_dir_all(at("out")).ok();
     assert_fails(run(at("in"), at("out")), "in/c.parquet as Parquet");
     assert!(!at("out").exists());
 }
 
-/// A table whose first rows are large, so that its output is begun early, and whose other rows take long to score.
+/// A table whose first rows are large, so that its output begins early, and whose other rows are slow to score.
 fn slow_table(rows: usize) -> RecordBatch {
     let table = many_pairs(rows);
     let mut state = 1_u64;
@@ -432,7 +432,7 @@ fn write_slow(path: &Path, rows: usize) {
     write_with(path, &slow_table(rows), uncompressed);
 }
 
-/// Starts a run that takes its time over what [`write_slow`] wrote.
+/// Starts a slow run on the table of [`write_slow`].
 fn start_slowly(input: &Path, output: &Path) -> Child {
     std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
         .arg("run")
@@ -444,7 +444,7 @@ fn start_slowly(input: &Path, output: &Path) -> Child {
         .unwrap()
 }
 
-/// Waits until there are rows in a file of a folder.
+/// Waits until a file in a folder contains rows.
 fn wait_for_rows(folder: &Path, child: &mut Child) {
     let start = Instant::now();
     while files(folder).iter().all(|file| std::fs::metadata(folder.join(file)).map_or(0, |file| file.len()) == 0) {
@@ -454,7 +454,7 @@ fn wait_for_rows(folder: &Path, child: &mut Child) {
     }
 }
 
-/// The status of a run, and what it wrote to standard error.
+/// The exit status of a run, and its standard error.
 fn ended(mut child: Child) -> (ExitStatus, String) {
     let mut message = String::new();
     std::io::Read::read_to_string(&mut child.stderr.take().unwrap(), &mut message).unwrap();
@@ -479,7 +479,7 @@ fn interrupted_it_leaves_nothing() {
         send(signal, &child);
         let (status, message) = ended(child);
         assert_eq!(status.code(), Some(code), "{message}");
-        // Nothing else: the device was in the middle of a batch, and ends without complaint.
+        // Nothing else: the device was in the middle of a batch, and ends without errors.
         let expected = format!("error: {word}; files that were not complete have been removed\n");
         assert_eq!(message, expected);
         assert_eq!(files(&at("out")), Vec::<String>::new());
@@ -487,7 +487,7 @@ fn interrupted_it_leaves_nothing() {
     }
 }
 
-// Two runs on one file.
+// Two runs that write one file.
 
 #[test]
 #[cfg(unix)]
@@ -497,7 +497,7 @@ fn a_file_that_another_run_is_writing_is_left_to_it() {
     write_slow(&at("in.parquet"), ROWS);
     let mut first = start_slowly(&at("in.parquet"), &at("out/out.parquet"));
     wait_for_rows(&at("out"), &mut first);
-    // So that it is not done before the others were refused.
+    // Stop it, so that it does not finish before the others are refused.
     send("STOP", &first);
     let message = format!("another process is writing OUTPUT {}; wait", at("out/out.parquet").display());
     let begun = files(&at("out"));
@@ -507,7 +507,7 @@ fn a_file_that_another_run_is_writing_is_left_to_it() {
         assert_fails(second, &message);
         assert_eq!(files(&at("out")), begun);
     }
-    // Another file beside it is another matter, and whoever reads the folder does not see what is unfinished.
+    // Another file in the folder can be written, and readers of the folder do not see unfinished files.
     run(fixture("xquad.parquet"), at("out/other.parquet")).assert().success();
     run(at("out"), at("again")).args(["--score", "score_2"]).assert().success();
     assert_eq!(data_files(&at("again")).iter().map(|name| input_of(name)).collect::<Vec<_>>(), ["other"]);
@@ -577,7 +577,7 @@ fn runs_with_one_report_leave_it_whole() {
     assert_eq!(files(&at("reports")), ["report.json"]);
 }
 
-// The other subcommands.
+// Other subcommands.
 
 /// Pairs and scores of the reference library.
 fn golden() -> (Vec<(String, String)>, Vec<f32>) {

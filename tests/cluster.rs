@@ -1,4 +1,4 @@
-//! Jobs and queries on a cluster: real processes on this machine.
+//! Jobs and queries on a cluster of real processes on this machine.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -19,17 +19,17 @@ use crate::support::scripts::{TABLES, rows, scripts};
 use crate::support::tables::{encode_groups, numbered, with_zeros, write_groups};
 use crate::support::{CHECKPOINTS, data_files, files, fixture, models, session};
 
-/// Units of a job, and rows of a unit.
+/// Units of a job, and rows per unit.
 const UNITS: usize = 64;
 const UNIT_ROWS: usize = 40;
 
 /// Bytes that each row adds to the output, so that writing is interrupted too.
 const ROW_BYTES: usize = 2_000;
 
-/// Longest wait for anything.
+/// The longest wait for anything.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// Seconds after which the scheduler takes an executor for lost.
+/// Seconds after which the scheduler considers an executor lost.
 const EXECUTOR_TIMEOUT: &str = "4";
 
 /// Two neighbouring ports that are free now.
@@ -59,7 +59,7 @@ fn checkpoint(name: &str) -> String {
     format!("m3={}", fixture(name).display())
 }
 
-/// A process that is killed in the end.
+/// A process that is killed on drop.
 struct Process(Child);
 
 impl Process {
@@ -88,7 +88,7 @@ struct Cluster {
     executors: Vec<Executor>,
     folder: TempDir,
     models: Vec<String>,
-    /// Variables of the executors.
+    /// Environment variables of the executors.
     environment: Environment,
 }
 
@@ -142,7 +142,7 @@ impl Cluster {
         self.executors.remove(place).process.kill();
     }
 
-    /// What its processes have written to standard error.
+    /// The standard error of its processes.
     fn logs(&self) -> String {
         let processes = std::iter::once("scheduler".to_owned())
             .chain(self.executors.iter().map(|executor| format!("executor-{}", executor.port)));
@@ -173,7 +173,7 @@ fn wait_for_port(port: u16, process: &mut Process) {
     }
 }
 
-/// A job's input, and what a run without a cluster makes of it.
+/// A job's input, and its output without a cluster.
 struct Job {
     folder: TempDir,
     undisturbed: Vec<(String, Vec<u8>)>,
@@ -213,7 +213,7 @@ impl Job {
         command
     }
 
-    /// The data files with their content.
+    /// The data files and their content.
     fn content(&self, output: &str) -> Vec<(String, Vec<u8>)> {
         let names = data_files(&self.at(output));
         names.into_iter().map(|name| (name.clone(), std::fs::read(self.at(output).join(name)).unwrap())).collect()
@@ -233,7 +233,7 @@ impl Job {
         names.map(|name| serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()).collect()
     }
 
-    /// Waits until more units than this are done; tells whether the process is still at work.
+    /// Waits until more than this many units are done. Returns whether the process is still running.
     fn wait_for_units(&self, output: &str, units: usize, process: &mut Process) -> bool {
         let start = Instant::now();
         let folder = self.at(output).join("_rerank/units");
@@ -252,7 +252,7 @@ fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-/// Waits for the end of a process, whose standard error it gives with its success.
+/// Waits for the end of a process. Returns its success and its standard error.
 fn finish(mut process: Process) -> (bool, String) {
     let start = Instant::now();
     loop {
@@ -288,7 +288,7 @@ fn three_executors_give_what_one_process_does() {
     let status: Value = serde_json::from_slice(&status.stdout).unwrap();
     assert_eq!(status["units_done"].as_u64(), Some(UNITS as u64));
 
-    // There is nothing left to do.
+    // No work is left.
     let again = job.on(&cluster, "out").output().unwrap();
     assert!(
         again.status.success() && stderr(&again).contains("64 of 64 units committed already"),
@@ -334,7 +334,7 @@ fn a_bucket_serves_all_machines() {
     assert_eq!(one.len(), 10);
     assert!(one == run("many", &["--cluster", &cluster.address()]));
     assert_eq!(server.list("many").len(), server.list("one").len());
-    // A query reads the bucket by the executors' own credentials.
+    // A query reads the bucket with the executors' own credentials.
     let query = rerank()
         .args(["sql", "--cluster", &cluster.address(), "--model", &checkpoint(CHECKPOINTS[0]), "--format", "csv"])
         .args(["-c", &format!("SELECT count(rerank(query, passage)) AS n FROM 's3://{BUCKET}/in.parquet'")])
@@ -397,7 +397,7 @@ fn an_interrupted_job_is_cancelled_on_the_cluster() {
     Command::new("kill").args(["-INT", &client.0.id().to_string()]).status().unwrap();
     let (success, text) = finish(client);
     assert!(!success && text.contains("interrupted;") && text.contains("run the same command again"), "{text}");
-    // Units that were being written when it was cancelled may still be committed, but no others.
+    // Units that were being written at the cancellation may still be committed, but no others.
     std::thread::sleep(Duration::from_secs(2));
     let units = job.markers("out").len();
     std::thread::sleep(Duration::from_secs(2));
@@ -432,7 +432,7 @@ fn an_executor_removes_its_own_folder_and_what_dead_ones_left() {
         expected.extend(added.iter().cloned());
         own.extend(added);
     }
-    // Rows of a query are what they have in their folders.
+    // The executors hold the rows of a query in their folders.
     let query = "SELECT column1, count(rerank(column1, 'b')) FROM (VALUES ('a'), ('b'), ('c')) GROUP BY column1";
     let query = rerank().args(["sql", "--cluster", &cluster.address(), "-c", query]).output().unwrap();
     assert!(query.status.success(), "{}\n{}", stderr(&query), cluster.logs());
@@ -474,11 +474,11 @@ fn a_model_that_an_executor_lacks_names_the_executor() {
     assert!(!missing.status.success());
     assert!(text.contains("executor 127.0.0.1:50051: model 'm3': there is no directory /no/such/folder"), "{text}");
 
-    // Another checkpoint of the same name.
+    // A different checkpoint with the same name.
     let cluster = Cluster::with_models(1, vec![checkpoint(CHECKPOINTS[1])]);
     let job = Job::new();
     let executor = format!("executor 127.0.0.1:{}", cluster.executors[0].port);
-    // A folder that only the client has: the executor's working directory is another.
+    // A folder that only the client has: the executor's working directory differs.
     let here = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(fixture(CHECKPOINTS[0]), here.path().join("only-here")).unwrap();
     for (name, reason) in
@@ -499,7 +499,7 @@ fn a_model_that_an_executor_lacks_names_the_executor() {
     }
 }
 
-/// Statements of the suite that do not give on a cluster what they give in one process, by file and beginning, and why.
+/// Statements of the suite whose results differ on a cluster, by file and beginning, with the reason.
 const DIFFERENT: &[(&str, &str, &str)] = &[
     ("details.slt", "SELECT rerank_details_sync(", "executors have no synchronous functions"),
     ("functions.slt", "SELECT rerank_sync(query, passage), rerank_m3_sync(", "executors have no synchronous functions"),
@@ -510,9 +510,9 @@ const DIFFERENT: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// What a statement gives: its rows, sorted unless it says in which order they come, or `None` for an error.
+/// The result of a statement: its rows, sorted unless the statement orders them, or the error.
 async fn outcome(ctx: &SessionContext, sql: &str) -> Result<Vec<Vec<String>>, String> {
-    // The last digits depend on what is scored together.
+    // The last digits depend on which rows are scored together.
     const DECIMALS: usize = 2;
     let running = async { ctx.sql(sql).await?.collect().await };
     let batches = running.await.map_err(|error| error.strip_backtrace())?;
@@ -539,7 +539,7 @@ async fn statements_give_what_they_give_in_one_process() {
         let remote = remote.on_cluster(&cluster.address().parse().unwrap(), &RerankFunctions::new(models)).unwrap();
         for record in sqllogictest::parse_file::<sqllogictest::DefaultColumnType>(&file).unwrap() {
             let (Record::Statement { sql, .. } | Record::Query { sql, .. }) = record else { continue };
-            // A plan is another on a cluster.
+            // Plans differ on a cluster.
             if sql.starts_with("EXPLAIN") {
                 continue;
             }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::{CHECKPOINTS, fixture, open};
 
-/// A score may move by this much when other pairs share its batch.
+/// How much a score may change when other pairs share its batch.
 const INVARIANCE: f32 = 1e-4;
 
 /// The 40 pairs of the goldens.
@@ -40,7 +40,7 @@ fn assert_close(what: &str, actual: &[Option<f32>], expected: &[Option<f32>]) {
     }
 }
 
-/// A small deterministic generator, so that a failure can be repeated.
+/// A small deterministic generator, so that failures are reproducible.
 struct Random(u64);
 
 impl Random {
@@ -145,7 +145,7 @@ async fn pieces_of_every_layout_are_one_window() {
     assert_eq!(reranker.score_pieces_async(Vec::new()).await.unwrap().to_array().len(), 0);
 }
 
-/// Encoding one window must not begin others on the same stack.
+/// Encoding one window must not start others on the same stack.
 #[tokio::test(flavor = "multi_thread")]
 async fn hundreds_of_windows_at_once_are_scored() {
     const WINDOWS: usize = 400;

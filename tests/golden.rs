@@ -1,8 +1,8 @@
 //! Token ids and scores against those of FlagEmbedding 1.4.2 on tiny checkpoints of every family.
 //!
-//! `tests/fixtures/goldens` holds, for every option of the reference and 40 pairs chosen for their odd corners, the
-//! ids that the reference fed its model, the scores it returned, and the scores of an independent float64
-//! implementation (`scores_spec_f64`), which are the ones compared here. `tests/fixtures/reference` has the scripts.
+//! `tests/fixtures/goldens` covers every option of the reference and 40 pairs chosen for their corner cases. It holds
+//! the ids that the reference fed its model, the scores it returned, and the scores of an independent float64
+//! implementation (`scores_spec_f64`), which are the ones compared here. The scripts are in `tests/fixtures/reference`.
 
 use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::Float32Type;
@@ -33,13 +33,13 @@ impl Golden {
         self.cases.iter().find(|case| case["name"] == name).unwrap()
     }
 
-    /// Recorded ids of a case, which may be those of another.
+    /// The recorded ids of a case. They may be stored with another case.
     fn ids(&self, case: &Value) -> Vec<Vec<u32>> {
         let source = case["ids_from"].as_str().map_or(case, |name| self.case(name));
         serde_json::from_value(source["ids"].clone()).unwrap()
     }
 
-    /// Scores under `options`: one row of scores for each exit.
+    /// Scores under `options`: one row of scores per cutoff layer.
     fn score(&self, options: &ScoreOptions) -> Vec<Vec<f32>> {
         let queries = StringArray::from_iter_values(self.pairs.iter().map(|(query, _)| query));
         let passages = StringArray::from_iter_values(self.pairs.iter().map(|(_, passage)| passage));
@@ -56,8 +56,8 @@ impl Golden {
         }
     }
 
-    /// Checks ids and scores of every recorded case, but for those in `quirks`, where this library differs on
-    /// purpose. Returns how many cases were compared, and says how closely they agree.
+    /// Checks ids and scores of every recorded case except those in `quirks`, where this library differs on purpose.
+    /// Returns the number of compared cases, and prints how closely they agree.
     fn check(&self, extra: &Value, quirks: &[&str]) -> usize {
         let tolerance = self.tolerance();
         let mut compared = 0;
@@ -76,8 +76,8 @@ impl Golden {
         compared
     }
 
-    /// Twice what the reference's own scores, in fp32, differ from those in float64, and at least 5e-5: how rounding
-    /// errors add up depends on the processor's instructions, so no fp32 implementation can be held to less.
+    /// Twice the difference of the reference's own fp32 scores from float64, and at least 5e-5: how rounding errors add
+    /// up depends on the processor's instructions, so no fp32 implementation can be held to less.
     fn tolerance(&self) -> f32 {
         let noise = |case: &Value| {
             let (scores, exact) = (rows(&case["scores"]), rows(&case["scores_spec_f64"]));
@@ -96,7 +96,7 @@ impl Golden {
     }
 }
 
-/// The options that a case gave to the reference's constructor and call, under our names, and `extra` ones.
+/// The options of a case's constructor and call under our names, and the `extra` ones.
 fn options(case: &Value, extra: &Value) -> ScoreOptions {
     let mut options = Map::new();
     for source in [&case["init"], &case["call"], extra] {
@@ -110,7 +110,7 @@ fn options(case: &Value, extra: &Value) -> ScoreOptions {
     ScoreOptions::from_json(&Value::Object(options)).unwrap()
 }
 
-/// Recorded scores, `[pairs]` or `[exits][pairs]`, as rows of one exit each.
+/// Recorded scores, `[pairs]` or `[exits][pairs]`, as one row per exit.
 fn rows(scores: &Value) -> Vec<Vec<f32>> {
     serde_json::from_value(scores.clone()).unwrap_or_else(|_| vec![serde_json::from_value(scores.clone()).unwrap()])
 }
@@ -145,8 +145,8 @@ fn gemma_equals_the_reference() {
     assert_eq!(golden.check(&Value::Null, &[]), golden.cases.len());
 }
 
-/// What the reference makes of lists that are unsorted, repeat a layer or name one that does not exist; see
-/// [`cutoffs_come_in_the_order_asked_each_with_its_own_head`] for what this library does.
+/// Cases where the reference is given lists that are unsorted, repeat a layer or name one that does not exist.
+/// [`cutoffs_come_in_the_order_asked_each_with_its_own_head`] tests what this library does.
 const MINICPM_QUIRKS: &[&str] = &[
     "cutoff_unsorted_8_3",
     "cutoff_unsorted_5_2_8",
@@ -192,7 +192,7 @@ fn impossible_cutoffs_are_refused() {
     }
 }
 
-/// As [`MINICPM_QUIRKS`], for a family whose reference sorts the layers it is given.
+/// Like [`MINICPM_QUIRKS`], for a family whose reference sorts the given layers.
 const GEMMA2_QUIRKS: &[&str] =
     &["cutoff_unsorted_8_3", "cutoff_duplicate_5_5", "cutoff_some_invalid_1_5_99", "cutoff_all_invalid_1"];
 
@@ -221,7 +221,7 @@ fn gemma2_cutoffs_come_in_the_order_asked() {
 
 #[test]
 fn gemma2_by_layer_gives_each_layer_the_head_trained_for_it() {
-    // Asked for all layers at once the reference, too, pairs each with its own head.
+    // With all layers at once, the reference also pairs each layer with its own head.
     let golden = Golden::read("lightweight.json", "tiny-gemma2-lightweight-reranker");
     let all = rows(&golden.case("cutoff_all")["scores_spec_f64"]);
     for (exit, expected) in all.iter().enumerate() {

@@ -1,5 +1,4 @@
-//! Models on their way from the hub, and what is kept of them: the program, as a process, against a hub of the test's
-//! own.
+//! Downloads from the hub, and the cache: the program as a process, against the test's own hub.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -15,13 +14,13 @@ use tempfile::TempDir;
 use crate::support::hub::{Access, HubFaults, HubServer, Repository, TOKEN, git_id, is_large, sha256};
 use crate::support::{MODEL, files, fixture, lines};
 
-/// What `m3` is on the hub.
+/// The id of `m3` on the hub.
 const M3: &str = "BAAI/bge-reranker-v2-m3";
 
 /// The files that the tiny checkpoint needs.
 const NEEDED: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
 
-/// Nobody listens there.
+/// An address where nothing listens.
 const NOWHERE: &str = "http://127.0.0.1:1";
 
 /// A machine with an empty home, and a hub.
@@ -38,14 +37,14 @@ impl Machine {
         (machine, commit)
     }
 
-    /// The program on this machine.
+    /// The program, run on this machine.
     fn rerank(&self, args: &[&str]) -> Command {
         let mut command = Command::from_std(self.process(args));
         command.timeout(Duration::from_mins(2));
         command
     }
 
-    /// The same, to be run beside the test.
+    /// The same, as a process that runs beside the test.
     fn process(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rerank"));
         command.env_remove("RERANK_MODEL").env_remove("RUST_LOG");
@@ -70,7 +69,7 @@ impl Machine {
         self.rerank(&["model", "pull", model])
     }
 
-    /// The same where no hub can be reached, nor may be.
+    /// The same, offline: no hub can be reached.
     fn offline(&self, args: &[&str]) -> Command {
         let mut command = self.rerank(args);
         command.env("HF_ENDPOINT", NOWHERE).env("HF_HUB_OFFLINE", "1");
@@ -81,7 +80,7 @@ impl Machine {
         self.home.path().join(path)
     }
 
-    /// The cache's folder for `m3`.
+    /// The cache folder of `m3`.
     fn cached(&self) -> PathBuf {
         self.at("huggingface/hub/models--BAAI--bge-reranker-v2-m3")
     }
@@ -98,7 +97,7 @@ fn assert_fails(mut command: Command, line: &str) {
     assert_eq!(String::from_utf8(output).unwrap(), format!("error: {line}\n"));
 }
 
-/// The tiny checkpoint with what else lies in repositories.
+/// The tiny checkpoint, along with other files that are usual in repositories.
 fn tiny() -> Repository {
     Repository::of(&fixture(MODEL))
         .with("README.md", "# A model")
@@ -108,7 +107,7 @@ fn tiny() -> Repository {
         .with("sentencepiece.bpe.model", "the tokenizer once more")
 }
 
-/// What the program printed, and its lines about what is going on.
+/// The program's standard output, and its progress lines.
 #[track_caller]
 fn run(command: &mut Command) -> (String, Vec<String>) {
     let assert = command.assert().success();
@@ -117,12 +116,12 @@ fn run(command: &mut Command) -> (String, Vec<String>) {
     (data.into_owned(), notes.lines().map(str::to_owned).collect())
 }
 
-/// The requests for large files, without those that only ask for their size: SHA-256 and range.
+/// The requests for large files as SHA-256 and range, except those that only ask for their size.
 fn downloads(requests: &[String]) -> Vec<&str> {
     requests.iter().filter_map(|request| request.strip_prefix("GET /cdn/")).collect()
 }
 
-/// The names of the files that were asked for, in whatever way.
+/// The names of all requested files.
 fn asked_for(requests: &[String]) -> BTreeSet<&str> {
     let resolved = requests.iter().filter(|request| request.contains("/resolve/"));
     resolved.map(|request| request.split(' ').nth(1).unwrap().rsplit('/').next().unwrap()).collect()
@@ -146,7 +145,7 @@ fn assert_is_tiny(snapshot: &Path) {
     }
 }
 
-// What is fetched.
+// Downloads.
 
 #[test]
 fn a_model_that_was_pulled_is_scored_with_offline() {
@@ -188,7 +187,7 @@ fn what_is_there_is_not_fetched_again() {
     let (printed, _) = run(&mut machine.offline(&["model", "pull", "m3"]));
     assert_eq!(printed, format!("{}\n", machine.snapshot(&commit).display()));
 
-    // A file that got lost, and a link that leads nowhere.
+    // A missing file, and a broken link.
     std::fs::remove_file(machine.snapshot(&commit).join("config.json")).unwrap();
     std::fs::remove_file(machine.cached().join("blobs").join(sha256(&content("model.safetensors")))).unwrap();
     let (_, notes) = run(&mut machine.pull("m3"));
@@ -201,7 +200,8 @@ fn what_is_there_is_not_fetched_again() {
 #[test]
 fn what_python_fetched_is_not_fetched_again() {
     let (machine, commit) = Machine::new();
-    // As huggingface_hub 2.4 leaves it, with a file that this program has no use for and without the weights.
+    // The cache as huggingface_hub 2.4 leaves it, with an additional file that this program does not use and without
+    // weights.
     let (blobs, snapshot) = (machine.cached().join("blobs"), machine.snapshot(&commit));
     for folder in [&blobs, &snapshot, &machine.cached().join("refs"), &machine.cached().join("trees")] {
         std::fs::create_dir_all(folder).unwrap();
@@ -247,7 +247,7 @@ fn revisions_share_what_they_have_in_common() {
     let (printed, notes) = run(&mut machine.pull("m3@refs/pr/7"));
     let snapshot = machine.snapshot(&other);
     assert_eq!(printed, format!("{}\n", snapshot.display()));
-    // The name does not stand for it.
+    // The name does not resolve to it.
     assert!(
         notes[2].starts_with(&format!("score with it: rerank score --model '{}' ", snapshot.display())),
         "{notes:?}"
@@ -302,7 +302,7 @@ fn quiet_means_the_folder_and_nothing_else() {
     assert_eq!((printed, notes), (format!("{}\n", machine.snapshot(&commit).display()), Vec::new()));
 }
 
-// What goes wrong on the way.
+// Failures during downloads.
 
 #[test]
 fn a_download_that_is_cut_goes_on_where_it_was() {
@@ -317,7 +317,7 @@ fn a_download_that_is_cut_goes_on_where_it_was() {
     let mut fetched = downloads(&requests);
     assert_eq!(fetched.len(), 5, "{fetched:?}");
     for (hash, length) in [weights, tokenizer] {
-        // Each begins with the whole; what follows begins where half of what was asked for had come.
+        // The first requests ask for whole files. The later ones resume after half of the range.
         let ranges: Vec<&str> = fetched.iter().filter_map(|request| request.strip_prefix(hash.as_str())).collect();
         let mut from = 0;
         for range in ranges {
@@ -406,7 +406,7 @@ fn a_pull_that_was_stopped_goes_on_where_it_was() {
     let requests = machine.hub.take_requests();
     let ranges = downloads(&requests);
     assert!(ranges.len() == 2 && ranges.iter().all(|range| range.contains(" bytes=")), "{ranges:?}");
-    // The small files may have come the first time.
+    // The small files may have been downloaded the first time.
     let most = format!("fetched {} in ", HumanBytes(left));
     let large =
         NEEDED.iter().filter(|name| is_large(name)).map(|name| content(name).len() as u64).sum::<u64>() - halves;
@@ -431,7 +431,7 @@ fn contents_are_checked() {
     let kept = files(&machine.cached());
     assert!(!kept.iter().any(|name| is_large(name)), "{kept:?}");
 
-    // What an earlier run left is damaged: it is fetched anew.
+    // The part left by an earlier run is damaged, so the file is downloaded again.
     machine.hub.set_faults(HubFaults::default());
     let part =
         machine.cached().join("blobs").join(format!("{}.incomplete", git_id(&content("model.safetensors"), true)));
@@ -458,7 +458,7 @@ fn two_at_once_fetch_it_once() {
     assert_eq!(downloads(&requests).len(), 2, "{requests:#?}");
 }
 
-// What cannot be had.
+// Models that cannot be downloaded.
 
 #[test]
 fn a_hub_that_refuses_is_understood() {
@@ -512,7 +512,7 @@ fn without_a_hub_there_is_what_the_cache_has() {
         "error: cannot reach {NOWHERE}: Connection refused (os error 111); check the network, and HF_ENDPOINT if it is set; the same command goes on where it was\n"
     );
     let said = String::from_utf8(output).unwrap();
-    // The number is the system's.
+    // The error number depends on the system.
     assert_eq!(said.replace("(os error 61)", "(os error 111)"), line);
     let line = format!(
         "cannot open model m3: model 'm3': no location is registered for it, and {M3} is not in the Hugging Face cache; run `rerank model pull m3` or `hf download {M3}`, or name its directory"
@@ -564,7 +564,7 @@ fn what_is_no_name_is_wrong_usage() {
     assert_eq!(machine.hub.take_requests(), Vec::<String>::new());
 }
 
-// What is kept.
+// The cache.
 
 /// Scores in 8 bits, which leaves weights in the cache.
 fn score_in_8_bits(machine: &Machine, model: &str) {
@@ -614,7 +614,7 @@ fn models_and_their_weights_are_listed() {
     let expected: Vec<Vec<String>> = [
         ["name", "id", "revision", "family", "size", "converted"].map(str::to_owned),
         ["m3", M3, &format!("{short} (main)"), "m3", &size, &weights("m3")].map(str::to_owned),
-        // The same content: the same weights.
+        // The same content has the same weights.
         ["-", "org/mine", &format!("{short} (v1)"), "m3", &size, &weights("m3")].map(str::to_owned),
         ["-", "org/partial", "0123456", "m3", &format!("{part}, not complete"), "-"].map(str::to_owned),
         ["-", "unknown", "-", "-", "-", "int8 5 B"].map(str::to_owned),
@@ -681,7 +681,7 @@ fn weights_are_pruned_and_models_are_not() {
     assert_eq!(prune(&["m3"]), (String::new(), vec![nothing.clone()]));
     assert_is_tiny(&machine.snapshot(&commit));
 
-    // Of a model that is not in the Hugging Face cache any more.
+    // Weights of a model that is no longer in the Hugging Face cache.
     score_in_8_bits(&machine, "m3");
     std::fs::remove_dir_all(machine.cached()).unwrap();
     assert_eq!(prune(&[M3]).0, m3_line);
@@ -691,7 +691,8 @@ fn weights_are_pruned_and_models_are_not() {
     );
     assert_fails(machine.offline(&["model", "prune", "org/other"]), &line);
 
-    // A file that another process is writing stays, one that was left long ago goes; so do weights of nobody knows what.
+    // A file that another process is writing stays. An old unfinished file is removed, and so are weights of unknown
+    // origin.
     for (name, hours) in [("unfinished-fresh", 0), ("unfinished-old", 2)] {
         let file = std::fs::File::create(machine.at("cache").join(name)).unwrap();
         file.set_modified(std::time::SystemTime::now() - Duration::from_hours(hours)).unwrap();
@@ -707,7 +708,7 @@ fn weights_are_pruned_and_models_are_not() {
 }
 
 impl Machine {
-    /// What `rerank model list --json` prints.
+    /// The output of `rerank model list --json`.
     fn list_json(&self) -> Value {
         serde_json::from_str(&run(&mut self.offline(&["model", "list", "--json"])).0).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Resumable jobs: units, commits, and what is left when something goes wrong.
+//! Resumable jobs: units, commits, and the state after failures.
 
 use std::fs::File;
 use std::path::Path;
@@ -23,7 +23,7 @@ use crate::support::{
     run, write_inputs,
 };
 
-/// Starts a job that takes its time.
+/// Starts a slow job.
 fn start(input: &Path, output: &Path) -> Child {
     std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
         .arg("run")
@@ -52,7 +52,7 @@ fn wait_for_units(output: &Path, units: usize, child: &mut Child) {
     }
 }
 
-/// Everything below a folder but what tells the time.
+/// The files of a folder, without the records, which contain times.
 fn content(folder: &Path) -> Vec<(String, Vec<u8>)> {
     let names = files(folder).into_iter().filter(|name| !name.starts_with("_rerank/"));
     names.map(|name| (name.clone(), std::fs::read(folder.join(name)).unwrap())).collect()
@@ -116,7 +116,7 @@ fn one_file_may_be_a_job_too() {
     assert_eq!(ids(&read(&at("one.parquet"))), (0..500).collect::<Vec<_>>());
 }
 
-// Going on.
+// Resuming.
 
 #[test]
 fn a_killed_job_goes_on_where_it_was() {
@@ -131,12 +131,12 @@ fn a_killed_job_goes_on_where_it_was() {
         wait_for_units(&at("out"), units, &mut child);
         child.kill().unwrap();
         child.wait().unwrap();
-        // What readers see is complete, whenever they look.
+        // Files that readers see are complete at any time.
         for name in data_files(&at("out")) {
             read(&at("out").join(name));
         }
     }
-    // What a run leaves that is killed while it writes.
+    // The leftovers of a run that was killed while it was writing.
     std::fs::create_dir_all(at("out/_rerank/tmp")).unwrap();
     for name in ["_rerank/tmp/0123456789abcdef-77.parquet#1", "_rerank/units/0123456789abcdef.json#1"] {
         std::fs::write(at("out").join(name), "half").unwrap();
@@ -186,7 +186,7 @@ fn a_job_that_is_done_is_left_alone() {
     job(&at("in"), &at("out")).assert().success().stderr(contains("6 of 6 units committed already"));
     assert!(content(&at("out")) == before);
 
-    // A unit whose file is gone or cut is done again, and no other.
+    // A unit whose file is missing or truncated is repeated, and no other.
     let names = data_files(&at("out"));
     std::fs::remove_file(at("out").join(&names[0])).unwrap();
     std::fs::write(at("out").join(&names[3]), "cut").unwrap();
@@ -209,7 +209,7 @@ fn two_processes_may_work_on_one_job() {
     assert_nothing_unfinished(&at("out"));
 }
 
-// Another job.
+// A different job.
 
 #[test]
 fn another_job_is_refused_until_it_may_start_over() {
@@ -232,7 +232,7 @@ fn another_job_is_refused_until_it_may_start_over() {
     changed(&["--option", "normalize=true"], "the set of model options was");
     changed(&["--overwrite", "--score", "s"], "--score was score and is s now");
 
-    // How it is run may change.
+    // Execution settings may change.
     job(&at("in"), &at("out")).args(["--threads", "1", "--batch-tokens", "99"]).assert().success();
 
     write(&at("in/c.parquet"), &numbered(900, 5));
@@ -291,7 +291,7 @@ fn status_tells_how_far_a_job_is() {
     let (_folder, at) = folder();
     write_inputs(&at("in"));
     std::fs::rename(at("in/deep/b.parquet"), at("good")).unwrap();
-    // The pages are noise, the footer is not.
+    // The pages are noise, but the footer is intact.
     std::fs::copy(at("good"), at("in/deep/b.parquet")).unwrap();
     damage(&at("in/deep/b.parquet"));
     let status = |arguments: &[&str]| {
@@ -315,7 +315,7 @@ fn status_tells_how_far_a_job_is() {
     status(&[]).assert().success().stdout(contains("failed\tunit ").and(contains("of 6 done")));
     assert_eq!(files(&at("out")), before, "status touched the job");
 
-    // The size and the age of an input say that it changed, unless they are made to be the same.
+    // The size and age of an input show that it changed, unless they are made equal.
     let time = std::fs::metadata(at("in/deep/b.parquet")).unwrap().modified().unwrap();
     std::fs::copy(at("good"), at("in/deep/b.parquet")).unwrap();
     File::options().write(true).open(at("in/deep/b.parquet")).unwrap().set_modified(time).unwrap();
@@ -325,7 +325,7 @@ fn status_tells_how_far_a_job_is() {
     assert_eq!(files(&at("out/_rerank/failed")), Vec::<String>::new());
 }
 
-// What comes in goes out.
+// Input and output formats.
 
 /// An Arrow IPC file with batches of this many rows.
 fn write_arrow(path: &Path, table: &RecordBatch, rows: usize) {
@@ -348,7 +348,7 @@ fn arrow_files_are_read_like_parquet() {
     let rows: Vec<usize> = data_files(&at("out")).iter().map(|name| read(&at("out").join(name)).num_rows()).collect();
     assert_eq!(rows, [200, 200, 100, 150, 100]);
 
-    // The windows are the same, so the scores are.
+    // Equal windows have equal scores.
     write_groups(&at("same.parquet"), &numbered(0, 500), 100);
     job(&at("same.parquet"), &at("same")).assert().success();
     let of_a: Vec<_> = data_files(&at("out")).into_iter().filter(|name| name.starts_with("a-")).collect();
@@ -413,7 +413,7 @@ fn columns_that_cannot_be_written_are_refused_before_any_work() {
     write_arrow(&at("union.arrow"), &with(Arc::new(union)), 3);
     assert_fails(run(at("union.arrow"), at("out")), "column 'odd' is a union, which Parquet does not have");
     assert!(!at("out").exists());
-    // Arrow files hold what Arrow files hold.
+    // Arrow output supports all types of Arrow input.
     run(at("union.arrow"), at("scored.arrow")).assert().success();
     write_arrow(&at("runs.arrow"), &with(Arc::new(runs)), 3);
     run(at("runs.arrow"), at("runs scored.arrow")).assert().success();
@@ -494,7 +494,7 @@ fn arrow_files_and_streams_are_written() {
     assert!(!at("out.feather").exists() && !at("out.arrow").exists());
 }
 
-/// With so little memory the first batches fail for real, on the CPU as they would on a GPU.
+/// With this little memory, the first batches really fail, on the CPU as they would on a GPU.
 #[test]
 #[cfg(target_os = "linux")]
 fn batches_that_do_not_fit_are_halved() {
@@ -508,7 +508,7 @@ fn batches_that_do_not_fit_are_halved() {
     limited.args([at("in.parquet"), at("limited.parquet")]);
     limited.arg(format!("--model={}", fixture("tiny-xlmr-reranker").display()));
     limited.args(["--batch-tokens=1000000", "--threads=2"]);
-    // Threads take address space of their own.
+    // Each thread takes address space.
     for variable in ["MALLOC_ARENA_MAX", "RAYON_NUM_THREADS", "TOKIO_WORKER_THREADS"] {
         limited.env(variable, "2");
     }
@@ -523,7 +523,7 @@ fn batches_that_do_not_fit_are_halved() {
     }
 }
 
-// What is told.
+// Output for users.
 
 #[test]
 fn a_dry_run_estimates_and_writes_nothing() {
@@ -545,7 +545,7 @@ fn a_dry_run_estimates_and_writes_nothing() {
     assert!(line("tokens").ends_with("(800 rows sampled)"), "{printed}");
     assert!(line("rate").contains("rows/s") && line("time").starts_with("about "), "{printed}");
 
-    // Of a job that is under way it tells what is left, and it refuses what the run would refuse.
+    // For an unfinished job, it reports what is left, and it refuses what the run would refuse.
     job(&at("in"), &at("out")).assert().success();
     std::fs::remove_file(at("out").join(&data_files(&at("out"))[0])).unwrap();
     let before = files(&at("out"));
@@ -590,7 +590,7 @@ fn a_report_covers_the_job_and_may_be_a_page() {
     assert!(!page.contains("http"), "the page refers to something else");
 }
 
-// What goes wrong.
+// Failures.
 
 #[test]
 fn committed_units_survive_a_damaged_input() {
@@ -598,7 +598,6 @@ fn committed_units_survive_a_damaged_input() {
     write_groups(&at("in/a.parquet"), &numbered(0, 2000), 100);
     write_groups(&at("in/b.parquet"), &numbered(2000, 500), 100);
     damage(&at("in/b.parquet"));
-    // Not wider than a window, so that the device is ahead of the damage by no more than that.
     assert_fails(job(&at("in"), &at("out")), "cannot read ");
     let done = markers(&at("out"));
     assert!(!done.is_empty() && done.iter().all(|marker| marker["input"] == "a.parquet"), "{done:?}");
@@ -649,7 +648,7 @@ fn an_output_that_cannot_be_written_is_one_line() {
     assert_eq!(std::fs::read(at("file")).unwrap(), b"");
 }
 
-/// A file system of 1 MiB, gone when it is dropped; `None` where this process may not mount one.
+/// A file system of 1 MiB, removed on drop; `None` if this process may not mount one.
 #[cfg(target_os = "linux")]
 struct SmallDisk<'a>(&'a Path);
 

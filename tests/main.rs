@@ -1,41 +1,41 @@
-//! The integration tests, one binary.
+//! The integration tests, as one binary.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::print_stdout, reason = "tests say what they measured")]
 
-/// How large batches are made.
+/// The size of batches.
 mod batches;
 /// A job that is killed at any moment, or whose store misbehaves.
 mod chaos;
-/// Checkpoints as they come: sharded, in half precision, linked, corrupt.
+/// Checkpoints in every form: sharded, in half precision, linked, corrupt.
 mod checkpoint;
 /// The command line program, as a process.
 mod cli;
 /// Jobs and queries on a cluster.
 #[cfg(feature = "cluster")]
 mod cluster;
-/// What every family must do alike, whatever the layout, the batch or the order of its input.
+/// Checks that every family must pass, whatever the layout, the batch or the order of its input.
 mod conformance;
 /// Every family against the scores of the reference library.
 mod golden;
-/// Models on their way from the hub, and what is kept of them.
+/// Downloads from the hub, and the cache.
 mod hub;
-/// Resumable jobs: units, commits, and what is left when something goes wrong.
+/// Resumable jobs: units, commits, and the state after failures.
 mod job;
 /// ONNX exports, ours and other people's.
 mod onnx;
-/// Models that take long to open or to load hold up nobody else.
+/// A model that is slow to open or to load blocks nobody else.
 #[cfg(unix)]
 mod opening;
-/// SQL with calls in every position, its result, and how many pairs it cost.
+/// SQL with calls in every position: results, and numbers of scored pairs.
 mod operator;
-/// What runs how often: the operator and the rules that place it.
+/// How often what runs: the operator and the rules that place it.
 mod plans;
 /// Scores in 8 bits.
 mod precision;
-/// Jobs that put a query around the score.
+/// Jobs with a query around the score.
 mod query;
-/// How well the bundled model ranks.
+/// The ranking quality of the bundled model.
 mod ranking;
 /// The commands of the README.
 mod readme;

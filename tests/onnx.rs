@@ -61,7 +61,7 @@ fn exports_of_every_option_that_changes_the_graph_differ() {
     }
 }
 
-/// An export with token compression: a graph that takes more than ids and mask.
+/// Exports with token compression: a graph with more inputs than ids and mask.
 fn export_with_compression(folder: &Path) {
     let options = ScoreOptions::from_json(&json!({"compress_ratio": 2, "compress_layers": [3]})).unwrap();
     open("tiny-gemma2-lightweight-reranker").with_options(&options).unwrap().model().export(folder).unwrap();
@@ -88,7 +88,7 @@ fn graphs_that_are_none_or_take_other_inputs_are_refused() {
 
     std::fs::write(folder.path().join("model.onnx"), &graph).unwrap();
     assert!(load().is_ok(), "the graph itself must load");
-    // The same graph with one input by another name.
+    // The same graph with one input renamed.
     while let Some(at) = graph.windows(11).position(|bytes| bytes == b"tail_tokens") {
         graph[at..at + 4].copy_from_slice(b"last");
     }

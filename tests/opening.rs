@@ -1,5 +1,5 @@
-//! A model that takes long to open or to load holds up nobody but those who want it. What is slow here is a file: a named
-//! pipe, which a reader waits for until somebody writes to it.
+//! A model that is slow to open or to load blocks only its own users. The slow part is a file: a named pipe, whose
+//! reader waits until something is written.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,10 +13,10 @@ use crate::support::{copy, fixture, models, open, session, tiny_m3};
 
 const CHECKPOINT: &str = "tiny-xlmr-reranker";
 
-/// Longer than anything here takes that does not wait.
+/// Longer than anything here takes that does not block.
 const SOON: Duration = Duration::from_secs(30);
 
-/// Long enough for a thread to begin and to wait.
+/// Long enough for a thread to start and to block.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 fn make_pipe(file: &Path) {
@@ -33,7 +33,7 @@ fn start<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Receiv
     receiver
 }
 
-/// What `work` returns. Fails if it waits for somebody.
+/// Returns the result of `work`. Panics if `work` blocks.
 fn soon<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     start(work).recv_timeout(SOON).unwrap()
 }
@@ -74,7 +74,7 @@ fn a_model_that_opens_slowly_holds_up_no_other() {
     });
     planned.unwrap();
 
-    // A pipe is read once: a second reader would wait forever.
+    // A pipe is read once: a second reader would block forever.
     soon(move || std::fs::write(tokenizer, std::fs::read(tiny_m3().join("tokenizer.json")).unwrap())).unwrap();
     for caller in callers {
         assert_eq!(caller.recv_timeout(SOON).unwrap().unwrap(), folder.path());
@@ -94,7 +94,7 @@ fn a_model_that_failed_to_open_is_opened_by_the_next_caller() {
     };
     let callers = [start(open()), start(open())];
     assert!(callers[0].recv_timeout(A_WHILE).is_err(), "it should wait for its tokenizer");
-    // What comes through the pipe is no tokenizer: one caller fails, and the one that waited for it opens the real one.
+    // The pipe delivers an invalid tokenizer: one caller fails, and the one that waited opens the real file.
     let pipe = folder.path().join("pipe");
     std::fs::rename(&tokenizer, &pipe).unwrap();
     std::fs::copy(fixture(CHECKPOINT).join("tokenizer.json"), &tokenizer).unwrap();
@@ -125,11 +125,11 @@ fn a_model_that_loads_slowly_holds_up_no_other_and_is_retried() {
     assert_eq!(soon(move || waiting.device_stats().batches), 0);
     assert_eq!(soon(move || score(&other)).unwrap(), expected);
 
-    // What comes through the pipe is no graph: one attempt fails, and whoever waited for it loads the real one.
+    // The pipe delivers an invalid graph: one attempt fails, and the waiting ones load the real file.
     let pipe = folder.path().join("pipe");
     std::fs::rename(&graph, &pipe).unwrap();
     std::fs::rename(&kept, &graph).unwrap();
-    // Fails if the pipe is closed before it is read.
+    // Panics if the pipe is closed before it is read.
     drop(soon(move || std::fs::write(pipe, "no graph")));
     let results = loading.map(|loading| loading.recv_timeout(SOON).unwrap());
     let failures = results.iter().filter(|result| result.is_err()).count();

@@ -1,4 +1,4 @@
-//! The scripts of `tests/slt/operator`: SQL with calls in every position, its result, and how many pairs it cost.
+//! The scripts of `tests/slt/operator`: SQL with calls in every position, results, and numbers of scored pairs.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use datafusion::prelude::SessionContext;
 use crate::support::scripts::{Database, Output, TABLES, rows, run_all};
 use crate::support::{metric, models, session};
 
-/// Decimals of scores in these scripts: the results are exact, their print is the same on every processor.
+/// Decimals of scores in these scripts. The results are exact; rounded, they print the same on every processor.
 const DECIMALS: usize = 2;
 
-/// Adds to the rows of a query how many pairs were scored for it, and requires the rows that the synchronous functions
-/// give, which run where DataFusion evaluates the expression around them.
+/// Adds the number of scored pairs to a query's rows. Requires the same rows from the synchronous functions, which run
+/// where DataFusion evaluates the surrounding expression.
 struct Counting(SessionContext);
 
 #[async_trait]

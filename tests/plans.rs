@@ -1,4 +1,4 @@
-//! What runs how often: the operator and the rules that place it.
+//! How often what runs: the operator and the rules that place it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use futures::StreamExt;
 
 use crate::support::{metric, models, session};
 
-/// The result of a query, its plan as text, and the pairs it gave to the engine.
+/// The result of a query, its plan as text, and the pairs that the engine scored.
 struct Run {
     rows: RecordBatch,
     plan: String,
@@ -40,7 +40,7 @@ fn text(run: &Run) -> String {
     pretty_format_batches(std::slice::from_ref(&run.rows)).unwrap().to_string()
 }
 
-/// A session with `big(id, query, passage, cheap)` of generated rows, of which 1 % have `cheap` 0.
+/// A session with `big(id, query, passage, cheap)` of generated rows; `cheap` is 0 in 1 % of them.
 async fn session_with_rows(rows: usize) -> SessionContext {
     let ctx = session(models());
     let sql = format!(
@@ -142,8 +142,8 @@ async fn a_partitioning_by_a_call_is_refused() {
     assert!(error.contains("rerank cannot be used in a partitioning; compute it in a subquery"), "{error}");
 }
 
-/// A session with device batches of few tokens, so that a window takes many, and its engine. The process has one engine
-/// per model and `batch_tokens`: who counts batches needs a number of their own.
+/// A session and its engine with device batches of few tokens, so that a window takes many. The process has one engine
+/// per model and `batch_tokens`: tests that count batches need a value of their own.
 async fn session_with_small_batches(batch_tokens: usize) -> (SessionContext, Reranker) {
     let registry = models();
     let ctx = session(registry.clone());
@@ -200,7 +200,7 @@ async fn dropped_streams_leave_neither_tasks_nor_memory() {
     }
     assert_eq!(tasks(), before);
     assert_eq!(ctx.runtime_env().memory_pool.reserved(), 0);
-    // Nor is dropped work waiting for the device.
+    // Dropped work does not wait for the device either.
     let ran = reranker.device_stats().batches;
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(reranker.device_stats().batches <= ran + 1);

@@ -1,4 +1,4 @@
-//! Scores in other precisions than the checkpoint's.
+//! Scores in precisions other than the checkpoint's.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ fn scores(reranker: &Reranker) -> Vec<f32> {
     reranker.score(&queries, &passages).unwrap().values().to_vec()
 }
 
-/// Names and times of the weights in a cache.
+/// Names and modification times of the weights in a cache.
 fn cached(cache: &Path) -> Vec<(String, std::time::SystemTime)> {
     let entries = std::fs::read_dir(cache).unwrap().map(|entry| entry.unwrap());
     let is_weights = |extension: &std::ffi::OsStr| ["int8", "fp16", "bf16"].iter().any(|name| extension == *name);
@@ -31,7 +31,7 @@ fn cached(cache: &Path) -> Vec<(String, std::time::SystemTime)> {
         .collect()
 }
 
-/// Scores of each family's tiny checkpoint in fp32 and in another precision, whose weights are kept in a cache.
+/// Scores of each family's tiny checkpoint in fp32 and in another precision, with a cache for the converted weights.
 fn beside_fp32(precision: Precision) -> impl Iterator<Item = (&'static str, Vec<f32>, Vec<f32>)> {
     let cache = tempfile::tempdir().unwrap();
     CHECKPOINTS.into_iter().enumerate().map(move |(files, checkpoint)| {
@@ -159,7 +159,7 @@ fn half_of_a_checkpoint_is_exported_for_another_device() {
     assert!(export("fp16", &["--precision", "fp16"]) < whole);
     assert!(export("bf16", &["--precision", "bf16", "--device", "cuda"]) < whole);
     assert_eq!(export("usual", &["--device", "cuda"]), export("again", &["--device", "cuda", "--precision", "fp16"]));
-    // What runs here is run: it is the graph that scores in fp16.
+    // The export runs as the graph that scores in fp16.
     let exported = scores(&Reranker::open(at("fp16"), &EngineOptions::default()).unwrap());
     assert_eq!(exported, scores(&open(&tiny_m3(), &at("cache"), Precision::Fp16)));
 }

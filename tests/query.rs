@@ -1,4 +1,4 @@
-//! Jobs that put a query around the score.
+//! Jobs with a query around the score.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -27,8 +27,8 @@ fn write_languages(folder: &Path) -> String {
     file.display().to_string()
 }
 
-/// That two tables have the same rows, but for the rounding of scores in the last column: it depends on the rows that
-/// are scored together.
+/// Asserts that two tables have the same rows, except for the rounding of scores in the last column, which depends on
+/// the rows that are scored together.
 #[track_caller]
 fn assert_same_rows(one: &RecordBatch, other: &RecordBatch) {
     let last = one.num_columns() - 1;
@@ -38,7 +38,7 @@ fn assert_same_rows(one: &RecordBatch, other: &RecordBatch) {
     assert!(one.values().iter().zip(other.values()).all(|(one, other)| (one - other).abs() < 1e-4));
 }
 
-/// Runs a job with a query over the inputs of [`write_inputs`], and gives its rows.
+/// Runs a job with a query over the inputs of [`write_inputs`], and returns its rows.
 fn rows_of(at: &impl Fn(&str) -> std::path::PathBuf, output: &str, sql: &str) -> RecordBatch {
     job(&at("in"), &at(output)).args(["--sql", sql]).assert().success();
     output_rows(&at(output))
@@ -51,7 +51,7 @@ fn the_query_that_says_what_a_run_does_gives_the_same() {
     job(&at("in"), &at("plain")).assert().success();
     let with_query = rows_of(&at, "query", "SELECT *, rerank(query, passage) AS score FROM input");
     assert_eq!(with_query, output_rows(&at("plain")));
-    // One file as well.
+    // A single file as output, too.
     let sql = "SELECT *, rerank(query, passage) AS score FROM input";
     run(at("in/a.parquet"), at("one.parquet")).args(["--window-rows=64", "--sql", sql]).assert().success();
     assert_same_rows(&read(&at("one.parquet")), &with_query.slice(0, 500));
@@ -104,7 +104,7 @@ fn outer_joins_keep_the_rows_of_the_input() {
     assert_eq!(found, (0..800).collect::<Vec<_>>());
     assert_eq!(rows.column(1).null_count(), (0..800).filter(|id| id % 7 > 2).count());
     assert_eq!(rows_of(&at, "right", &right), rows);
-    // Without an equality; the order of the matches of one row is the other table's.
+    // Without an equality, the matches of one row are in the order of the other table.
     let crossed = format!("SELECT i.id, l.number FROM input AS i CROSS JOIN '{languages}' AS l WHERE i.id < 40");
     let rows = rows_of(&at, "crossed", &crossed);
     let mut pairs: Vec<(i64, i64)> = ids(&rows)
@@ -196,7 +196,7 @@ fn a_dry_run_shows_the_plan_and_what_is_read() {
 fn all_models_that_a_query_names_are_part_of_the_job() {
     let (_folder, at) = folder();
     write_groups(&at("in.parquet"), &numbered(0, 30), 10);
-    // One checkpoint of each family, and another of the first one's.
+    // One checkpoint of each family, and another one of the first family.
     broken_model(&at("fifth"));
     let models = CHECKPOINTS.map(fixture).into_iter().chain([at("fifth")]);
     let calls: Vec<String> = models
@@ -215,12 +215,12 @@ fn all_models_that_a_query_names_are_part_of_the_job() {
         manifest["models"].as_array().unwrap().iter().map(|model| model[key].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!(of("fingerprint").iter().collect::<BTreeSet<_>>().len(), 5, "{manifest}");
-    // That of --model is the first, the others are in the order of their fingerprints.
+    // The model of --model is first. The others are ordered by fingerprint.
     assert!(of("location")[0].ends_with(CHECKPOINTS[0]), "{manifest}");
     assert!(of("fingerprint")[1..].is_sorted(), "{manifest}");
     with_query(&sql).assert().success().stderr(contains("3 of 3 units committed already"));
 
-    // A model that is called no more is part of the job no more, unless --model names it.
+    // A model that is no longer called is no longer part of the job, unless --model names it.
     let restart = |sql: &str| {
         with_query(sql).arg("--restart").assert().success();
         let manifest: Value = serde_json::from_slice(&std::fs::read(at("out/_rerank/job.json")).unwrap()).unwrap();
@@ -255,7 +255,7 @@ fn rows_read_and_rows_written_are_both_told() {
         .fold((0, 0), |sum, (read, written)| (sum.0 + read.unwrap(), sum.1 + written.unwrap()));
     assert_eq!(sums, (800, 200));
 
-    // Of what earlier runs did, too.
+    // This includes the work of earlier runs.
     std::fs::remove_file(at("out").join(&data_files(&at("out"))[0])).unwrap();
     job(&at("in"), &at("out"))
         .args(["--sql", sql])

@@ -1,8 +1,8 @@
-//! How well the bundled model `models/tiny` ranks, on lists of real passages that it was not trained on.
+//! Ranking quality of the bundled model `models/tiny`, on lists of real passages that it was not trained on.
 //!
-//! `tests/fixtures/ranking.parquet` has 100 questions in English and in Chinese, each with 20 passages of which one is
-//! its own. What counts is the mean reciprocal rank of that one, beside BM25's over the same 20 passages, and beside what
-//! chance would give.
+//! `tests/fixtures/ranking.parquet` has 100 questions in English and in Chinese, each with 20 passages, one of which is
+//! its own. The measure is the mean reciprocal rank of that passage, compared with BM25 over the same 20 passages, and
+//! with chance.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -13,15 +13,15 @@ use datafusion_rerank::{EngineOptions, Precision, Reranker, ScoreOptions};
 use crate::support::tables::decode;
 use crate::support::{fixture, spearman};
 
-/// Of each language, what the model must reach: a little less than what it did when it was trained.
+/// The least that the model must reach in each language: slightly below its result after training.
 const FLOORS: [(&str, f64); 2] = [("en", 0.93), ("zh", 0.93)];
 
 const CANDIDATES: usize = 20;
 
-/// Of each language, of the 100 there are: a debug build takes its time.
+/// Lists per language, out of 100: a debug build is slow.
 const LISTS: usize = 50;
 
-/// The repository is cloned with the model in it.
+/// Every clone of the repository includes the model.
 const MAX_MODEL_BYTES: u64 = 8 << 20;
 
 fn tiny() -> PathBuf {
@@ -29,7 +29,7 @@ fn tiny() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
 }
 
-/// The ranks' reciprocals, summed up.
+/// The sum of reciprocal ranks, and their count.
 #[derive(Default)]
 struct MeanReciprocalRank {
     sum: f64,
@@ -86,7 +86,7 @@ fn bigrams(text: &str) -> Vec<String> {
     characters.windows(2).map(|pair| pair.iter().collect()).collect()
 }
 
-/// The mean reciprocal ranks of a language's lists: of the model, and of BM25.
+/// The mean reciprocal ranks of a language's lists: the model's, and BM25's.
 fn ranks(table: &RecordBatch, language: &str, scores: &[f32]) -> (MeanReciprocalRank, MeanReciprocalRank) {
     let text = |name: &str| table.column_by_name(name).unwrap().as_string::<i32>();
     let (languages, questions, queries, passages) = (text("lang"), text("question"), text("query"), text("passage"));
@@ -120,7 +120,7 @@ fn the_bundled_model_ranks() {
         println!("{language}          {:.3}         {:.3}   {chance:.3}", model.mean(), baseline.mean());
         assert_eq!(model.lists as usize, LISTS);
         assert!(model.mean() >= floor, "{language}: {:.3}, at least {floor} is expected", model.mean());
-        // The lists themselves: if words did not find the passages, the model's figure would mean something else.
+        // Checks the lists themselves: if words did not find the passages, the model's figure would be meaningless.
         assert!(baseline.mean() > 0.9, "{language}: BM25 reaches {:.3}", baseline.mean());
     }
 }

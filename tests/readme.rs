@@ -1,5 +1,5 @@
-//! The README and the pages of `examples/`, followed word by word: their `sh` blocks run as they stand, and the `text` block
-//! after one is compared with what it prints.
+//! Follows the README and the pages of `examples/` literally: their `sh` blocks run as they are, and the output is
+//! compared with the `text` block after each.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -16,13 +16,13 @@ use crate::support::hub::{HubServer, Repository};
 use crate::support::s3::{BUCKET, S3Server};
 use crate::support::tables::write;
 
-/// Stands for anything: alone in a line for any lines, elsewhere for any part of one.
+/// Matches anything: any lines if it is alone on a line, otherwise any part of a line.
 const GAP: &str = "...";
 
-/// How far a number of the output may be from the one shown: processors add up in different orders.
+/// The relative difference allowed between a printed number and the shown one: processors sum in different orders.
 const TOLERANCE: f64 = 0.01;
 
-/// The pages that are followed, each from top to bottom on a fresh machine.
+/// The pages to follow, each from top to bottom on a fresh machine.
 const PAGES: &[&str] = &[
     "README.md",
     "examples/job.md",
@@ -32,10 +32,10 @@ const PAGES: &[&str] = &[
     "examples/etl.md",
 ];
 
-/// Followed by a test of its own, for its ports.
+/// Followed by a test of its own, because of its ports.
 const CLUSTER_PAGE: &str = "examples/cluster.md";
 
-/// The picture at the top of the README, and what it is of.
+/// The picture at the top of the README.
 const PICTURE: &str = "examples/demo.svg";
 const DEMONSTRATION: &str = "make demo";
 
@@ -43,13 +43,13 @@ const DEMONSTRATION: &str = "make demo";
 struct Block<'a> {
     line: usize,
     language: &'a str,
-    /// What it needs that a test does not have.
+    /// What it needs that a test does not provide.
     needs: Option<&'a str>,
     text: String,
 }
 
 impl Block<'_> {
-    /// Whether it is commands that a test can run.
+    /// Whether it contains commands that a test can run.
     fn runs(&self) -> bool {
         self.language == "sh" && self.needs.is_none()
     }
@@ -74,9 +74,9 @@ fn blocks(page: &str) -> Vec<Block<'_>> {
     blocks
 }
 
-// What was shown and what came out.
+// Expected and actual output.
 
-/// Whether `actual` is what `expected` shows: the same in the same order, but for gaps.
+/// Whether `actual` matches `expected`: the same lines in the same order, except for gaps.
 fn matches<T>(expected: &[T], actual: &[T], is_gap: &impl Fn(&T) -> bool, same: &impl Fn(&T, &T) -> bool) -> bool {
     match expected.split_first() {
         None => actual.is_empty(),
@@ -94,7 +94,8 @@ fn same_text(expected: &str, actual: &str) -> bool {
     matches(&lines(expected), &lines(actual), &|line| line == GAP, &|a, b| same_line(a, b))
 }
 
-/// Columns are as wide as their longest value, so that spaces and rules may differ with the last digits of a score.
+/// Compares two lines. Columns are as wide as their longest value, so spaces and rules may vary with the last digits of
+/// a score.
 fn same_line(expected: &str, actual: &str) -> bool {
     let words = |line: &str| -> Vec<String> { line.split_whitespace().map(str::to_owned).collect() };
     matches(&words(expected), &words(actual), &|word| word == GAP, &|a, b| same_word(a, b))
@@ -116,9 +117,9 @@ fn same_word(expected: &str, actual: &str) -> bool {
     matches(&characters(expected), &characters(actual), &|c| *c == '\0', &|a, b| a == b)
 }
 
-// Where it is followed.
+// The environment.
 
-/// A fresh clone after `cargo build`, as far as the commands look, on a machine whose hub and buckets are the test's own.
+/// A machine as the commands see it: a fresh clone after `cargo build`, with the test's own hub and buckets.
 struct Machine {
     folder: TempDir,
     hub: HubServer,
@@ -137,10 +138,10 @@ impl Machine {
             fs::create_dir_all(&folder).unwrap();
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rerank"), folder.join("rerank")).unwrap();
         }
-        // Small models in the place of the published ones.
+        // Small models instead of the published ones.
         machine.hub.put("BAAI/bge-reranker-v2-m3", "main", &Repository::of(&root.join("models/tiny")));
         machine.hub.put("BAAI/bge-reranker-v2-gemma", "main", &Repository::of(&fixture("tiny-gemma-reranker")));
-        // What the reader is supposed to have.
+        // Files that the reader is assumed to have.
         let pairs = pairs();
         for name in ["pairs.parquet", "pairs/1.parquet", "pairs/2.parquet"] {
             write(&machine.at(name), &pairs);
@@ -162,7 +163,7 @@ impl Machine {
         self.folder.path().join(path)
     }
 
-    /// What commands print, in the order in which they print it.
+    /// The output of commands, in order.
     #[track_caller]
     fn run(&self, commands: &str, place: &str) -> String {
         let mut path = std::ffi::OsString::from(self.at("target/release"));
@@ -196,7 +197,7 @@ impl Machine {
     }
 }
 
-/// A table of the columns that the pages' queries name.
+/// A table with the columns that the pages' queries name.
 fn pairs() -> RecordBatch {
     let columns: [(&str, ArrayRef); 5] = [
         ("id", Arc::new(Int64Array::from_iter_values(0..3))),
@@ -212,7 +213,7 @@ fn root(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
 }
 
-/// What happened to the blocks of a page.
+/// The results of following a page.
 #[derive(Default)]
 struct Followed {
     ran: usize,
@@ -225,7 +226,7 @@ struct Followed {
 fn follow(name: &str) -> Followed {
     let (page, machine) = (root(name), Machine::new());
     let mut followed = Followed::default();
-    // Of the block before, if it was one of commands that ran.
+    // The output of the previous block, if it contained commands that ran.
     let mut printed: Option<String> = None;
     for Block { line, language, needs, text } in blocks(&page) {
         let place = format!("{name}, line {line}");
@@ -244,7 +245,7 @@ fn follow(name: &str) -> Followed {
                 assert!(same_text(&text, &printed), "{place} shows\n{text}\nbut what is printed is\n{printed}");
                 followed.compared += 1;
             }
-            // Settings are kept in the file that the program looks for.
+            // Saves settings to the file that the program looks for.
             ("toml", None, _) => fs::write(machine.at("rerank.toml"), text).unwrap(),
             _ => {}
         }
@@ -279,7 +280,7 @@ fn no_page_is_left_out() {
     }
 }
 
-/// With other ports than those of the page, which may not be free.
+/// Replaces the ports of the page, which may not be free.
 #[test]
 #[cfg(all(unix, feature = "cluster"))]
 fn every_block_of_the_page_on_clusters_runs() {
@@ -292,7 +293,7 @@ fn every_block_of_the_page_on_clusters_runs() {
     let (page, ports, machine) = (root(CLUSTER_PAGE), ports.unwrap(), Machine::new());
     let mut ran = 0;
     for Block { line, text, .. } in blocks(&page).into_iter().filter(Block::runs) {
-        // Without the option the default port is meant.
+        // Commands without the option use the default port.
         let commands = text.replace("cluster scheduler &", "cluster scheduler --port 50050 &");
         let executor = "cluster executor --port";
         let commands =
@@ -304,7 +305,7 @@ fn every_block_of_the_page_on_clusters_runs() {
     assert!(ran > 0);
 }
 
-/// Asserts that the picture has the lines that the demonstration printed, but for those that tell how fast it was.
+/// Asserts that the picture shows the lines that the demonstration printed, except for timings.
 #[track_caller]
 fn assert_pictured(printed: &str) {
     let shown = lines_of(&root(PICTURE));
@@ -314,7 +315,7 @@ fn assert_pictured(printed: &str) {
     }
 }
 
-/// The lines of text in a picture: its text elements, put together by their heights.
+/// The lines of text in a picture: its text elements, grouped by height.
 fn lines_of(picture: &str) -> Vec<String> {
     let mut lines: Vec<(String, String)> = Vec::new();
     for element in picture.split("<text ").skip(1) {

@@ -1,4 +1,4 @@
-//! The program against a real S3-compatible server, in order and disturbed.
+//! The program against a real S3-compatible server, undisturbed and with faults.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -48,7 +48,7 @@ fn an_object_is_scored_like_a_file() {
     run_on(&server, &url("in.parquet"), &url("out/out.parquet")).assert().success();
     assert!(rows_on(&server, "out") == rows_in(&at("out")));
 
-    // From one store to another.
+    // From one kind of store to the other.
     run_on(&server, &url("in.parquet"), at("down/out.parquet").to_str().unwrap()).assert().success();
     run_on(&server, at("in.parquet").to_str().unwrap(), &url("up/out.parquet")).assert().success();
     assert!(rows_in(&at("down")) == rows_in(&at("out")));
@@ -71,7 +71,7 @@ fn directories_and_globs_of_a_bucket() {
     assert_eq!(rows_on(&server, "globbed").num_rows(), 50);
 }
 
-/// A table whose output takes more than one part of an upload, if it is not compressed: 25 MB.
+/// A table whose uncompressed output takes more than one part of an upload: 25 MB.
 fn large_output() -> RecordBatch {
     with_zeros(&numbered(0, 250), 100_000)
 }
@@ -88,7 +88,7 @@ fn a_large_output_is_uploaded_in_parts() {
     assert_eq!(scored.column_by_name("zeros"), table.column_by_name("zeros"));
     assert_eq!(uploads(&server), ["POST uploads=", "PUT partNumber=1", "PUT partNumber=2", "POST uploadId"]);
 
-    // One request does for a small one.
+    // A small file takes a single request.
     server.put("small.parquet", encode(&numbered(0, 10)));
     server.take_requests();
     run_on(&server, &url("small.parquet"), &url("out/small.parquet")).assert().success();
@@ -119,7 +119,7 @@ fn no_request_is_lost_by_one_fault() {
     for fault in [Fault::InternalError, Fault::SlowDown, Fault::ResetBefore, Fault::ResetWithin] {
         let faults = Arc::new(Faults::at_first(fault));
         let environment = server.disturbed_by(Arc::clone(&faults));
-        // The client takes an answer that holds the name of an error, if only in a key, for that error.
+        // The client mistakes a response that contains the name of an error, even in a key, for that error.
         let output = format!("out{}", fault as usize);
         let mut command = run_on(&server, &url("in"), &url(&output));
         command.arg("--compression=none").envs(environment).assert().success();
@@ -133,7 +133,7 @@ fn no_request_is_lost_by_one_fault() {
 fn a_listing_of_several_pages_is_read_to_its_end() {
     const OBJECTS: usize = 2000;
     let server = S3Server::start();
-    // Written where the server keeps them, which is faster than 2000 requests.
+    // Written directly to the server's folder, which is faster than 2000 requests.
     std::fs::create_dir(server.file("in")).unwrap();
     let tiny = encode(&numbered(0, 1));
     for number in 0..OBJECTS {
@@ -142,7 +142,7 @@ fn a_listing_of_several_pages_is_read_to_its_end() {
     assert_eq!(server.list("in").len(), OBJECTS);
     server.take_requests();
 
-    // Among others the first and the last of each page.
+    // The glob includes the first and the last object of each page.
     run_on(&server, &url("in/[01][09][09][09].parquet"), &url("out")).assert().success();
     assert_eq!(rows_on(&server, "out").num_rows(), 16);
     let requests = server.take_requests();

@@ -17,7 +17,7 @@ fn within(folder: &Path) -> Command {
     command
 }
 
-/// The library, which is looked for from the working directory.
+/// The library, which is found relative to the working directory.
 fn onnxruntime() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(".onnxruntime");
     let mut files = fs::read_dir(&folder).into_iter().flatten().map(|file| file.unwrap().path());
@@ -42,7 +42,7 @@ fn the_nearest_file_counts_and_the_command_line_comes_first() {
     };
     let sigmoid = |logit: f32| 1.0 / (1.0 + (-logit).exp());
     let normalized = score(&mut within(folder.path()));
-    // The file of this folder replaces the user's.
+    // The file in this folder replaces the user's.
     fs::write(folder.path().join("rerank.toml"), format!("[score]\nmodel = '{model}'")).unwrap();
     let logit = score(&mut within(folder.path()));
     assert!((sigmoid(logit) - normalized).abs() < 1e-5, "{logit} and {normalized}");
@@ -67,7 +67,7 @@ fn a_flag_of_a_file_is_turned_off_by_its_negation() {
     assert_eq!(scores("normalize = true", &["--no-normalize", "--normalize"]), normalized);
     assert_eq!(scores("[score]\nnormalize = true", &["--normalize", "--no-normalize"]), logit);
 
-    // The short help has the flags that are needed daily.
+    // The short help includes the everyday flags.
     for command in ["run", "score", "sql"] {
         rerank().args([command, "--help"]).assert().success().stdout(contains("--no-normalize"));
         rerank().args([command, "-h"]).assert().success().stdout(contains("--no-normalize").not());

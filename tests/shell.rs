@@ -50,7 +50,7 @@ fn the_most_rows_of_a_table_are_no_limit_of_other_formats() {
     let rows: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert!(numbers(&rows) == values, "{} rows of nd-json", rows.len());
 
-    // Three lines above the rows, three for those that are left out, and one below.
+    // Three lines above the rows, three for the omitted ones, and one below.
     for (arguments, lines) in [
         (&[][..], 40 + 7),
         (&["--format", "table"], 40 + 7),

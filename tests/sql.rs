@@ -16,7 +16,7 @@ use tokio::task::{LocalSet, spawn_local};
 use crate::support::scripts::{Database, Output, rows, run_all, text};
 use crate::support::{goldens, models, session, tiny_m3};
 
-/// Golden scores were printed by another runtime on another machine.
+/// The golden scores come from another runtime on another machine.
 const TOLERANCE: f64 = 1e-4;
 
 /// Decimals of scores in scripts.
@@ -142,7 +142,7 @@ async fn a_row_that_cannot_be_scored_fails_rerank_and_is_a_value_of_rerank_detai
     assert_eq!(text(details.column(0), 0, DECIMALS), goldens().pairs.len().to_string());
 }
 
-/// Writes NaN over a tensor of a safetensors file.
+/// Overwrites a tensor of a safetensors file with NaN.
 fn not_a_number(file: &Path, tensor: &str) {
     let mut bytes = std::fs::read(file).unwrap();
     let header_bytes = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -154,7 +154,7 @@ fn not_a_number(file: &Path, tensor: &str) {
     std::fs::write(file, bytes).unwrap();
 }
 
-/// Calls a synchronous function as a host beyond a foreign function interface does: constants come as arrays.
+/// Calls a synchronous function like a host behind a foreign function interface: constants are passed as arrays.
 fn invoke(udf: &ScalarUDF, rows: usize, texts: &[&str]) -> Result<Float32Array, DataFusionError> {
     let arrays = texts.iter().map(|text| ScalarValue::from(*text).to_array_of_size(rows).unwrap());
     invoke_arrays(udf, rows, arrays.collect())
@@ -217,13 +217,13 @@ fn queries_are_planned_and_run_within_local_sets() {
         let local = LocalSet::new();
         runtime.block_on(local.run_until(query_both()));
         runtime.block_on(local.run_until(async { spawn_local(query_both()).await.unwrap() }));
-        // On a thread of its own, as actors have them.
+        // On a thread of its own, as in an actor.
         let handle = runtime.handle().clone();
         let alone = std::thread::spawn(move || {
             let local = LocalSet::new();
             handle.block_on(local.run_until(async { spawn_local(query_both()).await.unwrap() }));
         });
-        // A current-thread runtime makes progress only while somebody blocks on it.
+        // A current-thread runtime only makes progress while something blocks on it.
         runtime.block_on(async {
             while !alone.is_finished() {
                 tokio::task::yield_now().await;
