@@ -19,7 +19,7 @@ use crate::support::tables::write;
 /// Matches anything: any lines if it is alone on a line, otherwise any part of a line.
 const GAP: &str = "...";
 
-/// The relative difference allowed between a printed number and the shown one: processors sum in different orders.
+/// The allowed difference between a printed number and the shown one: processors sum in different orders.
 const TOLERANCE: f64 = 0.01;
 
 /// The pages to follow, each from top to bottom on a fresh machine.

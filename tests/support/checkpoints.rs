@@ -17,8 +17,8 @@ pub(crate) const CHECKPOINTS: [&str; 4] = [
     "tiny-gemma2-lightweight-reranker",
 ];
 
-/// A file or directory of `tests/fixtures`. Every test that opens a model calls this, and from then on the process finds
-/// the ONNX Runtime of the working tree.
+/// A file or directory of `tests/fixtures`. Every test that opens a model calls this. After the first call, the process
+/// finds the ONNX Runtime of the working tree.
 pub(crate) fn fixture(name: &str) -> PathBuf {
     time_limit::watch();
     datafusion_rerank::allow_onnxruntime_search();
@@ -34,7 +34,7 @@ pub(crate) fn open(checkpoint: &str) -> Reranker {
     Reranker::open(fixture(checkpoint), &EngineOptions::default()).unwrap()
 }
 
-/// Copies a checkpoint to where a test may change it.
+/// Copies a checkpoint, so that a test may change it.
 pub(crate) fn copy(checkpoint: &str, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(fixture(checkpoint)).unwrap() {
@@ -43,7 +43,7 @@ pub(crate) fn copy(checkpoint: &str, to: &Path) {
     }
 }
 
-/// The encoder with a word, `hi`, whose embedding is not a number.
+/// Writes the encoder with one word, `hi`, whose embedding is not a number.
 pub(crate) fn broken_model(folder: &Path) {
     const TOKEN: usize = 360;
     copy(MODEL, folder);

@@ -1,4 +1,4 @@
-//! What goes wrong between a program and an object store, made to happen.
+//! Injects faults between a program and an object store.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -13,20 +13,21 @@ use hyper::{Request, Response, StatusCode};
 use s3s::service::S3Service;
 use s3s::{Body, HttpError};
 
-/// A fault that a client is expected to get over by trying again.
+/// A fault that a client is expected to overcome by retrying.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Fault {
-    /// 500 `InternalError` instead of an answer.
+    /// 500 `InternalError` instead of a response.
     InternalError,
-    /// 503 `SlowDown` instead of an answer.
+    /// 503 `SlowDown` instead of a response.
     SlowDown,
-    /// The connection is reset when the request has arrived; nothing is done.
+    /// The connection is reset after the request has arrived; the request is not executed.
     ResetBefore,
-    /// The request is done, and the connection reset in the middle of the answer or, if that has no body, before it.
+    /// The request is executed. The connection is reset in the middle of the response or, if that has no body, before
+    /// it.
     ResetWithin,
-    /// The answer is late.
+    /// The response is delayed.
     Delay,
-    /// There is no answer; the client must lose its patience.
+    /// There is no response; the client must time out.
     Silence,
 }
 
@@ -35,18 +36,18 @@ impl Fault {
         [Self::InternalError, Self::SlowDown, Self::ResetBefore, Self::ResetWithin, Self::Delay, Self::Silence];
 }
 
-/// How late an answer is.
+/// The delay of a response.
 const DELAY: Duration = Duration::from_millis(200);
 
-/// Faults strike at random, but a request that is repeated often enough gets through.
+/// Injects faults at random, but a request that is repeated often enough succeeds.
 pub(crate) struct Faults {
     kinds: Vec<Fault>,
     probability: f64,
-    /// How often a request fails before it is spared.
+    /// Failures in a row after which a request is spared.
     most_in_a_row: usize,
     /// Whether a request that was spared may fail again when it is repeated.
     again: bool,
-    /// Silence costs the client its whole patience, so there is only so much of it.
+    /// Silence costs the client a whole timeout, so the number is limited.
     most_silences: usize,
     state: Mutex<State>,
 }
@@ -58,7 +59,7 @@ struct State {
 }
 
 impl Faults {
-    /// Faults of these kinds, each as likely as the other.
+    /// Faults of these kinds, all equally likely.
     pub(crate) fn new(seed: u64, probability: f64, kinds: &[Fault]) -> Self {
         let random = fastrand::Rng::with_seed(seed);
         let state = State { random, injected: BTreeMap::new(), in_a_row: HashMap::new() };
@@ -72,17 +73,17 @@ impl Faults {
         }
     }
 
-    /// Every request suffers this fault when it is made for the first time.
+    /// Every request fails with this fault the first time it is made.
     pub(crate) fn at_first(kind: Fault) -> Self {
         Self { most_in_a_row: 1, again: false, ..Self::new(0, 1.0, &[kind]) }
     }
 
-    /// How often each fault was injected.
+    /// The number of injected faults of each kind.
     pub(crate) fn injected(&self) -> BTreeMap<Fault, usize> {
         self.state.lock().unwrap().injected.clone()
     }
 
-    /// What happens to this request.
+    /// Chooses the fault of this request.
     fn choose(&self, request: &str) -> Option<Fault> {
         let mut state = self.state.lock().unwrap();
         let State { random, injected, in_a_row } = &mut *state;
@@ -102,7 +103,7 @@ impl Faults {
         Some(fault)
     }
 
-    /// Answers a request, or fails to.
+    /// Answers a request, or injects a fault.
     pub(crate) async fn answer(
         &self,
         service: &S3Service,
@@ -123,18 +124,18 @@ impl Faults {
     }
 }
 
-/// A server gives up the connection of a request that has this outcome.
+/// The error on which the server resets the connection.
 fn reset() -> HttpError {
     HttpError::new(Box::new(io::Error::from(io::ErrorKind::ConnectionReset)))
 }
 
-/// An answer of S3 that something is wrong.
+/// An S3 error response.
 pub(crate) fn error(status: StatusCode, code: &str) -> Response<Body> {
     let text = format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?><Error><Code>{code}</Code></Error>");
     Response::builder().status(status).body(Body::from(text)).unwrap()
 }
 
-/// The first half of an answer.
+/// The first half of a response.
 async fn cut(answer: Response<Body>) -> Result<Response<Body>, HttpError> {
     let (head, body) = answer.into_parts();
     let body = BodyExt::collect(body).await.map_err(HttpError::new)?.to_bytes();
@@ -143,7 +144,7 @@ async fn cut(answer: Response<Body>) -> Result<Response<Body>, HttpError> {
     }
     let half = body.slice(..body.len() / 2);
     let rest = futures::stream::once(async {
-        // So that the first half is on its way.
+        // Give the first half time to be sent.
         tokio::time::sleep(Duration::from_millis(5)).await;
         Err(io::Error::from(io::ErrorKind::ConnectionReset))
     });

@@ -33,12 +33,12 @@ pub(crate) fn data_files(folder: &Path) -> Vec<String> {
     files(folder).into_iter().filter(|name| !name.starts_with("_rerank/")).collect()
 }
 
-/// The input of a data file, without its extension: what comes before number and id.
+/// The name of a data file's input, without its extension: the part before number and id.
 pub(crate) fn input_of(name: &str) -> String {
     name.rsplitn(3, '-').nth(2).unwrap().to_owned()
 }
 
-/// Overwrites a file's data pages, not its footer: what a damaged disk leaves.
+/// Overwrites a file's data pages but not its footer, as a damaged disk might.
 pub(crate) fn damage(path: &Path) {
     let mut bytes = std::fs::read(path).unwrap();
     let middle = bytes.len() / 2;

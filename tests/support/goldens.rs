@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::checkpoints::fixture;
 
-/// Scores that the reference library gave for the tiny checkpoint.
+/// The reference library's scores for the tiny checkpoint.
 pub(crate) struct Goldens {
     pub(crate) pairs: Vec<(String, String)>,
     pub(crate) cases: Vec<GoldenCase>,
@@ -12,7 +12,7 @@ pub(crate) struct Goldens {
 
 pub(crate) struct GoldenCase {
     pub(crate) name: String,
-    /// The case's options under the names of this library.
+    /// The case's options under this library's names.
     pub(crate) options: Value,
     pub(crate) scores: Vec<f64>,
 }
@@ -30,7 +30,7 @@ pub(crate) fn goldens() -> Goldens {
     Goldens { pairs, cases: cases.collect() }
 }
 
-/// The reference takes options when a model is made and when it is called, under two spellings.
+/// The reference takes options in its constructor and in its calls, under two spellings.
 fn options(init: &Value, call: &Value) -> Value {
     let mut options = Map::new();
     for (name, value) in [init, call].into_iter().flat_map(|entries| entries.as_object().unwrap()) {

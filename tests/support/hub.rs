@@ -1,5 +1,5 @@
-//! A hub in the test's own process: it speaks the protocol of the Hugging Face Hub, with large files on a server of
-//! their own.
+//! A hub in the test's own process. It speaks the protocol of the Hugging Face Hub, and serves large files from a
+//! second server.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -31,9 +31,9 @@ use git::{BlobId, pointer_id, sha256_hex};
 /// The token that may read everything.
 pub(crate) const TOKEN: &str = "hf_the_token";
 
-/// The hub. It ends when this is dropped.
+/// The hub. Dropping it stops it.
 pub(crate) struct HubServer {
-    // Held for as long as it is to answer.
+    // Keeps the servers running.
     _runtime: Runtime,
     endpoint: String,
     hub: Arc<Hub>,
@@ -50,33 +50,33 @@ pub(crate) struct Repository {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Public,
-    /// Whoever may not see it is told that there is none.
+    /// Users without access are told that it does not exist.
     Private,
-    /// Everybody sees its listing; whoever has accepted its licence gets its files.
+    /// Everybody sees its listing; only users who accepted its licence get its files.
     Gated,
 }
 
-/// What goes wrong, how often.
+/// The faults to inject, and how often.
 #[derive(Default)]
 pub(crate) struct HubFaults {
-    /// Requests of any kind that are answered with 503.
+    /// Requests of any kind to answer with 503.
     pub(crate) busy: usize,
-    /// Large files whose connection breaks after the first half of what was asked for.
+    /// Large files whose connection breaks after half of the requested range.
     pub(crate) cuts: usize,
-    /// Large files of which nothing follows after the first half of what was asked for.
+    /// Large files that stall after half of the requested range.
     pub(crate) stalls: usize,
-    /// Large files that have a bit flipped.
+    /// Large files with a flipped bit.
     pub(crate) damages: usize,
-    /// Whether large files are always sent as a whole.
+    /// Whether to ignore ranges and always send large files as a whole.
     pub(crate) ignores_ranges: bool,
-    /// How late large files are.
+    /// The delay of large files.
     pub(crate) delay: Duration,
 }
 
 struct Hub {
-    /// By id and revision.
+    /// Commit and content, by id and revision.
     repositories: Mutex<BTreeMap<(String, String), (String, Repository)>>,
-    /// Of the server with the large files.
+    /// The URL of the server with the large files.
     cdn: String,
     requests: Mutex<Vec<String>>,
     faults: Mutex<HubFaults>,
@@ -85,7 +85,7 @@ struct Hub {
 type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
 
 impl Repository {
-    /// The files of a folder.
+    /// A repository with the files of a folder.
     pub(crate) fn of(folder: &Path) -> Self {
         let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
         let files = entries
@@ -93,7 +93,7 @@ impl Repository {
         Self { files: files.collect(), access: Access::Public }
     }
 
-    /// With another file.
+    /// Adds or replaces a file.
     pub(crate) fn with(mut self, name: &str, content: impl Into<Bytes>) -> Self {
         self.files.insert(name.to_owned(), content.into());
         self
@@ -110,7 +110,7 @@ impl Repository {
 }
 
 impl HubServer {
-    /// Starts a hub without repositories, at a free port of this machine.
+    /// Starts a hub without repositories, on a free port of this machine.
     pub(crate) fn start() -> Self {
         let runtime = Runtime::new().unwrap();
         let [listener, cdn] = [(); 2].map(|()| runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap());
@@ -134,7 +134,7 @@ impl HubServer {
         &self.endpoint
     }
 
-    /// Adds a commit, or replaces what a branch or tag stood for. Gives the commit's id.
+    /// Adds a commit, or moves a branch or tag to it. Returns the commit's id.
     pub(crate) fn put(&self, id: &str, revision: &str, repository: &Repository) -> String {
         let mut commit = BlobId::new(0);
         for (name, content) in &repository.files {
@@ -149,12 +149,12 @@ impl HubServer {
         commit
     }
 
-    /// What goes wrong from now on.
+    /// Sets the faults from now on.
     pub(crate) fn set_faults(&self, faults: HubFaults) {
         *self.hub.faults.lock().unwrap() = faults;
     }
 
-    /// Method, path and range of every request since the last time this was asked. Large files are `/cdn/<SHA-256>`.
+    /// Method, path and range of every request since the last call. Large files are `/cdn/<SHA-256>`.
     pub(crate) fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.hub.requests.lock().unwrap())
     }
@@ -165,12 +165,12 @@ pub(crate) fn sha256(content: &[u8]) -> String {
     sha256_hex(Sha256::new().chain_update(content))
 }
 
-/// Whether the hub keeps a file of this name as a large one.
+/// Whether the hub stores a file of this name as a large one.
 pub(crate) fn is_large(name: &str) -> bool {
     name == "tokenizer.json" || [".safetensors", ".bin", ".onnx", ".model"].iter().any(|end| name.ends_with(end))
 }
 
-/// The id in git of a file.
+/// The git id of a file.
 pub(crate) fn git_id(content: &[u8], large: bool) -> String {
     if large {
         return pointer_id(&sha256(content), content.len() as u64);
@@ -188,7 +188,7 @@ async fn serve(listener: TcpListener, hub: Arc<Hub>) {
             let hub = Arc::clone(&hub);
             async move { Ok::<_, Infallible>(hub.answer(request).await) }
         });
-        // What goes wrong with a connection, the client sees too.
+        // The client sees connection errors too.
         tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
     }
 }
@@ -205,7 +205,7 @@ impl Hub {
         }
         let has_token = match header(AUTHORIZATION) {
             None => false,
-            // The token is nobody else's business, and such servers refuse what is signed twice.
+            // The token must not be sent to other servers, which also refuse doubly signed requests.
             Some(_) if path.starts_with("/cdn/") => return refusal(StatusCode::BAD_REQUEST, "", "InvalidArgument"),
             Some(value) if value == format!("Bearer {TOKEN}") => true,
             Some(_) => return refusal(StatusCode::UNAUTHORIZED, "", "Invalid credentials in Authorization header"),
@@ -236,13 +236,13 @@ impl Hub {
                     Ok((commit, repository)) => self.resolve(&commit, &repository, &[organisation, name, file]),
                 }
             }
-            // Where small files are.
+            // Serves small files.
             ["api", "resolve-cache", "models", organisation, name, commit, file] => {
                 match self.find(&format!("{organisation}/{name}"), commit, true) {
                     Err(refusal) => *refusal,
                     Ok((commit, repository)) => {
                         let content = repository.files[file].clone();
-                        // What Python reads: it follows the redirect that leads here.
+                        // Python reads these headers, and follows the redirect that leads here.
                         let answer = Response::builder().header("X-Repo-Commit", commit);
                         full(answer.header("ETag", format!("\"{}\"", git_id(&content, false))), content, is_head)
                     }
@@ -253,12 +253,12 @@ impl Hub {
         }
     }
 
-    /// A commit that may be seen, or the answer that it may not.
+    /// Returns a commit if the user may see it, else an error response.
     fn find(&self, id: &str, revision: &str, has_token: bool) -> Result<(String, Repository), Box<Answer>> {
         let repositories = self.repositories.lock().unwrap();
         let is_visible = |repository: &Repository| has_token || repository.access != Access::Private;
         if !repositories.iter().any(|((other, _), (_, repository))| other == id && is_visible(repository)) {
-            // Whoever is not known is not told what there is.
+            // Users without a token are not told what exists.
             let (status, message) = if has_token {
                 (StatusCode::NOT_FOUND, "Repository not found")
             } else {
@@ -271,7 +271,7 @@ impl Hub {
         found.ok_or_else(|| Box::new(refusal(StatusCode::NOT_FOUND, "RevisionNotFound", "Invalid rev id")))
     }
 
-    /// Where the content of a file is.
+    /// The location of a file's content.
     fn resolve(&self, commit: &str, repository: &Repository, [organisation, name, file]: &[&str; 3]) -> Answer {
         let Some(content) = repository.files.get(*file) else {
             return refusal(StatusCode::NOT_FOUND, "EntryNotFound", "Entry not found");
@@ -280,7 +280,7 @@ impl Hub {
         let answer = if is_large(file) {
             let hash = sha256(content);
             let answer = answer.status(StatusCode::FOUND).header("X-Linked-Etag", format!("\"{hash}\""));
-            // Of another protocol, by which it could be fetched too.
+            // Announces another protocol for the file.
             answer.header("X-Xet-Hash", hash.clone()).header(LOCATION, format!("{}/cdn/{hash}?Signature=s", self.cdn))
         } else {
             let answer = answer.status(StatusCode::TEMPORARY_REDIRECT);
@@ -328,7 +328,7 @@ impl Hub {
         let answer = answer.header("Content-Length", content.len());
         let half = futures::stream::iter([Ok(Frame::data(content.slice(..content.len() / 2)))]);
         let rest = futures::stream::once(async move {
-            // So that the first half is on its way.
+            // Give the first half time to be sent.
             tokio::time::sleep(Duration::from_millis(20)).await;
             if stalled {
                 std::future::pending::<()>().await;
@@ -339,7 +339,7 @@ impl Hub {
     }
 }
 
-/// Whether one more of these is due.
+/// Takes one from the count. Returns whether there was one left.
 fn take(count: &mut usize) -> bool {
     let due = *count > 0;
     *count = count.saturating_sub(1);
@@ -362,7 +362,7 @@ fn tree(repository: &Repository) -> Value {
     repository.files.iter().map(entry).chain([folder]).collect()
 }
 
-/// A whole answer. That to a HEAD request says how long it would be.
+/// A complete response. For a HEAD request, only its length.
 fn full(answer: hyper::http::response::Builder, content: Bytes, is_head: bool) -> Answer {
     let answer = if is_head { answer.header("Content-Length", content.len()) } else { answer };
     let content = if is_head { Bytes::new() } else { content };

@@ -1,4 +1,4 @@
-//! Jobs of three input files.
+//! Jobs with three input files.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(crate) fn write_inputs(folder: &Path) {
     write_groups(&folder.join("empty.parquet"), &numbered(0, 0), 100);
 }
 
-/// A job in units of 200 rows, on the inputs of [`write_inputs`] 2 + 1 and 1 + 1 and 1.
+/// A job in units of 200 rows: 3, 2 and 1 units for the inputs of [`write_inputs`].
 pub(crate) fn job(input: &Path, output: &Path) -> Command {
     let mut command = run(input, output);
     command.args(["--unit-rows", "200", "--window-rows", "64"]);

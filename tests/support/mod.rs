@@ -1,4 +1,4 @@
-//! Helpers of the tests, by subject.
+//! Test helpers, by subject.
 
 mod checkpoints;
 pub(crate) mod faults;

@@ -8,7 +8,7 @@ use assert_cmd::Command;
 use super::checkpoints::{MODEL, fixture};
 use super::time_limit;
 
-/// The program, without the variables of the caller's environment that change what it does.
+/// The program, without environment variables that change its behaviour.
 pub(crate) fn rerank() -> Command {
     time_limit::watch();
     let mut command = Command::new(env!("CARGO_BIN_EXE_rerank"));
@@ -21,12 +21,12 @@ pub(crate) fn rerank() -> Command {
     command
 }
 
-/// `--model` for a tiny checkpoint.
+/// The `--model` argument for a tiny checkpoint.
 pub(crate) fn model(checkpoint: &str) -> String {
     format!("--model={}", fixture(checkpoint).display())
 }
 
-/// `rerank run`, on the tiny encoder.
+/// `rerank run` with the tiny encoder.
 pub(crate) fn run(input: impl AsRef<Path>, output: impl AsRef<Path>) -> Command {
     let mut command = rerank();
     command.arg("run").arg(input.as_ref()).arg(output.as_ref()).arg(model(MODEL));

@@ -1,6 +1,6 @@
 //! Comparing rankings.
 
-/// Correlation of the ranks of two score lists.
+/// The rank correlation of two lists of scores.
 pub(crate) fn spearman(one: &[f32], other: &[f32]) -> f64 {
     let [one, other] = [one, other].map(|scores| {
         let mut order: Vec<usize> = (0..scores.len()).collect();

@@ -1,4 +1,5 @@
-//! A real S3-compatible server in the test's own process: signatures are verified, objects are files in a folder.
+//! A real S3-compatible server in the test's own process. It verifies signatures, and stores objects as files in a
+//! folder.
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -30,10 +31,10 @@ const ACCESS_KEY: &str = "the-access-key";
 const SECRET_KEY: &str = "the-secret-key";
 const REGION: &str = "us-east-1";
 
-/// Variables of a program's environment.
+/// Environment variables for a program.
 pub(crate) type Environment = Vec<(&'static str, String)>;
 
-/// The server. It ends when this is dropped.
+/// The server. Dropping it stops it.
 pub(crate) struct S3Server {
     runtime: Runtime,
     root: TempDir,
@@ -43,7 +44,7 @@ pub(crate) struct S3Server {
 }
 
 impl S3Server {
-    /// Starts a server with an empty bucket, at a free port of this machine.
+    /// Starts a server with an empty bucket, on a free port of this machine.
     pub(crate) fn start() -> Self {
         let runtime = Runtime::new().unwrap();
         let root = tempfile::tempdir().unwrap();
@@ -65,12 +66,12 @@ impl S3Server {
         Self { runtime, root, answers, endpoint, client }
     }
 
-    /// What a program needs in its environment to use the server.
+    /// The environment with which a program uses the server.
     pub(crate) fn environment(&self) -> Environment {
         environment(&self.endpoint)
     }
 
-    /// The same, at another endpoint of the server, where requests suffer these faults.
+    /// The same, for an endpoint of the server that injects these faults.
     pub(crate) fn disturbed_by(&self, faults: Arc<Faults>) -> Environment {
         environment(&listen(&self.runtime, Answers { faults: Some(faults), ..self.answers.clone() }))
     }
@@ -84,7 +85,7 @@ impl S3Server {
         self.runtime.block_on(async { self.client.get(&Path::from(key)).await?.bytes().await })
     }
 
-    /// The keys that begin with this directory, in order.
+    /// The keys below this directory, sorted.
     pub(crate) fn list(&self, directory: &str) -> Vec<String> {
         let listed = self.client.list(Some(&Path::from(directory)));
         let mut keys: Vec<String> =
@@ -93,12 +94,12 @@ impl S3Server {
         keys
     }
 
-    /// The file that an object is, for tests that need many or damaged ones.
+    /// The file of an object, for tests that need many or damaged ones.
     pub(crate) fn file(&self, key: &str) -> PathBuf {
         self.root.path().join(BUCKET).join(key)
     }
 
-    /// Method and URI of every request since the last time this was asked, the test's own included.
+    /// Method and URI of every request since the last call, including the test's own.
     pub(crate) fn take_requests(&self) -> Vec<String> {
         std::mem::take(&mut *self.answers.requests.lock().unwrap())
     }
@@ -114,7 +115,7 @@ fn environment(endpoint: &str) -> Environment {
     ]
 }
 
-/// Starts to answer requests, and returns the URL.
+/// Starts answering requests, and returns the URL.
 fn listen(runtime: &Runtime, answers: Answers) -> String {
     let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
     let endpoint = format!("http://{}", listener.local_addr().unwrap());
@@ -122,19 +123,19 @@ fn listen(runtime: &Runtime, answers: Answers) -> String {
         loop {
             let (socket, _) = listener.accept().await.unwrap();
             if answers.faults.is_some() {
-                // A connection given up is reset, not closed in good order.
+                // A failed connection is reset, not closed cleanly.
                 socket.set_zero_linger().unwrap();
             }
             let answers = answers.clone();
             let service = service_fn(move |request| answers.clone().answer(request));
-            // What goes wrong with a connection, the client sees too.
+            // The client sees connection errors too.
             tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(socket), service));
         }
     });
     endpoint
 }
 
-/// What an endpoint does with a request.
+/// How an endpoint answers a request.
 #[derive(Clone)]
 struct Answers {
     service: S3Service,
@@ -146,8 +147,8 @@ struct Answers {
 impl Answers {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, HttpError> {
         self.requests.lock().unwrap().push(format!("{} {}", request.method(), request.uri()));
-        // Where the server is not like S3: it makes the buckets it is asked to write to, and has directories, which it
-        // fails to read like objects.
+        // Differences of the server from S3: it creates the buckets it is asked to write to, and it has directories,
+        // which it fails to read like objects.
         let key = request.uri().path().trim_start_matches('/');
         let (bucket, name) = key.split_once('/').unwrap_or((key, ""));
         if !self.root.join(bucket).is_dir() {

@@ -1,4 +1,4 @@
-//! Runs `.slt` scripts. `UPDATE_SCRIPTS=1` writes the results into them instead of comparing.
+//! Runs `.slt` scripts. With `UPDATE_SCRIPTS=1`, writes the results into the scripts instead of comparing them.
 
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ pub(crate) trait Database: Send {
     async fn run(&mut self, sql: &str) -> Result<Output, DataFusionError>;
 }
 
-/// A [`Database`] as the script runner wants it.
+/// Adapts a [`Database`] to the script runner.
 struct Adapter<D>(D);
 
 #[async_trait]
@@ -41,7 +41,7 @@ impl<D: Database> AsyncDB for Adapter<D> {
     async fn shutdown(&mut self) {}
 }
 
-/// Runs every script of a folder of `tests/slt`, each on a database of its own, and panics with all failures.
+/// Runs every script of a folder of `tests/slt`, each on its own database, and panics with all failures.
 pub(crate) async fn run_all<D: Database>(folder: &str, database: impl AsyncFn() -> D) {
     let mut failures = Vec::new();
     for file in scripts(folder) {
@@ -57,7 +57,7 @@ pub(crate) async fn run_all<D: Database>(folder: &str, database: impl AsyncFn() 
             updated.await.unwrap();
             continue;
         }
-        // Every record of every file, so that one run shows all that fails.
+        // Runs every record of every file, so that one run shows all failures.
         for record in sqllogictest::parse_file(&file).unwrap() {
             if let Err(error) = runner.run_async(record).await {
                 failures.push(error.display(false).to_string());
@@ -77,7 +77,7 @@ pub(crate) fn scripts(folder: &str) -> Vec<PathBuf> {
     files
 }
 
-/// The rows of some batches as scripts spell them.
+/// The rows of some batches, formatted for scripts.
 pub(crate) fn rows(batches: &[RecordBatch], decimals: usize) -> Vec<Vec<String>> {
     let mut rows = Vec::new();
     for batch in batches {
@@ -88,7 +88,8 @@ pub(crate) fn rows(batches: &[RecordBatch], decimals: usize) -> Vec<Vec<String>>
     rows
 }
 
-/// A value as scripts spell it: floats with some decimals, also those in lists, `NULL`, `(empty)`.
+/// A value formatted for scripts: floats, also in lists, with `decimals` decimals; NULL as `NULL`; an empty text as
+/// `(empty)`.
 pub(crate) fn text(column: &dyn Array, row: usize, decimals: usize) -> String {
     if column.is_null(row) {
         return "NULL".to_owned();
@@ -108,7 +109,7 @@ pub(crate) fn text(column: &dyn Array, row: usize, decimals: usize) -> String {
     Some(formatter.value(row).to_string()).filter(|text| !text.is_empty()).unwrap_or("(empty)".to_owned())
 }
 
-/// `docs`: three queries with passages in three languages, a pair that is there twice (rows 2 and 10), a NULL query, a
+/// `docs`: three queries with passages in three languages, a pair that occurs twice (rows 2 and 10), a NULL query, a
 /// NULL passage and a NULL language. `langs`: names of languages.
 pub(crate) const TABLES: &[&str] = &[
     "CREATE TABLE docs (id INT, query VARCHAR, passage VARCHAR, lang VARCHAR, views INT) AS VALUES

@@ -1,4 +1,4 @@
-//! DataFusion sessions with the tiny checkpoints, and what their plans count.
+//! DataFusion sessions with the tiny checkpoints, and the metrics of their plans.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use datafusion_rerank::{Family, ModelRegistry, RerankFunctions};
 use super::checkpoints::{CHECKPOINTS, fixture};
 use super::goldens::{Goldens, goldens};
 
-/// A registry that knows the tiny checkpoints by their families and sees no models of this machine.
+/// A registry with the tiny checkpoints, named by their families, and without the models of this machine.
 pub(crate) fn models() -> ModelRegistry {
     let models = ModelRegistry::default().with_hub_cache(fixture("no-such-folder"));
     for (family, checkpoint) in Family::ALL.iter().zip(CHECKPOINTS) {
@@ -19,8 +19,8 @@ pub(crate) fn models() -> ModelRegistry {
     models
 }
 
-/// A session with all functions, the synchronous ones included, and two tables: `pairs(id, query, passage)` and
-/// `goldens(name, id, score)`, ids being the places of the pairs in the golden file.
+/// A session with all functions, including the synchronous ones, and two tables: `pairs(id, query, passage)` and
+/// `goldens(name, id, score)`, where ids are the positions of the pairs in the golden file.
 pub(crate) fn session(models: ModelRegistry) -> SessionContext {
     let ctx = SessionContext::new();
     let functions = RerankFunctions::new(models);
@@ -50,7 +50,7 @@ pub(crate) fn session(models: ModelRegistry) -> SessionContext {
     ctx
 }
 
-/// A metric of all the operators in a plan.
+/// A metric summed over all operators of a plan.
 pub(crate) fn metric(plan: &Arc<dyn ExecutionPlan>, name: &str) -> usize {
     let own = plan.metrics().and_then(|metrics| metrics.sum_by_name(name)).map_or(0, |value| value.as_usize());
     own + plan.children().into_iter().map(|child| metric(child, name)).sum::<usize>()

@@ -1,4 +1,4 @@
-//! Tables, and Parquet files of them.
+//! Tables, and Parquet files with them.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -19,12 +19,12 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::file::properties::WriterProperties;
 
-/// A table as a Parquet file.
+/// Encodes a table as a Parquet file.
 pub(crate) fn encode(table: &RecordBatch) -> Bytes {
     encode_groups(table, usize::MAX)
 }
 
-/// A table as a Parquet file with row groups of this many rows, at most.
+/// Encodes a table as a Parquet file with at most this many rows per row group.
 pub(crate) fn encode_groups(table: &RecordBatch, rows: usize) -> Bytes {
     let mut bytes = Vec::new();
     let properties = WriterProperties::builder()
@@ -45,7 +45,7 @@ pub(crate) fn decode(file: Bytes) -> parquet::errors::Result<RecordBatch> {
     Ok(concat_batches(&schema, &batches)?)
 }
 
-/// The rows of several files, ordered by `id`: sets of files with the same rows become equal, however they are divided.
+/// The rows of several files, ordered by `id`: files with the same rows compare equal, however the rows are divided.
 pub(crate) fn rows_by_id(files: impl Iterator<Item = Bytes>) -> RecordBatch {
     let tables: Vec<RecordBatch> = files.map(|file| decode(file).unwrap()).collect();
     let table = concat_batches(&tables[0].schema(), &tables).unwrap();
@@ -64,7 +64,7 @@ pub(crate) fn write_with(path: &Path, batch: &RecordBatch, properties: WriterPro
     writer.close().unwrap();
 }
 
-/// A Parquet file with row groups of this many rows.
+/// Writes a Parquet file with this many rows per row group.
 pub(crate) fn write_groups(path: &Path, table: &RecordBatch, rows: usize) {
     write_with(path, table, WriterProperties::builder().set_max_row_group_row_count(Some(rows)).build());
 }
@@ -82,7 +82,7 @@ pub(crate) fn pairs(rows: &[(&str, &str)]) -> RecordBatch {
     RecordBatch::try_from_iter([("query", queries), ("passage", passages)]).unwrap()
 }
 
-/// Pairs of which no two are alike.
+/// Pairs that are all different.
 pub(crate) fn many_pairs(count: usize) -> RecordBatch {
     let queries: ArrayRef = Arc::new(StringArray::from_iter_values((0..count).map(|i| format!("question {}", i % 17))));
     let passages: ArrayRef =
@@ -90,7 +90,7 @@ pub(crate) fn many_pairs(count: usize) -> RecordBatch {
     RecordBatch::try_from_iter([("query", queries), ("passage", passages)]).unwrap()
 }
 
-/// Numbered pairs of which no two are alike.
+/// Numbered pairs that are all different.
 pub(crate) fn numbered(first: i64, count: usize) -> RecordBatch {
     let ids = first..first + count as i64;
     let passages = ids.clone().map(|id| format!("{id} {}", "word ".repeat(id as usize % 23)));
@@ -102,12 +102,12 @@ pub(crate) fn numbered(first: i64, count: usize) -> RecordBatch {
     .unwrap()
 }
 
-/// A table with another column, of zeros mostly: it takes many bytes in an output that is not compressed, and few in an
-/// input that is.
+/// Adds a column that consists mostly of zeros: it takes many bytes in an uncompressed output, and few in a compressed
+/// input.
 pub(crate) fn with_zeros(table: &RecordBatch, row_bytes: usize) -> RecordBatch {
     let zeros = BinaryArray::from_iter_values((0..table.num_rows()).map(|row| {
         let mut bytes = vec![0; row_bytes];
-        // Parquet stores equal values once.
+        // Parquet stores equal values only once.
         bytes[..8].copy_from_slice(&row.to_le_bytes());
         bytes
     }));
@@ -116,7 +116,7 @@ pub(crate) fn with_zeros(table: &RecordBatch, row_bytes: usize) -> RecordBatch {
     RecordBatch::try_from_iter(columns.chain([("zeros", Arc::new(zeros) as ArrayRef)])).unwrap()
 }
 
-/// A table with columns of every kind, all with NULLs; some of its texts are NULL too.
+/// A table with columns of every kind, all with NULLs, including its texts.
 pub(crate) fn all_kinds() -> RecordBatch {
     let rows = 5;
     let nulls = || Some(NullBuffer::from(vec![true, false, true, true, false]));

@@ -1,7 +1,8 @@
-//! A limit on the time that a test takes. A test that hangs fails with its name instead of blocking the others.
+//! A time limit for tests. A test that hangs fails under its name instead of blocking the others.
 //!
-//! The helpers that every test uses call [`watch`]. The first call starts a thread that ends the process when a test takes
-//! longer than `RERANK_TEST_SECONDS`, a quarter of an hour by default. libtest runs each test on a thread of its name.
+//! The helpers that every test uses call [`watch`]. The first call starts a thread that ends the process when a test
+//! takes longer than `RERANK_TEST_SECONDS` (default: a quarter of an hour). libtest runs each test on a thread with the
+//! test's name.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -9,18 +10,18 @@ use std::process::Command;
 use std::sync::{Mutex, Once};
 use std::time::{Duration, Instant};
 
-/// The limit where `RERANK_TEST_SECONDS` is not set: several times the slowest test on two busy cores.
+/// The limit if `RERANK_TEST_SECONDS` is not set: several times the slowest test on two busy cores.
 const DEFAULT_SECONDS: u64 = 900;
 
-/// The tests that are running, with their starts.
+/// The running tests and their start times.
 static RUNNING: Mutex<BTreeMap<String, Instant>> = Mutex::new(BTreeMap::new());
 
 thread_local! {
-    /// The test of this thread, until the thread ends.
+    /// The test of this thread. It ends with the thread.
     static TEST: Test = Test::start();
 }
 
-/// A test in [`RUNNING`]. A thread that a test started is no test, and has no name here.
+/// A test in [`RUNNING`]. A thread that a test started is not a test, and has no name here.
 struct Test(Option<String>);
 
 impl Test {
@@ -43,7 +44,7 @@ impl Drop for Test {
     }
 }
 
-/// Puts the test that runs on this thread under the limit.
+/// Applies the limit to the test on this thread.
 pub(crate) fn watch() {
     TEST.with(|_| ());
 }
@@ -56,17 +57,17 @@ fn end_when_a_test_hangs() {
         if running.values().all(|start| start.elapsed() < Duration::from_secs(seconds)) {
             continue;
         }
-        // Not through `eprintln`, which libtest may capture.
+        // Not `eprintln`, which libtest may capture.
         let mut stderr = std::io::stderr().lock();
         for (name, start) in &*running {
             let elapsed = start.elapsed().as_secs();
             let verdict = if elapsed < seconds { "was running" } else { "HANGS" };
             writeln!(stderr, "test {name} {verdict}, after {elapsed} s of {seconds}").unwrap();
         }
-        // The processes that tests started would survive.
+        // Processes that tests started would survive otherwise.
         #[cfg(unix)]
         drop(Command::new("pkill").args(["-KILL", "-P", &std::process::id().to_string()]).status());
-        // Not `exit`, whose handlers wait for ONNX Runtime.
+        // Not `exit`: its handlers wait for ONNX Runtime.
         std::process::abort();
     }
 }
