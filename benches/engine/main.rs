@@ -1,15 +1,15 @@
-//! What the engine adds to the model's own work, and how that work follows the options.
+//! The engine's overhead over the model's own work, and the effect of the options on that work.
 //!
-//! One target with a module per question, since a target each would mean a link each:
+//! One target with a module per question, because each target would have to be linked separately:
 //!
 //! ```text
-//! cargo bench --bench engine -- overhead DIR            engine and job against a bare ONNX Runtime loop
-//! cargo bench --bench engine -- options DIR JSON JSON   options against each other
+//! cargo bench --bench engine -- overhead DIR            engine and job compared with a bare ONNX Runtime loop
+//! cargo bench --bench engine -- options DIR JSON JSON   options compared with each other
 //! cargo bench --bench engine -- open DIR                seconds and memory to open a checkpoint
-//! cargo bench --bench engine -- sql DIR                 the operator against the functions alone, query by query
+//! cargo bench --bench engine -- sql DIR                 the operator compared with the functions alone, query by query
 //! ```
 //!
-//! Checkpoints of any shape come from `benches/make_checkpoint.py`. Runs alternate, and medians are compared.
+//! `benches/make_checkpoint.py` makes checkpoints of any shape. Runs alternate, and medians are compared.
 
 #![expect(clippy::print_stdout, reason = "a bench prints what it measured")]
 
@@ -46,7 +46,7 @@ enum Question {
     /// Seconds for the same pairs under each of several option sets.
     Options {
         checkpoint: PathBuf,
-        /// Option sets as JSON objects; the first is what the others are compared with.
+        /// Option sets as JSON objects. The others are compared with the first.
         #[arg(required = true)]
         options: Vec<String>,
         #[arg(long, default_value_t = 64)]

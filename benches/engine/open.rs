@@ -1,4 +1,4 @@
-//! What it takes to open a large checkpoint.
+//! The cost of opening a large checkpoint.
 
 use std::path::Path;
 use std::time::Instant;

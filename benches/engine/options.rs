@@ -1,4 +1,4 @@
-//! How the work follows the options: early exits, compression, lengths.
+//! The effect of the options on the work: early exits, compression, lengths.
 
 use std::path::Path;
 

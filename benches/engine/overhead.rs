@@ -1,4 +1,5 @@
-//! The engine and the job against a loop that only calls ONNX Runtime, on batches tokenized and sorted beforehand.
+//! The engine and the job compared with a loop that only calls ONNX Runtime, on batches tokenized and sorted in
+//! advance.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,10 +15,10 @@ use parquet::arrow::ArrowWriter;
 
 use crate::support::{alternate, table};
 
-/// As the engine's default on the CPU.
+/// The engine's default on the CPU.
 const BATCH_TOKENS_PER_THREAD: usize = 512;
 
-/// A batch as the session takes it.
+/// A batch, ready for the session.
 struct Ready {
     shape: [usize; 2],
     ids: Vec<i64>,
@@ -57,7 +58,7 @@ pub(crate) fn run(checkpoint: &Path, rows: usize, repeats: usize) -> anyhow::Res
     Ok(())
 }
 
-/// All rows tokenized, sorted by length and cut by tokens.
+/// All rows: tokenized, sorted by length and divided by tokens.
 fn batches(reranker: &Reranker, queries: &StringArray, passages: &StringArray) -> anyhow::Result<Vec<Ready>> {
     let pairs = queries.iter().flatten().zip(passages.iter().flatten());
     let mut ids: Vec<Vec<u32>> =
@@ -82,7 +83,7 @@ fn batches(reranker: &Reranker, queries: &StringArray, passages: &StringArray) -
     Ok(batches)
 }
 
-/// A session as anybody would make one. The library has loaded ONNX Runtime already.
+/// A plain session. The library has already loaded ONNX Runtime.
 fn session(model: &Path) -> anyhow::Result<Session> {
     let threads = std::thread::available_parallelism()?.get();
     let environment = datafusion_rerank::environment()?;

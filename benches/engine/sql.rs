@@ -1,5 +1,5 @@
-//! Queries with the operator and with the functions alone, as DataFusion runs any asynchronous function: pairs that the
-//! device scored, and seconds. And how busy the operator keeps the device while the same query reads Parquet.
+//! Queries with the operator, and with the functions alone, as DataFusion runs any asynchronous function: pairs that
+//! the device scored, and seconds. Also how busy the operator keeps the device while the same query reads Parquet.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -90,7 +90,7 @@ struct Measured {
     result: Vec<Vec<String>>,
 }
 
-/// Whether two results are the same but for the rounding of scores, which depends on what is scored together.
+/// Whether two results are equal except for the rounding of scores, which depends on the rows scored together.
 fn is_same(one: &[Vec<String>], other: &[Vec<String>]) -> bool {
     let is_same_cell = |(one, other): (&String, &String)| match (one.parse::<f64>(), other.parse::<f64>()) {
         (Ok(one), Ok(other)) => (one - other).abs() < 1e-4,
@@ -106,14 +106,14 @@ async fn measure(ctx: &SessionContext, reranker: &Reranker, sql: &str) -> Result
     let batches = ctx.sql(sql).await?.collect().await?;
     let seconds = start.elapsed().as_secs_f64();
     let text = arrow::util::pretty::pretty_format_batches(&batches)?.to_string();
-    // Column titles tell the sessions apart: one computes a call below, under another name.
+    // Column titles differ between the sessions: one computes a call in a lower operator, under another name.
     let cells = |line: &str| line.split('|').map(|cell| cell.trim().to_owned()).collect();
     let mut result: Vec<Vec<String>> = text.lines().filter(|line| line.starts_with('|')).skip(1).map(cells).collect();
     result.sort();
     Ok(Measured { pairs: reranker.device_stats().pairs - before, seconds, result })
 }
 
-/// Device time against wall time of a query over one partition.
+/// Compares device time with wall time for a query over one partition.
 async fn busy(ctx: &SessionContext, rows: usize) -> Result<()> {
     let plan = ctx.sql("SELECT id, rerank(query, passage) FROM t").await?.create_physical_plan().await?;
     let start = Instant::now();
@@ -124,7 +124,7 @@ async fn busy(ctx: &SessionContext, rows: usize) -> Result<()> {
     Ok(())
 }
 
-/// What EXPLAIN ANALYZE says of a query.
+/// Prints the EXPLAIN ANALYZE of a query.
 async fn explain(ctx: &SessionContext) -> Result<()> {
     let sql = "EXPLAIN ANALYZE SELECT id, rerank(query, passage) AS score FROM t
                WHERE cheap = 0 AND rerank(query, passage) > 0 ORDER BY score DESC LIMIT 10";

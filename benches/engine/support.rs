@@ -14,7 +14,7 @@ pub(crate) fn table_path() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/xquad.parquet")
 }
 
-/// `rows` rows of the bundled table in its own order; from the second time round, queries are marked so that no pair
+/// `rows` rows of the bundled table in its order. From the second repetition on, queries are marked so that no pair
 /// repeats.
 pub(crate) fn table(rows: usize) -> anyhow::Result<(StringArray, StringArray)> {
     let file = std::fs::File::open(table_path()).context("opening the bundled table")?;
@@ -37,7 +37,7 @@ pub(crate) fn table(rows: usize) -> anyhow::Result<(StringArray, StringArray)> {
     ))
 }
 
-/// Runs each of `contestants` once in turn, `repeats` times, and gives the median seconds of each.
+/// Runs each of `contestants` once in turn, `repeats` times, and returns the median seconds of each.
 pub(crate) fn alternate(
     repeats: usize,
     contestants: &mut [&mut dyn FnMut() -> anyhow::Result<()>],

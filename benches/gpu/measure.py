@@ -1,25 +1,26 @@
-"""Measures the program on a CUDA machine: rate, use of the card, and scores against transformers, family by family.
+"""Measures the program on a CUDA machine, family by family: rate, GPU utilisation, and scores against transformers.
 
-    python3 measure.py --binary ./rerank --json results.json           # on the machine with the card
-    python3 benches/gpu/measure.py --dry-run-cpu --binary target/debug/rerank   # the same path, tiny, on the CPU
+    python3 measure.py --binary ./rerank --json results.json           # on the machine with the GPU
+    python3 benches/gpu/measure.py --dry-run-cpu --binary target/debug/rerank   # the same steps, tiny, on the CPU
 
 The machine needs no internet. It needs Python with torch, transformers, tokenizers, numpy and pyarrow, and this
-repository's benches/ and tests/fixtures/. Carried there by hand:
+repository's benches/ and tests/fixtures/. Copy there by hand:
 
 * the program: `cargo build --release`, then target/release/rerank;
 * ONNX Runtime with CUDA: libonnxruntime.so.VERSION, libonnxruntime_providers_shared.so and
   libonnxruntime_providers_cuda.so from the package onnxruntime-gpu (`pip download --no-deps onnxruntime-gpu`, unzip,
-  onnxruntime/capi), put beside the program; CUDA and cuDNN come from torch's own packages, whose folders this script
-  puts on LD_LIBRARY_PATH. Their major versions must be those that the package was built for.
+  onnxruntime/capi), next to the program. CUDA and cuDNN come from torch's own packages, whose folders this script
+  adds to LD_LIBRARY_PATH. Their major versions must be those that the package was built for.
 
-For each family a checkpoint of the published shape with random weights is made and deleted again (gemma2 takes 37 GB),
-and the bundled pairs are scored three times in each precision that the program has: as they are, the same through SQL, and
-joined so that every pair is cut at 512 tokens. For the last the work is what `rerank model inspect` tells, so that the share
-of the peak follows; the peak is what torch reaches with a large matrix product in that precision. Precisions come from the
-program; one that it refuses on the device is in the table with its reason.
+For each family, the script makes a checkpoint of the published shape with random weights, and deletes it again (gemma2
+takes 37 GB). It scores the bundled pairs three times in each precision: as they are, through SQL, and joined so that every
+pair is cut at 512 tokens. For the joined pairs, `rerank model inspect` reports the work per token, from which the share of
+the peak is computed. The peak is what torch reaches with a large matrix product in that precision. The program lists the
+precisions; one that it refuses on the device is in the table with the reason.
 
-Beside it transformers runs some of the same pairs in the same precision, in batches by number as the reference library makes
-them, longest first. Its texts are tokenized before and of its decoders only the layers run: what it is given is an advantage.
+For comparison, transformers runs some of the same pairs in the same precision, longest first, in batches of a fixed number
+of pairs like the reference library. Its texts are tokenized in advance, and only the layers of its decoders run: both are
+advantages for transformers.
 """
 
 import argparse
@@ -37,7 +38,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 XQUAD = ROOT / "tests" / "fixtures" / "xquad.parquet"
 SQL = "SELECT query, passage, rerank(query, passage) AS score FROM input"
-# Largest difference from transformers that a dry run may have.
+# The largest difference from transformers allowed in a dry run.
 ALLOWED = {"fp32": 1e-5, "fp16": 5e-3, "int8": 1e-1}
 FAMILIES = ["m3", "gemma", "minicpm", "gemma2"]
 
@@ -59,7 +60,7 @@ PROMPTS["minicpm"] = PROMPTS["gemma"]
 
 
 def matrix_peaks(device, size):
-    """TFLOP/s of a product of two square matrices in each type, the median of ten."""
+    """TFLOP/s of a product of two square matrices in each type; the median of ten."""
     import torch
 
     peaks = {}
@@ -85,7 +86,7 @@ def synchronize(device):
 
 
 def environment():
-    """With the CUDA libraries that torch brings."""
+    """The environment with the CUDA libraries that torch ships."""
     import torch
 
     packages = pathlib.Path(torch.__file__).parent.parent
@@ -99,14 +100,14 @@ class Program:
         self.binary, self.device, self.env, self.cache = str(binary), device, env, str(cache)
 
     def call(self, *args):
-        """Standard output; or the reason why the program refused."""
+        """Returns standard output. Raises Refused with the reason if the program fails."""
         done = subprocess.run([self.binary, *map(str, args)], env=self.env, capture_output=True, text=True)
         if done.returncode:
             raise Refused(done.stderr.strip().splitlines()[-1] if done.stderr.strip() else f"status {done.returncode}")
         return done.stdout
 
     def precisions(self, model):
-        """Those that the program names when it is asked for one that it cannot have."""
+        """The precisions that the program lists when it is given an invalid one."""
         try:
             self.call("model", "inspect", model, "--precision", "?")
         except Refused as refused:
@@ -116,7 +117,7 @@ class Program:
         sys.exit("the program took the precision '?'")
 
     def gflop_per_token(self, model):
-        """Of a pair of 512 tokens."""
+        """GFLOP per token of a pair of 512 tokens."""
         for line in self.call("model", "inspect", model).splitlines():
             if line.startswith("work\t"):
                 return float(line.split("\t")[1].split()[0])
@@ -140,7 +141,7 @@ class Refused(Exception):
 
 
 def write_pairs(path, rows, is_full):
-    """`rows` of the bundled table; joined with the passages after them if each is to be cut at 512 tokens."""
+    """Writes `rows` rows of the bundled table. If `is_full`, joins passages so that every pair is cut at 512 tokens."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -148,7 +149,7 @@ def write_pairs(path, rows, is_full):
     queries, passages = (column.to_pylist() for column in table.columns)
     size = len(queries)
     picked = [row * size // rows if rows < size else row for row in range(rows)]
-    # From the second time round a mark, so that no pair repeats.
+    # From the second repetition on, queries are marked so that no pair repeats.
     queries = [queries[row % size] + (f" {row // size}" if row >= size else "") for row in picked]
     if is_full:
         passages = [" ".join(passages[(row + more) % size] for more in range(8)) for row in picked]
@@ -159,10 +160,10 @@ def write_pairs(path, rows, is_full):
 
 
 class Transformers:
-    """The model as transformers computes it, in fp32, one pair at a time.
+    """The model in transformers, in fp32, one pair at a time.
 
-    The decoders of minicpm and gemma2 are those of Llama and Gemma 2: what sets them apart is a factor on some weights, or
-    left out by the reference library too (attention soft-capping).
+    minicpm and gemma2 use the decoders of Llama and Gemma 2. The differences are a factor on some weights, or omitted by the
+    reference library too (attention soft-capping).
     """
 
     def __init__(self, family, model, device):
@@ -180,7 +181,7 @@ class Transformers:
         else:
             config = json.loads((model / "config.json").read_text())
             weights = load_file(model / "model.safetensors")
-            # Of one exit asked for the reference takes the first head of a gemma2 checkpoint, of minicpm the layer's own.
+            # For a single exit, the reference uses the first head of gemma2, but the layer's own head of minicpm.
             number = config["num_hidden_layers"] - config["start_layer"] if family == "minicpm" else 0
             self.head = weights[f"lm_head.{number}.linear_head.weight"].to(device)
             self.cap = config.get("final_logit_softcapping")
@@ -202,7 +203,7 @@ class Transformers:
         self.model = loaded.float().to(device).eval()
 
     def ids(self, query, passage):
-        """As the reference library joins them."""
+        """Token ids of a pair, joined like in the reference library."""
         tokens = lambda text, length: self.tokenizer(
             text, add_special_tokens=False, truncation=length is not None, max_length=length
         )["input_ids"]
@@ -214,11 +215,11 @@ class Transformers:
         return pair[: 512 + len(separator) + len(prompt)] + separator + prompt
 
     def pairs_per_second(self, pairs, precision, size):
-        """Of the second of two passes over `pairs` in batches of `size`, halved where one does not fit."""
+        """The rate of the second of two passes over `pairs`, in batches of `size`, halved if one does not fit."""
         torch = self.torch
         sequences = sorted((self.ids(*pair) for pair in pairs), key=len, reverse=True)
         model = self.model.to({"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision])
-        # The product with a whole vocabulary, of which one word is wanted, is not what is compared.
+        # Excludes the product with the whole vocabulary, of which only one word is needed.
         layers = model.model if self.family == "gemma" else model
         for _ in range(2):
             synchronize(self.device)
@@ -316,7 +317,7 @@ def measure(family, program, peaks, args, folder):
 
 
 def too_far(families):
-    """What is further from transformers than its precision explains, in a dry run, whose scores are all below 1."""
+    """Differences from transformers that a precision does not explain. For dry runs, whose scores are all below 1."""
     return [
         f"{row['family']} in {row['precision']} is {row['difference_from_transformers']:.0e} from transformers"
         for family in families.values()
@@ -330,7 +331,7 @@ def difference(own, other):
 
 
 def own_difference(row):
-    """Empty for families that have no fp32 on the device."""
+    """The difference as text; empty for families without fp32 on the device."""
     if row["difference_from_own_fp32"] is None:
         return ""
     return f"{row['difference_from_own_fp32']:.0e} ({row['rank_correlation_with_own_fp32']:.4f})"

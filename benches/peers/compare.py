@@ -4,18 +4,18 @@
     make bench-peers BENCH_ARGS='--shapes xlmr-12x384 --pairs 32'       # a quick look
     make bench-peers BENCH_ARGS='--checkpoint DIR --family m3 --pairs-file FILE'    # a checkpoint and pairs of your own
 
-Every contestant is a process that has loaded its model and keeps it: loading is not timed. What is timed is one call
-with all pairs as text, tokenization included. All have the same number of threads. The contestants take turns, one pass
-each, so that whatever else the machine does meets them alike; a ratio is the median over the rounds of the ratio within
-a round, with the least and the largest beside it. The ratio of the processor time that the processes had is told too: on
-a busy machine it is the steadier one, with --threads 1 at least, since threads that wait for each other may spin.
+Every contestant is a process that keeps its model loaded: loading is not timed. One call with all pairs as text is timed,
+including tokenization. All have the same number of threads. The contestants take turns, one pass each, so that other load
+on the machine affects them alike. A ratio is the median of the ratios within each round, with the smallest and the largest
+beside it. The ratio of processor times is reported too: on a busy machine it is steadier, at least with --threads 1, since
+threads that wait for each other may spin.
 
-The other libraries run with the batch size, of --batch-sizes, that was fastest for them in a first pass over the same
-pairs (their own defaults are 128 for FlagEmbedding and 32 for CrossEncoder); this library with its default of 512 tokens a thread.
+The other libraries run with the batch size of --batch-sizes that was fastest in a first pass over the same pairs (their own
+defaults are 128 for FlagEmbedding and 32 for CrossEncoder). This library runs with its default of 512 tokens per thread.
 
-Checkpoints have random weights, which cost what trained ones do; the pairs are real text, spread evenly over
-tests/fixtures/xquad.parquet. Pairs of your own are a JSON array of [query, passage]. The table goes to standard output;
-everything, each pass included, to --json.
+Checkpoints have random weights, which cost as much as trained ones. The pairs are real text, spread evenly over
+tests/fixtures/xquad.parquet. Pairs of your own are a JSON array of [query, passage]. The table goes to standard output, and
+all results, including each pass, to --json.
 """
 
 import argparse
@@ -34,9 +34,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 HERE = pathlib.Path(__file__).resolve().parent
 XQUAD = ROOT / "tests" / "fixtures" / "xquad.parquet"
 
-# Dimensions for make_checkpoint.py. The vocabularies are smaller than the published ones, for the disk's sake: an embedding
-# is a lookup, and where the reference multiplies by the whole vocabulary (gemma), it is as large in proportion to the
-# layers as that of the published checkpoint, a quarter.
+# Dimensions for make_checkpoint.py. The vocabularies are smaller than the published ones, to save disk space: an embedding
+# is only a lookup. Where the reference multiplies by the whole vocabulary (gemma), the vocabulary keeps the published
+# checkpoint's proportion to the layers, a quarter.
 SHAPES = {
     "xlmr-12x384": dict(
         family="m3", pairs=256, layers=12, hidden=384, heads=12, intermediate=1536, vocabulary=32768
@@ -62,12 +62,12 @@ REFERENCE = "FlagEmbedding"
 
 
 class Contestant:
-    """A process that scores when told to."""
+    """A process that scores on request."""
 
     def __init__(self, name, command, batch_sizes, environment):
         self.name, self.batch_sizes, self.tried = name, batch_sizes, {}
         self.passes, self.cpu_passes, self.last = [], [], None
-        # Progress bars go there as well as reasons for failing.
+        # Receives progress bars as well as error messages.
         self.log = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
             [str(part) for part in command],
@@ -90,7 +90,7 @@ class Contestant:
         return self.answer()
 
     def tune(self):
-        """A first pass with each batch size, which also warms up; the fastest is kept."""
+        """Runs a first pass with each batch size, which also warms up, and keeps the fastest size."""
         self.tried = {batch: self.run(batch)["seconds"] for batch in self.batch_sizes}
         self.batch = min(self.tried, key=self.tried.get)
 
@@ -101,7 +101,7 @@ class Contestant:
         self.cpu_passes.append(self.cpu_seconds() - before)
 
     def cpu_seconds(self):
-        """That all threads of the process have had, from the kernel."""
+        """The processor time of all threads of the process, from the kernel."""
         after_name = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text().rsplit(")", 1)[1].split()
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -111,7 +111,7 @@ class Contestant:
 
 
 def checkpoint(folder, name, shape):
-    """The checkpoint of a shape, made if it is not there."""
+    """The checkpoint of a shape; made if it is missing."""
     out = folder / name
     if not out.exists():
         dimensions = [part for key, value in shape.items() if key not in ("family", "pairs")
@@ -125,7 +125,7 @@ def checkpoint(folder, name, shape):
 
 
 def sample(count):
-    """`count` pairs spread evenly over the bundled table, over its languages therefore."""
+    """`count` pairs spread evenly over the bundled table, and therefore over its languages."""
     import pyarrow.parquet as pq
 
     table = pq.read_table(XQUAD, columns=["query", "passage"])
@@ -136,7 +136,7 @@ def sample(count):
 
 
 def build():
-    """Our side in release: the library without DataFusion, which it does not need here."""
+    """Builds our side in release mode, without DataFusion, which is not needed here."""
     cargo = ["cargo", "build", "--release", "--package", "datafusion-rerank", "--no-default-features", "--bench", "serve"]
     built = subprocess.run([*cargo, "--message-format=json"], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     messages = [json.loads(line) for line in built.stdout.splitlines()]
@@ -305,7 +305,7 @@ def main():
     out = args.json or args.folder / "results.json"
     for name, shape in shapes.items():
         results["shapes"].append(measure(name, shape, args, args.folder))
-        # After each, so that a run that is cut short leaves what it has.
+        # After each shape, so that an interrupted run keeps its results.
         out.write_text(json.dumps(results, indent=1))
     print(json.dumps(results["machine"]), f"{args.threads} threads, {args.rounds} rounds", sep="\n")
     print(markdown(results["shapes"]))

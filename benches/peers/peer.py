@@ -1,9 +1,9 @@
-"""A process that loads a model once with another library and scores the same pairs whenever it is told to.
+"""A process that loads a model once with another library and scores the same pairs on request.
 
     python peer.py '{"library": "FlagEmbedding", "family": "m3", "model": DIR, "pairs": FILE, "threads": 2}'
 
-Answers as serve.rs does: a line when the model is loaded, then a line for each line of standard input, which is the
-number of pairs in a batch.
+Speaks the protocol of serve.rs: prints a line when the model is loaded, then a line for each line of standard input, which
+is the number of pairs in a batch.
 """
 
 import json
@@ -34,7 +34,7 @@ def sentence_transformers(family, model):
     from sentence_transformers import CrossEncoder
 
     encoder = CrossEncoder(model, max_length=512, device="cpu")
-    # Raw logits, as the others give.
+    # Raw logits, as the others return.
     logits = torch.nn.Identity()
     return lambda pairs, batch: encoder.predict(
         pairs, batch_size=batch, activation_fct=logits, show_progress_bar=False
@@ -45,7 +45,7 @@ LIBRARIES = {"FlagEmbedding": flag_embedding, "sentence-transformers": sentence_
 
 
 def main():
-    # Libraries print what they like; answers have a descriptor of their own.
+    # Libraries may print anything, so answers use a separate descriptor.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     os.environ.update(TQDM_DISABLE="1", HF_HUB_OFFLINE="1", TRANSFORMERS_VERBOSITY="critical")

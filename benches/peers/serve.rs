@@ -1,12 +1,12 @@
-//! A process that loads a model once and scores the same pairs whenever it is told to: this library's side of
-//! `compare.py`, which says what is measured and how.
+//! A process that loads a model once and scores the same pairs on request: this library's side of `compare.py`, which
+//! describes the measurement.
 //!
 //! ```text
 //! serve '{"model": DIR, "pairs": FILE, "threads": 2, "cache": DIR, "options": {"precision": "int8"}}'
 //! ```
 //!
-//! FILE is JSON, `[[query, passage], ..]`. A line of standard output says that the model is loaded; after that every
-//! line of standard input is answered with one, seconds and scores of a pass over all pairs.
+//! FILE is JSON, `[[query, passage], ..]`. The first line of standard output reports that the model is loaded. Every
+//! line of standard input is then answered with one line: seconds and scores of a pass over all pairs.
 
 #![expect(clippy::print_stdout, reason = "standard output is where compare.py reads")]
 

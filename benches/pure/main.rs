@@ -1,7 +1,8 @@
-//! The parts that run no model: `cargo bench --package datafusion-rerank --no-default-features --bench pure`.
+//! Benchmarks of the parts that run no model: `cargo bench --package datafusion-rerank --no-default-features --bench
+//! pure`.
 //!
-//! On the bundled table and checkpoints, through the public API; what is private to its crate and needs nothing of it
-//! is compiled in here.
+//! They use the bundled table and checkpoints through the public API. Code that is private to its crate and depends on
+//! nothing else in it is compiled into this binary.
 
 #![expect(clippy::expect_used, reason = "a bench that cannot begin has nobody to tell")]
 
@@ -43,7 +44,7 @@ fn main() {
     criterion.final_summary();
 }
 
-/// A window of lengths between 16 and 512, spread like a low discrepancy sequence.
+/// A window with lengths between 16 and 512, spread like a low-discrepancy sequence.
 fn cut_batches(criterion: &mut Criterion) {
     let lengths: Vec<u32> =
         (0..DEFAULT_WINDOW_ROWS as u32).map(|row| 16 + row.wrapping_mul(2_654_435_769) % 497).collect();
@@ -62,7 +63,7 @@ fn cut_units(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Every distinct text tokenized once, pairs joined and cut.
+/// Tokenizes every distinct text once, joins pairs and divides them into batches.
 fn encode_pairs(criterion: &mut Criterion) {
     let (queries, passages) = table();
     let mut group = criterion.benchmark_group("encode pairs of the bundled table");
@@ -76,7 +77,7 @@ fn encode_pairs(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A window of eight short pairs, over and over: what is left is to find the repeats.
+/// A window of eight short pairs, repeated: the remaining work is finding the repeats.
 fn find_repeats(criterion: &mut Criterion) {
     let texts = |name: &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values((0..DEFAULT_WINDOW_ROWS).map(|row| format!("{name} {}", row % 8))))
@@ -91,7 +92,7 @@ fn find_repeats(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A checkpoint opened, and its graph built and written with its few weights.
+/// Opens a checkpoint, then builds and writes its graph with its few weights.
 fn build_graphs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("build and write the graph");
     for family in ["xlmr", "gemma", "minicpm-layerwise", "gemma2-lightweight"] {
