@@ -130,8 +130,8 @@ pub(crate) fn first_paragraph(error: &clap::Error) -> String {
     paragraph.strip_prefix("error: ").unwrap_or(paragraph).to_owned()
 }
 
-/// Gives every flag that a file can turn on a negation that turns it off: `--no-normalize` for `--normalize`. Of a flag and
-/// its negation the last on the command line counts.
+/// Adds a negation for every flag that a file can turn on: `--no-normalize` for `--normalize`. If the command line has
+/// both, the last one counts.
 pub(crate) fn with_negations(mut cli: Command) -> Command {
     for command in COMMANDS {
         let Some(subcommand) = cli.find_subcommand(command) else { continue };
