@@ -362,7 +362,12 @@ fn every_file_that_contributing_names_exists() {
         let base =
             ["udfs/src/", "src/"].into_iter().find(|base| section.contains(&format!("Paths are below `{base}`")));
         let Some(base) = base else { continue };
-        for path in section.split('`').skip(1).step_by(2).filter(|name| name.ends_with(".rs") || name.ends_with('/')) {
+        for path in section
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|name| name.ends_with('/') || Path::new(name).extension().is_some_and(|end| end == "rs"))
+        {
             if path == base || path.starts_with("tests/") {
                 continue;
             }
