@@ -17,11 +17,11 @@ use crate::options::Precision;
 
 /// ONNX operator set of graphs for GPUs: the first with a causal, grouped-query `Attention`.
 const GPU_OPSET: i64 = 23;
-/// ONNX operator set of graphs for the CPU: the first whose `Attention` is told lengths.
+/// ONNX operator set of graphs for the CPU: the first whose `Attention` takes lengths.
 const CPU_OPSET: i64 = 24;
 /// ONNX Runtime's own operators (`com.microsoft`).
 const MS_OPSET: i64 = 1;
-/// IR version that goes with opset 23, and that opset 24 may have.
+/// IR version of opset 23, which opset 24 accepts too.
 const IR_VERSION: i64 = 11;
 
 /// A tensor inside the graph under construction, known by its name.
@@ -29,7 +29,7 @@ const IR_VERSION: i64 = 11;
 pub(crate) struct Value(String);
 
 impl Value {
-    /// An optional operand that is left out.
+    /// Stands for an optional operand that is omitted.
     pub(crate) fn none() -> Self {
         Self(String::new())
     }
@@ -42,21 +42,22 @@ pub(crate) enum Attr {
     Float(f32),
 }
 
-/// Builds one graph. Values are named after the node that made them, nodes after their operator. Asking twice for the
-/// same operator on the same operands gives the same value, so that a layer can ask for what it needs where it needs it.
+/// Builds one graph. Values are named after the node that computes them, nodes after their operator. Asking again for
+/// the same operator on the same operands returns the same value, so a layer can request what it needs where it needs
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct GraphBuilder {
     precision: Precision,
-    /// Whether the graph is for a GPU, some of whose kernels want other operands than those of the CPU.
+    /// Whether the graph is for a GPU: some GPU kernels take other operands than the CPU's.
     on_gpu: bool,
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
     /// Small constants, by name.
     constants: BTreeMap<String, TensorProto>,
-    /// Weights, by the name of the tensor they come from.
+    /// Weights, by the name of their tensor.
     weights: BTreeMap<String, Tensor>,
-    /// Weights that are used in another type than they are stored in, by the name of the tensor they come from.
+    /// Weights used in another type than the stored one, by the name of their tensor.
     converted: BTreeMap<String, Tensor>,
     /// The output names of each distinct computation.
     computed: HashMap<String, Vec<String>>,
@@ -106,13 +107,13 @@ impl GraphBuilder {
         value
     }
 
-    /// One of ONNX Runtime's own operators, of which the first output is used.
+    /// One of ONNX Runtime's own operators. Returns its first output.
     pub(crate) fn ms_op(&mut self, op_type: &str, inputs: &[&Value], attributes: &[(&str, Attr)]) -> Value {
         let [value] = self.node("com.microsoft", op_type, inputs, attributes, [0]);
         value
     }
 
-    /// One of ONNX Runtime's own operators, of which the outputs at `positions` (ascending) are used.
+    /// One of ONNX Runtime's own operators. Returns its outputs at `positions` (ascending).
     pub(crate) fn ms_op_outputs<const N: usize>(
         &mut self,
         op_type: &str,
@@ -159,9 +160,9 @@ impl GraphBuilder {
         positions.map(|position| Value(outputs[position].clone()))
     }
 
-    /// The weights of `tensor` in the type of activations. In a 16-bit graph a matrix of another type is one of
-    /// [`OnnxGraph::converted`]; the other weights are cast in the graph, which ONNX Runtime folds while it loads, so that
-    /// no converted copy is written anywhere.
+    /// The weights of `tensor` in the type of activations. In a 16-bit graph, a matrix stored in another type becomes
+    /// one of [`OnnxGraph::converted`]. Other weights are cast in the graph: ONNX Runtime folds the cast while it
+    /// loads, so no converted copy is written.
     pub(crate) fn weight(&mut self, tensor: &Tensor) -> Value {
         match self.precision.half() {
             Some(half) if tensor.dtype != half && tensor.shape.len() > 1 => {
@@ -182,8 +183,7 @@ impl GraphBuilder {
         self.cast_from(&stored, data_type(tensor.dtype), DataType::Float)
     }
 
-    /// Rows of a table in the type of activations. In an f32 graph only the rows of a 16-bit table are cast, never the
-    /// table.
+    /// Rows of a table in the type of activations. An f32 graph casts only the rows of a 16-bit table, never the table.
     pub(crate) fn rows(&mut self, table: &Tensor, ids: &Value) -> Value {
         if self.precision.half().is_some() {
             let table = self.weight(table);
@@ -194,13 +194,13 @@ impl GraphBuilder {
         self.cast_from(&rows, data_type(table.dtype), DataType::Float)
     }
 
-    /// The weights of `tensor` in the type they are stored in.
+    /// The weights of `tensor` in their stored type.
     fn stored(&mut self, tensor: &Tensor) -> Value {
         self.weights.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
         Value(tensor.name.clone())
     }
 
-    /// The weights of a matrix `[out, in]` in 8 bits, as i8 `[in, out]`, and their scales, f32 `[out]`.
+    /// A matrix `[out, in]` in 8 bits: its values, i8 `[in, out]`, and its scales, f32 `[out]`.
     pub(crate) fn quantized(&mut self, tensor: &Tensor) -> (Value, Value) {
         self.convert(tensor);
         let QuantizedNames { values, scales } = QuantizedNames::of(tensor);
@@ -211,12 +211,12 @@ impl GraphBuilder {
         self.converted.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
     }
 
-    /// An f32 value in the type of activations.
+    /// Casts an f32 value to the type of activations.
     pub(crate) fn cast_to_activation(&mut self, value: &Value) -> Value {
         self.cast_from(value, DataType::Float, self.activation_type())
     }
 
-    /// A value of the type of activations as f32.
+    /// Casts a value of the type of activations to f32.
     pub(crate) fn cast_to_f32(&mut self, value: &Value) -> Value {
         self.cast_from(value, self.activation_type(), DataType::Float)
     }
@@ -282,20 +282,20 @@ impl GraphBuilder {
     }
 }
 
-/// A graph whose weights still lie where the checkpoint put them.
+/// A graph that refers to its weights by file, where the checkpoint put them.
 #[derive(Debug, Clone)]
 pub(crate) struct OnnxGraph {
     graph: Graph,
     opset: i64,
     weights: Vec<Tensor>,
     precision: Precision,
-    /// Weights that the graph wants in its precision, as the checkpoint has them.
+    /// Weights that the graph needs in its precision, as the checkpoint stores them.
     converted: Vec<Tensor>,
-    /// Open as long as the graph may yet be loaded, which keeps its converted weights from being removed.
+    /// Open while the graph may still be loaded, which keeps its converted weights from being removed.
     held: Option<Arc<File>>,
 }
 
-/// What the graph calls the parts of a quantized weight.
+/// The graph's names for the parts of a quantized weight.
 pub(crate) struct QuantizedNames {
     pub(crate) values: String,
     pub(crate) scales: String,
@@ -307,12 +307,12 @@ impl QuantizedNames {
     }
 }
 
-/// What a 16-bit graph calls a matrix that the checkpoint has in another type.
+/// A 16-bit graph's name for a matrix that the checkpoint stores in another type.
 pub(crate) fn half_name(tensor: &Tensor, precision: Precision) -> String {
     format!("{}/{precision}", tensor.name)
 }
 
-/// Where a weight's bytes are, as ONNX external data says it.
+/// Where a weight's bytes are, in the terms of ONNX external data.
 pub(crate) struct ExternalData {
     /// Relative to the model's folder.
     pub(crate) location: String,
@@ -320,18 +320,18 @@ pub(crate) struct ExternalData {
 }
 
 impl OnnxGraph {
-    /// In what the graph computes.
+    /// The precision of the layers.
     pub(crate) fn precision(&self) -> Precision {
         self.precision
     }
 
-    /// The matrices that the graph wants in its precision and the checkpoint has in another.
+    /// The matrices that the graph needs in its precision and the checkpoint stores in another.
     pub(crate) fn converted(&self) -> &[Tensor] {
         &self.converted
     }
 
-    /// The graph with all its converted matrices among its weights. They are in `file`, which stays open as long as the
-    /// graph is there.
+    /// Adds the converted matrices to the graph's weights. They are in `file`, which stays open for the life of the
+    /// graph.
     pub(crate) fn with_converted(mut self, parts: Vec<Tensor>, file: File) -> Self {
         self.converted.clear();
         self.weights.extend(parts);
@@ -339,7 +339,8 @@ impl OnnxGraph {
         self
     }
 
-    /// The serialized model, pointing into the checkpoint's own files, and the folder they are relative to.
+    /// Serializes the model with references to the weights' own files. Also returns the folder that their paths are
+    /// relative to.
     pub(crate) fn in_place(&self) -> Result<(Vec<u8>, PathBuf)> {
         let files: BTreeSet<&Path> = self.weights.iter().map(|tensor| tensor.file.as_path()).collect();
         let folder = common_folder(files.iter().copied()).ok_or_else(|| {
@@ -358,7 +359,7 @@ impl OnnxGraph {
         Ok((model, folder))
     }
 
-    /// The serialized model with every weight at the place `place` gives it.
+    /// Serializes the model with every weight where `place` puts it.
     pub(crate) fn model(&self, mut place: impl FnMut(&Tensor) -> Result<ExternalData>) -> Result<Vec<u8>> {
         let mut graph = self.graph.clone();
         for tensor in &self.weights {

@@ -1,15 +1,15 @@
-//! Token compression inside the graph: neighbouring passage tokens averaged into one.
+//! Token compression in the graph: averages neighbouring passage tokens into one.
 
 use super::builder::{Attr, GraphBuilder, Value};
 use super::layers::{Sequences, per_token, unsqueeze};
 use super::proto::DataType;
 
-/// Graph input: leading tokens of each row that are not passage.
+/// Graph input: how many leading tokens of each row are not passage.
 pub(crate) const HEAD_TOKENS: &str = "head_tokens";
-/// Graph input: trailing tokens of each row that are not passage.
+/// Graph input: how many trailing tokens of each row are not passage.
 pub(crate) const TAIL_TOKENS: &str = "tail_tokens";
 
-/// The parts of each row that are left as they are; the passage is what lies between.
+/// The parts of each row that are not compressed; the passage lies between them.
 #[derive(Debug, Clone)]
 pub(crate) struct Uncompressed {
     /// Leading tokens (bos, query, separator), i64 `[batch]`.
@@ -28,11 +28,11 @@ impl Uncompressed {
     }
 }
 
-/// Averages every `ratio` consecutive passage tokens of `x`, `[tokens, hidden]`; the last group of a passage averages
-/// the tokens it has. Returns the shorter activations and sequences.
+/// Averages every `ratio` consecutive passage tokens of `x`, `[tokens, hidden]`; the last group of a passage may have
+/// fewer. Returns the shortened activations and sequences.
 ///
 /// The average is a product with a `[batch, new sequence, sequence]` matrix that holds `1 / group size` where a token
-/// belongs to a group: less than a hundredth of a layer's work, for any ratio.
+/// belongs to a group. It costs less than a hundredth of a layer's work, whatever the ratio.
 /// (`CostWiseGemmaModel.forward` and `token_compress`, FlagEmbedding 1.4.2, `decoder_only/models/gemma_model.py`)
 pub(crate) fn compress(
     g: &mut GraphBuilder,
@@ -46,7 +46,7 @@ pub(crate) fn compress(
     let one = g.int(1);
     let Uncompressed { head, tail } = uncompressed;
 
-    // Passage tokens before and after, per row.
+    // Passage tokens per row, before and after.
     let fixed = g.op("Add", &[head, tail], &[]);
     let passage = g.op("Sub", &[&sequences.lengths, &fixed], &[]);
     let last_of_group = g.op("Sub", &[&ratio, &one], &[]);
@@ -58,8 +58,8 @@ pub(crate) fn compress(
     let start = g.int(0);
     let new_positions = g.op("Range", &[&start, &longest, &one], &[]);
 
-    // First and one-past-last old token of every new one, [batch, new sequence]. Before the passage a token keeps its
-    // place; after it, it moves down by what the passage lost.
+    // First and one-past-last old token of each new one, [batch, new sequence]. A token before the passage keeps its
+    // position; one after it moves down by the number of tokens that the passage lost.
     let column = |g: &mut GraphBuilder, value: &Value| unsqueeze(g, value, &[1]);
     let (head, passage, groups) = (column(g, head), column(g, &passage), column(g, &groups));
     let group = g.op("Sub", &[&new_positions, &head], &[]);
@@ -78,7 +78,7 @@ pub(crate) fn compress(
     let end = g.op("Where", &[&in_passage_or_head, &group_end, &next], &[]);
     let end = g.op("Where", &[&in_head, &next, &end], &[]);
 
-    // Whether an old token belongs to a new one, divided by how many do.
+    // 1 / group size where an old token belongs to a new one, 0 elsewhere.
     let (first, end) = (unsqueeze(g, &first, &[2]), unsqueeze(g, &end, &[2]));
     let positions = sequences.positions(g);
     let from_first = g.op("GreaterOrEqual", &[&positions, &first], &[]);
@@ -89,7 +89,7 @@ pub(crate) fn compress(
     let size = g.cast(&size, DataType::Float);
     let average = g.op("Div", &[&member, &size], &[]);
 
-    // In f32: of 16 bits a third of something would have too few.
+    // In f32: 16 bits are too few for, say, a third.
     let batch = sequences.per_batch(g, x);
     let batch = g.cast_to_f32(&batch);
     let compressed = g.op("MatMul", &[&average, &batch], &[]);

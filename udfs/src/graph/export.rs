@@ -10,11 +10,11 @@ use crate::error::{Error, Result};
 const MODEL_FILE: &str = "model.onnx";
 const DATA_FILE: &str = "model.onnx.data";
 
-/// Alignment of each weight in the data file, so that a reader can map it.
+/// Alignment of each weight in the data file, so that readers can memory-map it.
 const ALIGNMENT_BYTES: u64 = 4096;
 
-/// Writes `model.onnx` and `model.onnx.data` into `folder`, which is created. Only the weights that the graph uses
-/// are copied.
+/// Writes `model.onnx` and `model.onnx.data` into `folder`, which it creates. Copies only the weights that the graph
+/// uses.
 ///
 /// # Errors
 /// [`Error::Io`] naming the file that could not be read or written.

@@ -1,7 +1,7 @@
 //! Layers shared by the model families.
 //!
-//! Activations travel as `[tokens, hidden]` matrices, where tokens = batch x sequence, because `Gemm` with `transB`
-//! multiplies by a weight as it is stored, `[out, in]`. Attention sees `[batch, sequence, hidden]`; the reshapes
+//! Activations are `[tokens, hidden]` matrices, where tokens = batch x sequence, because `Gemm` with `transB`
+//! multiplies by a weight in its stored layout, `[out, in]`. Attention takes `[batch, sequence, hidden]`; the reshapes
 //! between the two copy nothing.
 
 use super::builder::{Attr, GraphBuilder, Value};
@@ -10,7 +10,7 @@ use crate::checkpoint::{Tensor, Tensors};
 use crate::error::Result;
 use crate::options::Precision;
 
-/// A batch of right-padded sequences: what layers need to know besides the activations.
+/// A batch of right-padded sequences: all that layers need besides the activations.
 #[derive(Debug, Clone)]
 pub(crate) struct Sequences {
     /// Real tokens of each row, i64 `[batch]`.
@@ -25,9 +25,9 @@ impl Sequences {
         g.cast(&self.lengths, DataType::Int32)
     }
 
-    /// What `MultiHeadAttention` is told of padding on a GPU, where each row has `queries` queries (a scalar) and all keys:
-    /// the lengths, then the starts of the queries and of the keys, each with their end, i32 `[3 * batch + 2]`. With the
-    /// lengths alone its memory-efficient kernel is not used.
+    /// The padding operand of `MultiHeadAttention` on a GPU, i32 `[3 * batch + 2]`: the lengths, then the start offsets
+    /// of the queries and those of the keys, each followed by their end. Each row has `queries` queries (a scalar) and
+    /// all its keys. With the lengths alone, the operator does not use its memory-efficient kernel.
     /// (`MASK_1D_KEY_SEQ_LEN_START`, ONNX Runtime, `contrib_ops/cpu/bert/attention_common.h`)
     fn lengths_and_starts(&self, g: &mut GraphBuilder, queries: &Value) -> Value {
         let lengths = self.lengths_i32(g);
@@ -43,7 +43,7 @@ impl Sequences {
         g.op("Concat", &[&lengths, &starts[0], &starts[1]], &[("axis", Attr::Int(0))])
     }
 
-    /// Padded tokens of a row, a scalar.
+    /// Tokens of a row, padding included: a scalar.
     pub(crate) fn padded(&self, g: &mut GraphBuilder) -> Value {
         let sequence = g.int(1);
         g.op("Gather", &[&self.shape, &sequence], &[])
@@ -75,8 +75,8 @@ impl Sequences {
     }
 }
 
-/// Declares `input_ids` and `attention_mask`, both i64 `[batch, sequence]`. Padding is on the right, so that only the
-/// mask's row sums matter. Returns the ids with them.
+/// Declares `input_ids` and `attention_mask`, both i64 `[batch, sequence]`. Returns the ids and the sequences. Padding
+/// is on the right, so only the mask's row sums matter.
 pub(crate) fn declare_inputs(g: &mut GraphBuilder) -> (Value, Sequences) {
     let ids = g.input("input_ids", DataType::Int64, &["batch", "sequence"]);
     let mask = g.input("attention_mask", DataType::Int64, &["batch", "sequence"]);
@@ -94,7 +94,7 @@ pub(crate) fn per_token(g: &mut GraphBuilder, batch: &Value, hidden: usize) -> V
     g.op("Reshape", &[batch, &shape], &[])
 }
 
-/// New dimensions of size 1 at `axes`.
+/// Inserts dimensions of size 1 at `axes`.
 pub(crate) fn unsqueeze(g: &mut GraphBuilder, value: &Value, axes: &[i64]) -> Value {
     let axes = g.ints(axes);
     g.op("Unsqueeze", &[value, &axes], &[])
@@ -112,7 +112,7 @@ pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Opt
     gemm(g, x, &weight, bias.as_ref(), &[])
 }
 
-/// `x · weightᵀ + bias` on `[rows, in]` in f32, whatever the precision of the graph: a head decides on the last digits.
+/// `x · weightᵀ + bias` on `[rows, in]` in f32, whatever the precision of the graph: in a head, the last digits matter.
 pub(crate) fn linear_f32(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Option<&Tensor>) -> Value {
     let x = g.cast_to_f32(x);
     let weight = g.weight_f32(weight);
@@ -148,7 +148,7 @@ pub(crate) struct LayerNorm<'a> {
 }
 
 impl<'a> LayerNorm<'a> {
-    /// The tensors `name.weight` and `name.bias`, each `[hidden]`.
+    /// Reads the tensors `name.weight` and `name.bias`, each `[hidden]`.
     pub(crate) fn named(tensors: &'a Tensors, name: &str, hidden: usize, eps: f64) -> Result<Self> {
         Ok(Self {
             weight: tensors.get(&format!("{name}.weight"), &[hidden])?,
@@ -162,7 +162,7 @@ impl<'a> LayerNorm<'a> {
         g.op("LayerNormalization", &[x, &weight, &shift], &[("epsilon", Attr::Float(self.eps as f32))])
     }
 
-    /// `layer_norm(x + y + bias)`. On a GPU one fused operator, whose kernel on the CPU takes eight times as long as a sum
+    /// `layer_norm(x + y + bias)`. One fused operator on a GPU only: its CPU kernel takes eight times as long as a sum
     /// and a norm (ONNX Runtime 1.32: 4.1 against 0.5 ns an element).
     pub(crate) fn of_sum(&self, g: &mut GraphBuilder, x: &Value, y: &Value, bias: &Tensor) -> Value {
         if !g.on_gpu() {
@@ -176,7 +176,7 @@ impl<'a> LayerNorm<'a> {
         g.ms_op("SkipLayerNormalization", &[x, y, &weight, &shift, &bias], &eps)
     }
 
-    /// `layer_norm(x · weightᵀ + bias + residual)` on `[rows, in]`: the bias is added where it costs least.
+    /// `layer_norm(x · weightᵀ + bias + residual)` on `[rows, in]`. Adds the bias where that is cheapest.
     pub(crate) fn of_linear(
         &self,
         g: &mut GraphBuilder,
@@ -195,7 +195,7 @@ impl<'a> LayerNorm<'a> {
     }
 }
 
-/// `gelu(x · weightᵀ + bias)` on `[rows, in]`, GELU by the error function: the bias is added where it costs least.
+/// `gelu(x · weightᵀ + bias)` on `[rows, in]`, with GELU by the error function. Adds the bias where that is cheapest.
 pub(crate) fn gelu_of_linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: &Tensor) -> Value {
     if g.on_gpu() {
         let product = linear(g, x, weight, None);
@@ -219,7 +219,7 @@ impl RmsNorm<'_> {
         if !self.plus_one {
             return g.weight(self.weight);
         }
-        // Folded by ONNX Runtime while it loads.
+        // ONNX Runtime folds this while it loads.
         let weight = g.weight_f32(self.weight);
         let one = g.float(1.0);
         let scale = g.op("Add", &[&weight, &one], &[]);
@@ -232,7 +232,7 @@ impl RmsNorm<'_> {
         g.op("RMSNormalization", &[x, &scale], &attributes)
     }
 
-    /// The normalised `x + residual`, and the sum itself. On a GPU one fused operator, whose kernel on the CPU takes twice
+    /// The normalised `x + residual`, and the sum itself. One fused operator on a GPU only: its CPU kernel takes twice
     /// as long as a sum and a norm.
     pub(crate) fn of_sum(&self, g: &mut GraphBuilder, x: &Value, residual: &Value) -> (Value, Value) {
         if !g.on_gpu() {
@@ -277,7 +277,7 @@ pub(crate) struct GatedMlp<'a> {
 }
 
 impl GatedMlp<'_> {
-    /// The MLP on `[rows, hidden]`, its result times `scale`.
+    /// The MLP on `[rows, hidden]`, multiplied by `scale`.
     pub(crate) fn apply(&self, g: &mut GraphBuilder, x: &Value, scale: f32) -> Value {
         let gate = linear(g, x, self.gate, None);
         let gate = self.activation.apply(g, &gate);
@@ -295,7 +295,7 @@ pub(crate) struct Rotary {
 }
 
 impl Rotary {
-    /// Tables for the positions of `sequences`; they also serve shorter sequences.
+    /// Tables for the positions of `sequences`; shorter sequences can use them too.
     pub(crate) fn new(g: &mut GraphBuilder, sequences: &Sequences, head_dim: usize, theta: f64) -> Self {
         let frequencies: Vec<f32> =
             (0..head_dim / 2).map(|i| theta.powf(-2.0 * i as f64 / head_dim as f64) as f32).collect();
@@ -323,8 +323,8 @@ impl Rotary {
     }
 }
 
-/// Attention of every query to all real tokens of its row, on `[batch, sequence, heads * head_dim]` operands. There are
-/// `queries_per_row` (a scalar) queries of each row, and as many keys as it has padded tokens.
+/// Attention of every query to all real tokens of its row, on `[batch, sequence, heads * head_dim]` operands. A row has
+/// `queries_per_row` queries (a scalar) and one key per token, padding included.
 pub(crate) fn full_attention(
     g: &mut GraphBuilder,
     sequences: &Sequences,
@@ -339,26 +339,26 @@ pub(crate) fn full_attention(
         let operands = [queries, keys, values, &none, &padding];
         return g.ms_op("MultiHeadAttention", &operands, &[heads("num_heads")]);
     }
-    // A third faster than `MultiHeadAttention`, which gives the same values.
+    // A third faster than `MultiHeadAttention`, with the same values.
     let operands = [queries, keys, values, &none, &none, &none, &sequences.lengths];
     g.op("Attention", &operands, &[heads("q_num_heads"), heads("kv_num_heads")])
 }
 
-/// Causal attention of grouped queries on `[batch, sequence, heads * head_dim]` operands. Right-padding needs no mask:
-/// no real token sees what comes after it.
+/// Causal grouped-query attention on `[batch, sequence, heads * head_dim]` operands. Right-padding needs no mask: no
+/// real token attends to a later one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct CausalAttention {
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) scale: f32,
-    /// A token sees itself and this many minus one before it.
+    /// How many tokens a token attends to, itself included.
     pub(crate) window: Option<usize>,
-    /// Logits become `cap * tanh(logit / cap)`.
+    /// Caps logits: `cap * tanh(logit / cap)`.
     pub(crate) softcap: Option<f32>,
 }
 
 impl CausalAttention {
-    /// Attention of every token.
+    /// Attention from every token.
     pub(crate) fn apply(
         &self,
         g: &mut GraphBuilder,
@@ -382,20 +382,20 @@ impl CausalAttention {
         let padded = g.cast(&padded, DataType::Int32);
         let none = Value::none();
         let operands = [queries, keys, values, &none, &none, &last, &padded];
-        // The kernel for GPUs is not to be had without a place to write keys and values to; that for the CPU is with it a
-        // flash attention, a fifth faster for heads of 256. Before ONNX Runtime 1.28 that one leaves what comes after a
-        // row's last real token as it finds it, NaN at worst, which the next layer multiplies by zero.
+        // The GPU kernel requires outputs for keys and values. Given them, the CPU kernel is a flash attention, a fifth
+        // faster for heads of 256. Before ONNX Runtime 1.28, that kernel leaves the output after a row's last real
+        // token uninitialized, NaN at worst, and the next layer multiplies it by zero.
         let [attended, _, _] = g.ms_op_outputs("GroupQueryAttention", &operands, &attributes, [0, 1, 2]);
         attended
     }
 
-    /// Whether [`Self::apply_to_last`] can be used: ONNX leaves open whether a mask comes before or after the
+    /// Whether [`Self::apply_to_last`] can be used. ONNX does not specify whether a mask comes before or after the
     /// soft-capping.
     pub(crate) fn can_attend_from_last(&self) -> bool {
         self.softcap.is_none()
     }
 
-    /// Attention of the rows' last real tokens only: `queries` is `[batch, 1, heads * head_dim]`.
+    /// Attention from each row's last real token only: `queries` is `[batch, 1, heads * head_dim]`.
     pub(crate) fn apply_to_last(
         &self,
         g: &mut GraphBuilder,

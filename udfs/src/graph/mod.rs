@@ -1,4 +1,4 @@
-//! ONNX graphs written directly as protobuf: the fused operators by name, the weights by reference.
+//! ONNX graphs, written directly as protobuf: fused operators by name, weights by reference.
 
 mod builder;
 mod compression;

@@ -1,4 +1,4 @@
-//! The part of ONNX's protobuf that a graph of ours uses.
+//! The part of ONNX's protobuf schema that our graphs use.
 //!
 //! Field numbers from <https://github.com/onnx/onnx/blob/v1.19.0/onnx/onnx.proto>.
 
@@ -60,7 +60,7 @@ pub(crate) struct Node {
     pub(crate) domain: String,
 }
 
-/// `AttributeProto`. `type` says which value field counts, even when that field holds a default.
+/// `AttributeProto`. `type` says which value field counts, even if that field holds its default.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Attribute {
     #[prost(string, tag = "1")]
@@ -91,7 +91,7 @@ pub(crate) struct TensorProto {
     pub(crate) data_type: i32,
     #[prost(string, tag = "8")]
     pub(crate) name: String,
-    /// `optional`, not the proto3 default: an empty tensor must still carry the field.
+    /// `optional`, unlike the proto3 default: an empty tensor must still carry the field.
     #[prost(bytes = "vec", optional, tag = "9")]
     pub(crate) raw_data: Option<Vec<u8>>,
     #[prost(message, repeated, tag = "13")]
@@ -140,7 +140,7 @@ pub(crate) struct ValueInfo {
     pub(crate) r#type: Option<Type>,
 }
 
-/// `TypeProto`, of which only the tensor case is used.
+/// `TypeProto`. Only the tensor case is used.
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct Type {
     #[prost(message, optional, tag = "1")]
