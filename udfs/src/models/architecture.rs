@@ -21,13 +21,13 @@ pub(crate) trait Architecture: Debug + Send + Sync {
     /// Size of the embedding table, which bounds the token ids; `None` if only the graph knows.
     fn vocabulary(&self) -> Option<usize>;
 
-    /// The id that fills up short sequences.
+    /// The id that pads short sequences.
     fn pad_id(&self) -> u32;
 
     /// How query and passage are joined.
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe>;
 
-    /// The part of the options that changes the graph, checked against the checkpoint.
+    /// The options that change the graph, checked against the checkpoint.
     fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions>;
 
     /// The graph from `input_ids` and `attention_mask` to `logits` `[batch, exits]`.

@@ -1,4 +1,4 @@
-//! The transformer that the decoder families share, with what distinguishes them as data.
+//! The transformer that the decoder families share. What differs between them is data.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::graph::{
 
 const DEFAULT_ROPE_THETA: f64 = 10_000.0;
 
-/// Dimensions of a decoder, which all configurations name alike, and what sets its family apart.
+/// A decoder: its dimensions, under keys that all families share, and what is specific to its family.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Decoder {
     pub(super) layers: usize,
@@ -28,27 +28,27 @@ pub(super) struct Decoder {
     variation: Variation,
 }
 
-/// What sets a family apart.
+/// What is specific to a family.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Variation {
     /// Width of a head, independent of the hidden width.
     pub(super) head_dim: usize,
     pub(super) activation: Activation,
-    /// Embeddings are multiplied by this.
+    /// Factor of the embeddings.
     pub(super) embedding_scale: f64,
-    /// What a layer adds to the residual stream is multiplied by this.
+    /// Factor of what a layer adds to the residual stream.
     pub(super) residual_scale: f64,
-    /// Attention logits are multiplied by this.
+    /// Factor of the attention logits.
     pub(super) attention_scale: f64,
-    /// Norm weights are stored less one.
+    /// Whether norm weights are stored less one.
     pub(super) norm_plus_one: bool,
-    /// What a layer adds to the residual stream is normalised first.
+    /// Whether what a layer adds to the residual stream is normalised first.
     pub(super) norms_after: bool,
     /// Sliding window of the even layers.
     pub(super) window: Option<usize>,
 }
 
-/// The residual stream before it is summed: `x + delta`, left apart so that the sum is fused with the next norm.
+/// The residual stream, `x + delta`, not yet summed: the sum is fused with the next norm.
 struct Stream {
     x: Value,
     delta: Option<Value>,
@@ -112,7 +112,7 @@ impl Decoder {
             kv_heads: self.kv_heads,
             head_dim: self.variation.head_dim,
             vocabulary: self.vocabulary,
-            // Rotary positions have no table that could end.
+            // Rotary positions have no table that limits the length.
             max_tokens: None,
             mlp_matrices: 3,
             exits: exits.map(|exits| (exits.first, exits.last, exits.step)),
@@ -123,10 +123,10 @@ impl Decoder {
         tensors.get("model.embed_tokens.weight", &[self.vocabulary, self.hidden])
     }
 
-    /// Declares the inputs and runs the layers up to the last of `exits`. Gives, for each distinct exit, the final
-    /// norm of its residual stream at the last token: `[batch, hidden]`.
+    /// Declares the inputs and runs the layers up to the last of `exits`. Returns, for each distinct exit, the final
+    /// norm of the residual stream at the last token: `[batch, hidden]`.
     ///
-    /// The last layer computes keys and values of all tokens, and everything else for the last token alone.
+    /// The last layer computes keys and values for all tokens, and everything else for the last token only.
     pub(super) fn run(
         &self,
         g: &mut GraphBuilder,

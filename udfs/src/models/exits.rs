@@ -1,11 +1,11 @@
-//! Which layers of a layer-wise checkpoint can give a score, and which are asked for.
+//! The layers of a layer-wise checkpoint that have a scoring head, and those that a call asks for.
 
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};
 use crate::graph::{GraphBuilder, Value, linear_f32};
 use crate::options::ScoreOptions;
 
-/// A score that comes out of the graph: the layer it is taken after, and the head that reads it.
+/// A score that the graph returns: the layer after which it is read, and the head that reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Exit {
     pub(crate) layer: usize,
@@ -34,10 +34,10 @@ impl ExitLayers {
         (self.first..=self.last).step_by(self.step)
     }
 
-    /// The layers asked for, in the order asked; the last layer if none were.
+    /// The layers asked for, in that order; by default the last layer.
     ///
     /// # Errors
-    /// [`Error::Option`] naming the allowed range (the reference drops impossible layers in silence).
+    /// [`Error::Option`] naming the allowed range (the reference silently drops impossible layers).
     pub(super) fn asked(&self, options: &ScoreOptions) -> Result<Vec<usize>> {
         let asked = options.cutoff_layers.as_ref().map_or_else(|| vec![self.last], |cutoffs| cutoffs.layers().to_vec());
         match asked.iter().find(|&&layer| !self.layers().any(|exit| exit == layer)) {
@@ -55,7 +55,7 @@ impl ExitLayers {
         }
     }
 
-    /// Which head was trained for this layer.
+    /// The head that was trained for this layer.
     pub(super) fn head_of(&self, layer: usize) -> usize {
         (layer - self.first) / self.step
     }

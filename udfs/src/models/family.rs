@@ -43,8 +43,8 @@ impl Family {
         }
     }
 
-    /// The precision where the caller sets none. On GPUs that is half precision: fp16 for the cross-encoders, whose
-    /// normalised activations stay small; bf16 for the decoders, whose residual streams may exceed fp16's range.
+    /// The default precision. On GPUs it is half precision: fp16 for the cross-encoders, whose normalised activations
+    /// stay small; bf16 for the decoders, whose residual streams may exceed fp16's range.
     pub(crate) fn default_precision(self, devices: &Devices) -> Precision {
         match self {
             _ if devices.is_cpu() => Precision::Fp32,

@@ -13,7 +13,7 @@ use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear_f32};
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
 
-/// What the score is the logit of.
+/// The answer whose logit is the score.
 const ANSWER: &str = "Yes";
 
 /// The prompt of the LLM rerankers.
@@ -49,8 +49,8 @@ impl Gemma {
     }
 }
 
-/// Legacy configurations say `hidden_act: "gelu"` and mean the tanh approximation with which Gemma was trained; only
-/// `hidden_activation` is to be taken at its word.
+/// Legacy configurations say `hidden_act: "gelu"` but mean the tanh approximation, with which Gemma was trained. Only
+/// `hidden_activation` means what it says.
 /// (`GemmaMLP.__init__`, transformers 4.46.3, `modeling_gemma.py`)
 pub(super) fn activation(config: &Config) -> Result<Activation> {
     config.require("hidden_activation", &["gelu_pytorch_tanh", "gelu"])?;
@@ -79,7 +79,7 @@ impl Architecture for Gemma {
     }
 
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
-        // This one class of the reference leaves bos out where it doubles as padding.
+        // Only this class of the reference omits bos where bos doubles as padding.
         let bos = tokenizer.bos.filter(|bos| Some(*bos) != tokenizer.pad);
         Recipe::decoder(tokenizer, bos, PROMPT)
     }
@@ -93,7 +93,7 @@ impl Architecture for Gemma {
         let layers = self.decoder.layers;
         let outputs = self.decoder.run(&mut g, tensors, &[layers], None, None)?;
 
-        // The output layer is the embedding table; of its rows only the answer's is needed.
+        // The output layer is the embedding table, and only the answer's row is needed.
         let answer = tokenizer.first_id(ANSWER)?;
         let answer = self.decoder.embeddings(tensors)?.row_matrix(answer as usize);
         let logits = linear_f32(&mut g, &outputs[&layers], &answer, None);

@@ -3,11 +3,11 @@
 //! Reference: `CostWiseGemmaForCausalLM`, as called by FlagEmbedding's `LightWeightFlagLLMReranker`, with
 //! transformers 4.46.3.
 //!
-//! Two quirks of the reference are kept by default, since its published scores depend on them, and can be turned off:
+//! Two quirks of the reference are on by default, because its published scores depend on them. Each can be turned off:
 //!
-//! * The head of a cutoff layer is chosen by the layer's **rank** among those asked for, so that `cutoff_layers = 28`
-//!   reads layer 28 with the head that was trained for layer 8. `heads = 'by_layer'` takes layer 28's own.
-//! * The checkpoint's attention soft-capping is never applied, because the class runs on an attention kernel without
+//! * The head of a cutoff layer is chosen by the layer's **rank** among those asked for: `cutoff_layers = 28` reads
+//!   layer 28 with the head that was trained for layer 8. `heads = 'by_layer'` uses layer 28's own.
+//! * The checkpoint's attention soft-capping is never applied, because the class uses an attention kernel that lacks
 //!   it. `attention_softcap = true` applies it.
 
 use super::architecture::Architecture;
@@ -27,7 +27,7 @@ use crate::text::{Recipe, Tokenizer};
 /// (`LightweightLLMReranker`, FlagEmbedding 1.4.2, `inference/reranker/decoder_only/lightweight.py`)
 const PROMPT: &str = "Predict whether passage B contains an answer to query A.";
 
-/// Where passages are compressed unless the call says otherwise.
+/// Default layers before which passages are compressed.
 const DEFAULT_COMPRESS_LAYERS: &[usize] = &[8];
 
 /// A lightweight checkpoint.
@@ -67,7 +67,7 @@ impl Gemma2 {
         })
     }
 
-    /// The compression that takes place at all: not at layer 0, and not where nothing is computed any more.
+    /// The compression that takes effect: not at layer 0, nor after the last layer that is computed.
     fn compression(&self, options: &ScoreOptions, depth: usize) -> Result<Option<TokenCompression>> {
         let ratio = options.compress_ratio.unwrap_or(1);
         let asked = options.compress_layers.as_deref();

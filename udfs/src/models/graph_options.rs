@@ -6,7 +6,7 @@ use crate::options::Precision;
 /// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct GraphOptions {
-    /// In what the layers compute.
+    /// The precision of the layers.
     pub(crate) precision: Precision,
     /// Whether the graph is for a GPU.
     pub(crate) on_gpu: bool,
@@ -25,10 +25,10 @@ impl GraphOptions {
     }
 }
 
-/// Token compression asked for: at which layers, how strongly.
+/// The token compression that a call asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct TokenCompression {
     pub(crate) ratio: usize,
-    /// Before which layers passages are compressed; ascending, none of them 0.
+    /// Layers before which passages are compressed; ascending, none of them 0.
     pub(crate) layers: Vec<usize>,
 }

@@ -20,7 +20,7 @@ use crate::text::{Recipe, Tokenizer};
 pub(super) struct MiniCpm {
     decoder: Decoder,
     exits: ExitLayers,
-    /// Every exit has a head of its own; otherwise all share one.
+    /// Whether every exit has a head of its own; otherwise all share one.
     head_multi: bool,
     pad_id: u32,
 }
@@ -41,7 +41,7 @@ impl MiniCpm {
             head_dim: hidden / heads,
             activation: Activation::Silu,
             embedding_scale: config.number("scale_emb")?,
-            // By the depth of the checkpoint, also for an early exit.
+            // By the depth of the checkpoint, even for an early exit.
             residual_scale: config.number("scale_depth")? / (layers as f64).sqrt(),
             attention_scale: ((hidden / heads) as f64).powf(-0.5),
             norm_plus_one: false,

@@ -1,7 +1,7 @@
-//! The model families: one file each, all answering the same questions.
+//! The model families, one file each, all behind one trait.
 //!
-//! To add a family, write its file (configuration, text recipe, graph), give it a [`Family`] variant and add it to
-//! [`recognise`].
+//! To add a family, write its file (configuration, text recipe, graph), give it a [`Family`] variant and add its
+//! architecture to `recognise.rs`.
 
 mod architecture;
 mod decoder;

@@ -1,6 +1,6 @@
-//! Somebody's own ONNX export of a cross-encoder: `model.onnx` beside `tokenizer.json`.
+//! A user's own ONNX export of a cross-encoder: `model.onnx` beside `tokenizer.json`.
 //!
-//! The graph takes `input_ids` and `attention_mask`, `[batch, sequence]` i64, and gives `logits`, one per pair.
+//! The graph takes `input_ids` and `attention_mask`, `[batch, sequence]` i64, and returns `logits`, one per pair.
 
 use super::architecture::Architecture;
 use super::family::Family;
@@ -15,7 +15,7 @@ use crate::text::{Recipe, Tokenizer};
 /// `<pad>` of XLM-RoBERTa vocabularies.
 const DEFAULT_PAD_ID: u32 = 1;
 
-/// What is known of a ready graph: what `config.json` says, if there is one.
+/// What `config.json`, if there is one, says of a ready-made graph.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct OnnxExport {
     vocabulary: Option<usize>,
@@ -31,8 +31,8 @@ impl Default for OnnxExport {
 
 impl OnnxExport {
     /// # Errors
-    /// [`Error::Checkpoint`] for a decoder: its graph does not say which cutoffs, compression and prompt it was made
-    /// for, so that options could be ignored without anybody noticing.
+    /// [`Error::Checkpoint`] for a decoder: its graph does not say for which cutoffs, compression and prompt it was
+    /// made, so options could be ignored silently.
     pub(super) fn read(config: &Config) -> Result<Self> {
         if let Some(decoder) = config.architecture().filter(|architecture| architecture.ends_with("ForCausalLM")) {
             return Err(config.error(format!(

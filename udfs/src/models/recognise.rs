@@ -13,10 +13,11 @@ use crate::checkpoint::{Checkpoint, Config};
 use crate::error::Result;
 
 impl Family {
-    /// Recognises the family of a checkpoint from its `config.json`. Errors name `path`; nothing is read from it.
+    /// Determines a checkpoint's family from the content of its `config.json`. Errors name `path`, which is not read.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it belongs to no family, or has a shape that is not supported.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it belongs to no family, or to a variant that is not
+    /// supported.
     pub fn of_config(path: &Path, json: &[u8]) -> Result<Self> {
         Ok(from_config(&Config::parse(path, json)?)?.family())
     }

@@ -1,4 +1,4 @@
-//! What a checkpoint costs: the numbers behind `rerank model inspect`.
+//! A checkpoint's dimensions and what it costs to run: the numbers behind `rerank model inspect`.
 
 use super::graph_options::GraphOptions;
 
@@ -24,12 +24,12 @@ pub struct ModelShape {
     pub max_tokens: Option<usize>,
     /// Matrices of an MLP: 2, or 3 if it is gated.
     pub mlp_matrices: usize,
-    /// First and last layer with a scoring head, and their distance; `None` for families with one exit.
+    /// First and last layer with a scoring head, and the step between them; `None` for families with one exit.
     pub exits: Option<(usize, usize, usize)>,
 }
 
 impl ModelShape {
-    /// Multiply-add work of one layer on `tokens` tokens of one sequence, in floating point operations.
+    /// Floating point operations of one layer's multiply-adds on `tokens` tokens of one sequence.
     fn layer_flops(&self, tokens: f64) -> f64 {
         let (hidden, inner) = (self.hidden as f64, self.intermediate as f64);
         let (queries, keys) = ((self.heads * self.head_dim) as f64, (self.kv_heads * self.head_dim) as f64);
@@ -37,9 +37,9 @@ impl ModelShape {
         2.0 * tokens * weights + 4.0 * tokens * tokens * queries
     }
 
-    /// Work of scoring one pair of `tokens` tokens under graph options, embeddings and heads (less than 1 %) left out.
-    /// Compression is counted as if all tokens were passage. The last layer computes keys and values of all tokens
-    /// and the rest for one.
+    /// Floating point operations to score one pair of `tokens` tokens under graph options. Leaves out embeddings and
+    /// heads (less than 1 %). Counts compression as if all tokens were passage. The last layer computes keys and values
+    /// for all tokens, and the rest for one.
     pub(crate) fn pair_flops(&self, options: &GraphOptions, tokens: usize) -> f64 {
         let depth = options.exits.iter().map(|exit| exit.layer).max().unwrap_or(self.layers);
         let mut length = tokens as f64;
@@ -96,7 +96,7 @@ mod tests {
     #[test]
     fn work_grows_with_depth_and_length() {
         let at = |cutoff, tokens| GEMMA2.pair_flops(&options(cutoff, None), tokens);
-        // 42 layers of 198.2M weights, two operations each, on 511 of 512 tokens and then some.
+        // Two operations for each of 198.2M weights a layer; 42 layers, of which the last runs for one token of 512.
         assert!((at(42, 512) / 512.0 / 2.0 / (41.0 * 198.2e6) - 1.0).abs() < 0.03);
         assert!(at(8, 512) < at(9, 512) && at(8, 512) < at(8, 513));
     }

@@ -32,7 +32,8 @@ pub(crate) struct XlmRoberta {
 
 impl XlmRoberta {
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant of the architecture that is not implemented.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant of the architecture that is not
+    /// implemented.
     pub(super) fn read(config: &Config) -> Result<Self> {
         config.require("hidden_act", &["gelu"])?;
         config.require("position_embedding_type", &["absolute"])?;
@@ -59,7 +60,7 @@ impl XlmRoberta {
         Ok(model)
     }
 
-    /// Longest sequence: positions start after the padding id.
+    /// Longest sequence. Positions start after the padding id.
     fn max_tokens(&self) -> usize {
         self.positions - self.pad_id as usize - 1
     }
@@ -75,7 +76,7 @@ impl XlmRoberta {
         let words = g.rows(words, ids);
         let position_ids = self.position_ids(g, ids);
         let positions = g.rows(positions, &position_ids);
-        // Every token is of type 0, so that embedding is a bias.
+        // Every token has type 0, so the type embedding is a bias.
         let x = norm.of_sum(g, &words, &positions, &types.row(0));
         Ok(per_token(g, &x, self.hidden))
     }
@@ -95,7 +96,7 @@ impl XlmRoberta {
     }
 
     /// One post-norm BERT layer. The score reads the first token only, so the last layer computes keys and values for
-    /// all tokens, and everything else for that one: `[batch, hidden]`.
+    /// all tokens, and everything else for the first: `[batch, hidden]`.
     fn layer(
         &self,
         g: &mut GraphBuilder,
