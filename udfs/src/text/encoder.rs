@@ -1,4 +1,4 @@
-//! Turns texts into ids under one call's options.
+//! Encodes texts as ids, under the options of a call.
 
 use std::borrow::Cow;
 
@@ -21,19 +21,19 @@ pub(crate) struct EncodedText {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EncodedPair {
     pub(crate) ids: Box<[u32]>,
-    /// Ids of the query, instruction included, special tokens not.
+    /// Ids of the query, with its instruction, without special tokens.
     pub(crate) query_tokens: u32,
-    /// Ids of the passage, instruction included.
+    /// Ids of the passage, with its instruction.
     pub(crate) passage_tokens: u32,
-    /// Leading ids that token compression leaves alone: bos, query and separator.
+    /// Leading ids that are never compressed: bos, query and separator.
     pub(crate) head_tokens: u32,
-    /// Trailing ids that token compression leaves alone: separator and prompt.
+    /// Trailing ids that are never compressed: separator and prompt.
     pub(crate) tail_tokens: u32,
-    /// Whether any of the texts was cut.
+    /// Whether the query or the passage was cut.
     pub(crate) truncated: bool,
 }
 
-/// An instruction joined to a text: what stands before, between and after them.
+/// What an instruction and its format put before and after a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Frame {
     before: String,
@@ -41,7 +41,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// `format.format(instruction, text)`, with backslash-n in the format meaning a newline.
+    /// `format.format(instruction, text)`. A backslash and n in the format stand for a newline.
     fn new(instruction: Option<&str>, format: Option<&str>) -> Self {
         let Some(instruction) = instruction else {
             return Self { before: String::new(), after: String::new() };
@@ -141,7 +141,7 @@ impl PairEncoder {
         const SPECIAL: usize = 4;
         let mut keep_query = query.ids.len();
         let mut keep_passage = only_second(keep_query, passage.ids.len(), SPECIAL, self.max_length);
-        // The reference crashes beyond its position table; here the passage gives way, then the query.
+        // The reference crashes beyond its position table. Here the passage is cut, then the query.
         if let Some(max) = max_tokens {
             let room = max.saturating_sub(SPECIAL);
             keep_passage = keep_passage.min(room.saturating_sub(keep_query));
@@ -160,8 +160,8 @@ impl PairEncoder {
         }
     }
 
-    /// The pair is cut with the length of separator and prompt granted on top, **before** both are appended, so the
-    /// longest sequence has `max_length + 2 * (separator + prompt)` ids.
+    /// The pair is cut **before** separator and prompt are appended, to `max_length` plus their length. The longest
+    /// sequence therefore has `max_length + 2 * (separator + prompt)` ids.
     /// (`BaseLLMReranker.compute_score_single_gpu`, FlagEmbedding 1.4.2, `decoder_only/base.py`)
     fn decoder_pair(
         &self,

@@ -1,4 +1,5 @@
-//! From a query and a passage to the token ids a model is fed: the reference's ids exactly, odd corners included.
+//! Turns a query and a passage into the token ids that the model reads: exactly the reference's ids, odd cases
+//! included.
 
 mod encoder;
 mod recipe;

@@ -13,11 +13,11 @@ pub(crate) enum Recipe {
         /// Longest sequence that the position table allows.
         max_tokens: Option<usize>,
     },
-    /// `<bos> query \n passage \n prompt`; all parts tokenized apart.
+    /// `<bos> query \n passage \n prompt`; all parts are tokenized separately.
     Decoder {
-        /// `None` where the reference leaves it out.
+        /// `None` where the reference omits it.
         bos: Option<u32>,
-        /// Ids of a newline; more than one with some tokenizers.
+        /// Ids of a newline; some tokenizers need more than one.
         separator: Vec<u32>,
         query_instruction: &'static str,
         passage_instruction: &'static str,

@@ -7,14 +7,14 @@ use serde::Deserialize;
 use crate::checkpoint::TOKENIZER_CONFIG_FILE;
 use crate::error::{Error, Result};
 
-/// Which end of a text is kept when it is too long.
+/// Which end of a text is cut when it is too long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TruncationSide {
-    /// Drop the end: the first ids stay.
+    /// Cut the end, keep the first ids.
     #[default]
     Right,
-    /// Drop the beginning: the last ids stay.
+    /// Cut the beginning, keep the last ids.
     Left,
 }
 
@@ -23,7 +23,7 @@ pub(crate) enum TruncationSide {
 #[error("cannot be tokenized: {0}")]
 pub(crate) struct Untokenizable(String);
 
-/// A text's ids and nothing else; pairs are put together by a [`Recipe`](super::Recipe).
+/// Encodes a text as its ids and nothing else; a [`Recipe`](super::Recipe) assembles pairs.
 #[derive(Debug)]
 pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -31,7 +31,7 @@ pub(crate) struct Tokenizer {
     pub(crate) truncation_side: TruncationSide,
     /// The token that begins a sequence, if the tokenizer names one.
     pub(crate) bos: Option<u32>,
-    /// The token that the tokenizer pads with, if it names one.
+    /// The padding token, if the tokenizer names one.
     pub(crate) pad: Option<u32>,
 }
 
@@ -39,12 +39,12 @@ impl Tokenizer {
     /// Reads `tokenizer.json`, and `truncation_side` from the `tokenizer_config.json` beside it if there is one.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if either is not what it should be.
+    /// [`Error::Checkpoint`] if either file is invalid.
     pub(crate) fn read(path: &Path) -> Result<Self> {
         let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
             .map_err(|e| Error::checkpoint(path, format!("not a tokenizer: {e}")))?;
-        // A published file may carry the settings of its last training run.
+        // A published file may still hold the settings of its last training run.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::checkpoint(path, e.to_string()))?;
         let settings = Settings::read(&path.with_file_name(TOKENIZER_CONFIG_FILE))?;
@@ -53,7 +53,7 @@ impl Tokenizer {
         Ok(Self { inner, path: path.to_owned(), truncation_side: settings.truncation_side, bos, pad })
     }
 
-    /// The ids of `text` alone. Special tokens that occur literally in it are recognised.
+    /// The ids of `text` alone. Special tokens that occur literally in it are encoded as such.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Untokenizable> {
         match self.inner.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
@@ -78,7 +78,7 @@ impl Tokenizer {
         ids.first().copied().ok_or_else(|| self.error(format!("'{text}' encodes to nothing")))
     }
 
-    /// One more than the largest id that can come out.
+    /// One more than the largest id that the tokenizer can return.
     pub(crate) fn id_limit(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |id| *id as usize + 1)
     }
@@ -88,7 +88,7 @@ impl Tokenizer {
     }
 }
 
-/// What matters of `tokenizer_config.json`.
+/// The keys of `tokenizer_config.json` that matter here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Settings {
@@ -97,7 +97,7 @@ struct Settings {
     pad_token: Option<NamedToken>,
 }
 
-/// A token by its text, or as a description with its text in it.
+/// A token: its text, or an object with its text.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum NamedToken {

@@ -1,4 +1,4 @@
-//! Cutting ids to length, as the reference's tokenizer does.
+//! Cuts ids to length, as the reference's tokenizer does.
 
 use super::tokenizer::TruncationSide;
 
@@ -12,11 +12,10 @@ pub(crate) fn truncate(ids: &mut Vec<u32>, max: usize, side: TruncationSide) -> 
     excess > 0
 }
 
-/// How many of the second text's ids stay when a pair with `special` tokens around it must fit into `max`.
+/// How many ids of the second text stay when a pair, with `special` tokens around it, must fit into `max`.
 ///
-/// `truncation="only_second"` of the reference (`PreTrainedTokenizerBase.truncate_sequences`, transformers 4.46.3):
-/// when the second text is too short to give up all that is too much, **nothing** is dropped and the pair stays too
-/// long.
+/// `truncation="only_second"` of the reference (`PreTrainedTokenizerBase.truncate_sequences`, transformers 4.46.3): if
+/// the second text is too short to absorb the whole excess, **nothing** is dropped and the pair stays too long.
 pub(crate) fn only_second(first: usize, second: usize, special: usize, max: usize) -> usize {
     let excess = (first + second + special).saturating_sub(max);
     if second > excess { second - excess } else { second }
