@@ -18,7 +18,7 @@ impl Config {
         Self::parse(path, &std::fs::read(path).map_err(|source| Error::io(path, source))?)
     }
 
-    /// The content of `path`, from wherever it was read.
+    /// Parses the content of `path`, wherever it was read from.
     pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self> {
         let values: Value =
             serde_json::from_slice(json).map_err(|e| Error::checkpoint(path, format!("not valid JSON: {e}")))?;
@@ -28,7 +28,7 @@ impl Config {
         Ok(Self { path: path.to_owned(), values })
     }
 
-    /// A value that may be absent; `null` counts as absent.
+    /// The value of a key, if there is one; `null` counts as absent.
     fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key).filter(|value| !value.is_null())
     }
@@ -85,7 +85,7 @@ impl Config {
         self.get(key).map(|value| value.as_bool().ok_or_else(|| self.wrong(key, value, "true or false"))).transpose()
     }
 
-    /// Refuses a setting this crate does not implement; absent counts as the first allowed value.
+    /// Refuses a setting that this crate does not implement. An absent one counts as the first allowed value.
     pub(crate) fn require(&self, key: &str, allowed: &[&str]) -> Result<()> {
         match self.get(key) {
             None => Ok(()),
@@ -94,7 +94,7 @@ impl Config {
         }
     }
 
-    /// Refuses a feature this crate does not implement when the checkpoint turns it on.
+    /// Refuses a feature that this crate does not implement, if the checkpoint turns it on.
     pub(crate) fn require_absent(&self, key: &str) -> Result<()> {
         match self.get(key) {
             None | Some(Value::Bool(false)) => Ok(()),

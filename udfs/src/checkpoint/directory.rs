@@ -1,4 +1,4 @@
-//! A checkpoint directory: which of its files are read.
+//! A checkpoint directory, and which of its files are read.
 
 use std::path::{Path, PathBuf};
 
@@ -6,12 +6,12 @@ use super::files::{CONFIG_FILE, INDEX_FILE, ONNX_FILE, TOKENIZER_CONFIG_FILE, TO
 use super::{Config, Tensors};
 use crate::error::{Error, Result};
 
-/// A directory with a model in it: a published checkpoint, or somebody's ONNX export beside its tokenizer.
+/// A directory with a model: a published checkpoint, or a user's ONNX export beside its tokenizer.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
     /// The directory, as the user named it.
     pub(crate) path: PathBuf,
-    /// Absent only for an ONNX export that came without one.
+    /// Absent only for an ONNX export without one.
     pub(crate) config: Option<Config>,
     pub(crate) weights: Weights,
 }
@@ -19,17 +19,17 @@ pub(crate) struct Checkpoint {
 /// Where the parameters are.
 #[derive(Debug)]
 pub(crate) enum Weights {
-    /// Safetensors, for which this crate builds the graph.
+    /// Safetensors; this crate builds the graph.
     Tensors(Tensors),
-    /// A ready graph, run as it is.
+    /// A ready-made graph, run unchanged.
     Onnx(PathBuf),
 }
 
 impl Checkpoint {
-    /// Reads configuration and tensor headers; no weights are loaded.
+    /// Reads the configuration and the tensor headers, but no weights.
     ///
     /// # Errors
-    /// [`Error::Model`] if the directory is none, [`Error::Checkpoint`] or [`Error::Io`] if a file in it is wrong.
+    /// [`Error::Model`] if there is no such directory, [`Error::Checkpoint`] or [`Error::Io`] if a file in it is wrong.
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let shown = path.display().to_string();
         if !path.is_dir() {
@@ -73,12 +73,12 @@ impl Checkpoint {
         self.path.join(TOKENIZER_FILE)
     }
 
-    /// Whether the graph is given rather than built.
+    /// Whether the graph is ready-made.
     pub(crate) fn is_onnx(&self) -> bool {
         matches!(self.weights, Weights::Onnx(_))
     }
 
-    /// The small files that belong with the weights wherever they go.
+    /// The small files that must accompany the weights.
     pub(crate) fn companions(&self) -> impl Iterator<Item = PathBuf> {
         [CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE]
             .into_iter()

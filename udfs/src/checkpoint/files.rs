@@ -13,13 +13,13 @@ pub const TOKENIZER_FILE: &str = "tokenizer.json";
 /// Settings of the tokenizer; optional.
 pub const TOKENIZER_CONFIG_FILE: &str = "tokenizer_config.json";
 
-/// The weights, where they are in one file.
+/// The weights, if they are in one file.
 pub const WEIGHTS_FILE: &str = "model.safetensors";
 
-/// Which tensor is in which weights file, where there are several. It takes precedence over [`WEIGHTS_FILE`].
+/// Maps each tensor to its weights file, if there are several. Takes precedence over [`WEIGHTS_FILE`].
 pub const INDEX_FILE: &str = "model.safetensors.index.json";
 
-/// A ready graph, read where there are no safetensors files.
+/// A ready-made graph, read if there are no safetensors files.
 pub(crate) const ONNX_FILE: &str = "model.onnx";
 
 /// The content of an [`INDEX_FILE`].
@@ -29,7 +29,7 @@ pub(crate) struct ShardIndex {
     pub(crate) weight_map: BTreeMap<String, String>,
 }
 
-/// The weights files that the content of an [`INDEX_FILE`] names; `None` if it is not an index.
+/// The weights files that an [`INDEX_FILE`] with this content names; `None` if it is not an index.
 pub fn shard_files(index: &[u8]) -> Option<BTreeSet<String>> {
     let index: ShardIndex = serde_json::from_slice(index).ok()?;
     Some(index.weight_map.into_values().collect())

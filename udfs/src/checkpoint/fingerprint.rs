@@ -9,23 +9,23 @@ use sha2::{Digest, Sha256};
 use super::{Checkpoint, Weights};
 use crate::error::{Error, Result};
 
-/// Bytes at the start of a weights file that are read whole. They hold the safetensors header of most checkpoints, with
-/// the names, types, shapes and offsets of all tensors.
+/// Bytes read at the start of a weights file. They hold the safetensors header of most checkpoints: the names, types,
+/// shapes and offsets of all tensors.
 const HEAD_BYTES: u64 = 256 << 10;
 
-/// Further blocks of a weights file that are read, evenly spaced, the last at its end.
+/// Further blocks read from a weights file, evenly spaced, the last at its end.
 const BLOCKS: u64 = 64;
 
 /// Bytes of each block.
 const BLOCK_BYTES: u64 = 4 << 10;
 
 impl Checkpoint {
-    /// 32 hexadecimal digits that identify this checkpoint, wherever it lies.
+    /// 32 hexadecimal digits that identify this checkpoint, wherever it is stored.
     ///
     /// Hashes every byte of `config.json`, `tokenizer.json` and `tokenizer_config.json`, and of each weights file its
-    /// length, its first 256 KiB and 64 evenly spaced blocks of 4 KiB. This takes milliseconds for a 37 GB checkpoint. It
-    /// sees another training run, precision or architecture, but not a change of a few bytes between two blocks (a
-    /// patched embedding, a flipped bit) that keeps the file's length.
+    /// length, its first 256 KiB and 64 evenly spaced blocks of 4 KiB. This takes milliseconds for a 37 GB checkpoint.
+    /// It detects another training run, precision or architecture, but not a change of a few bytes between two blocks
+    /// (a patched embedding, a flipped bit) that keeps the file's length.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read.
@@ -86,7 +86,7 @@ fn sample(path: &Path, hash: &mut Sha256) -> std::io::Result<()> {
     Ok(())
 }
 
-/// The byte ranges (start, length) of a file of this length that are read.
+/// The byte ranges (start, length) that are read from a file of this length.
 fn samples(length: u64) -> Vec<(u64, u64)> {
     let head = length.min(HEAD_BYTES);
     let rest = length - head;
@@ -133,7 +133,7 @@ mod tests {
             sample(&path, &mut hash).unwrap();
             hash.finalize()
         };
-        // A byte of the head, one of the end, and one between two blocks.
+        // A byte in the head, one at the end, and one between two blocks.
         let between = (HEAD_BYTES + 2 * BLOCK_BYTES) as usize;
         let (head, end, unseen) = (digest(10), digest((4 << 20) - 1), digest(between));
         assert_ne!(head, end);

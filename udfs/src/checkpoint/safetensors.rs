@@ -1,8 +1,8 @@
-//! The header of safetensors files: where each tensor's bytes lie.
+//! The headers of safetensors files: where each tensor's bytes are.
 //!
-//! Only headers are read here. The weights stay in their files, from which ONNX Runtime maps them
-//! ([`crate::graph`] points its initializers there). The `safetensors` crate checks the same things, but some of
-//! its errors do not say which tensor is at fault.
+//! Only headers are read here. The weights stay in their files, and ONNX Runtime memory-maps them ([`crate::graph`]
+//! points its initializers there). The `safetensors` crate makes the same checks, but some of its errors do not name
+//! the tensor.
 //!
 //! Format: <https://github.com/huggingface/safetensors#format>: a little-endian `u64` header length, a JSON header,
 //! then the tensors' bytes without gaps.
@@ -27,7 +27,7 @@ pub(crate) enum DType {
     F32,
     F16,
     BF16,
-    /// Of quantized weights only; checkpoints have none.
+    /// For quantized weights only; checkpoints have none.
     I8,
 }
 
@@ -50,13 +50,13 @@ impl DType {
     }
 }
 
-/// A tensor's place: a byte range of a file.
+/// Where a tensor is: a byte range of a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tensor {
     pub(crate) name: String,
     pub(crate) dtype: DType,
     pub(crate) shape: Vec<usize>,
-    /// Resolved path: no symbolic links left.
+    /// Resolved path, without symbolic links.
     pub(crate) file: Arc<PathBuf>,
     /// From the start of the file.
     pub(crate) offset_bytes: u64,
@@ -94,7 +94,7 @@ impl Tensor {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Tensors {
     by_name: BTreeMap<String, Tensor>,
-    /// The file to blame for a tensor that is not there: the index, or the only weights file.
+    /// The file that errors name for a missing tensor: the index, or the only weights file.
     source: PathBuf,
 }
 
@@ -104,7 +104,7 @@ impl Tensors {
         Ok(Self { by_name: read_header(path)?, source: path.to_owned() })
     }
 
-    /// Reads the headers of all shards that an index names; their tensors must be those of the index.
+    /// Reads the headers of all shards that an index names. Their tensors must match the index.
     pub(crate) fn from_index(path: &Path) -> Result<Self> {
         let text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
         let index: ShardIndex = serde_json::from_slice(&text)
@@ -167,7 +167,7 @@ struct HeaderEntry {
 
 fn read_header(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     // The graph refers to weights by path, and ONNX Runtime refuses paths that leave their folder through a symbolic
-    // link, of which a hub cache is made: resolve them once, here.
+    // link. A hub cache is made of such links, so resolve them once, here.
     let file_path = path.canonicalize().map_err(|source| Error::io(path, source))?;
     let mut file = File::open(&file_path).map_err(|source| Error::io(path, source))?;
     let file_bytes = file.metadata().map_err(|source| Error::io(path, source))?.len();
@@ -188,7 +188,7 @@ fn read_header(path: &Path) -> Result<BTreeMap<String, Tensor>> {
     parse_header(path, &Arc::new(file_path), &header, file_bytes)
 }
 
-/// Checks the header against the file's length: every tensor inside, sizes as shapes and types demand, no overlap.
+/// Checks the header against the file's length: every tensor inside it, sizes that match shapes and types, no overlap.
 fn parse_header(path: &Path, file: &Arc<PathBuf>, header: &[u8], file_bytes: u64) -> Result<BTreeMap<String, Tensor>> {
     let mut entries: BTreeMap<String, serde_json::Value> = serde_json::from_slice(header)
         .map_err(|e| Error::checkpoint(path, format!("header is not valid JSON: {e}")))?;
@@ -214,7 +214,7 @@ fn parse_header(path: &Path, file: &Arc<PathBuf>, header: &[u8], file_bytes: u64
             "F32" => DType::F32,
             "F16" => DType::F16,
             "BF16" => DType::BF16,
-            // Old exports carry an integer `position_ids` buffer that no graph uses.
+            // Old exports have an integer `position_ids` buffer that no graph uses.
             other if name.ends_with("position_ids") || name.ends_with("inv_freq") => {
                 tracing::debug!(tensor = name, dtype = other, "skipped a buffer that is not a weight");
                 continue;
