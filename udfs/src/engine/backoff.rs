@@ -1,25 +1,25 @@
-//! What is done with a batch that does not fit into the device's memory: it is split, and what follows is kept smaller
-//! for a while.
+//! Handles a batch that does not fit into the device's memory: splits it, and keeps the following batches smaller for a
+//! while.
 
 use super::batch::Batch;
 
-/// Batches in a row that must fit before a reduced budget is doubled.
+/// Consecutive batches that must fit before a reduced limit is doubled.
 const BATCHES_TO_GROW: u32 = 16;
 
-/// Most tokens in a batch, padding included, after the device ran out of memory; no limit before.
+/// Most tokens in a batch, padding included, after the device ran out of memory. No limit before that.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct MemoryLimit(Option<Reduced>);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Reduced {
     limit_tokens: usize,
-    /// Tokens of the largest batch that did not fit: up to there the limit grows again.
+    /// Tokens of the largest batch that did not fit. The limit is lifted once it reaches this again.
     failed_tokens: usize,
-    /// Batches that fitted since the limit was changed.
+    /// Batches that have fitted since the limit last changed.
     fitted: u32,
 }
 
-/// A batch that was run, or a part of one.
+/// A batch, or part of one, that has run.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ran {
     pub(crate) batch: Batch,
@@ -52,11 +52,11 @@ impl MemoryLimit {
         }
     }
 
-    /// Runs a batch with `run`, in parts if it exceeds the limit or `is_out_of_memory` says why it failed, down to
-    /// single pairs. `tokens_of` tells a member's length.
+    /// Runs a batch with `run`. Splits it, down to single pairs, if it exceeds the limit or if `is_out_of_memory`
+    /// accepts the error. `tokens_of` returns a member's length.
     ///
     /// # Errors
-    /// Those of `run` that have another reason.
+    /// All other errors of `run`.
     pub(crate) fn run<E>(
         &mut self,
         batch: Batch,
@@ -112,7 +112,7 @@ mod tests {
             Self { capacity, attempts: Vec::new() }
         }
 
-        /// Runs a window as the worker does; gives which members were scored, in any order.
+        /// Runs a window as the worker does. Returns each member and whether it was scored.
         fn run(&mut self, limit: &mut MemoryLimit, lengths: &[u32]) -> Result<Vec<(u32, bool)>, &'static str> {
             let mut members = Vec::new();
             for batch in cut(lengths, BATCH_TOKENS) {
@@ -150,7 +150,7 @@ mod tests {
         let lengths = [100; 20];
         let members = device.run(&mut limit, &lengths).unwrap();
         assert_eq!(members, (0..20).map(|member| (member, true)).collect::<Vec<_>>());
-        // 1000 and 500 fail; from then on no batch is tried that is larger than what fitted.
+        // 1000 and 500 fail. From then on, no batch is larger than what fitted.
         assert_eq!(device.attempts[..3], [1000, 500, 200]);
         assert!(device.attempts[2..].iter().all(|tokens| *tokens <= 250), "{:?}", device.attempts);
         assert_eq!(limit.0.unwrap().limit_tokens, 250);

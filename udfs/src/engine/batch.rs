@@ -1,6 +1,6 @@
 //! Cuts a window of sequences into batches of similar length.
 
-/// Some sequences of a window that are run together, padded to the longest.
+/// Sequences of a window that run together, padded to the longest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
     /// Indices into the window's sequences, longest first.
@@ -10,12 +10,12 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    /// Tokens that are run, padding included.
+    /// Tokens to run, padding included.
     pub(crate) fn tokens(&self) -> usize {
         self.members.len() * self.padded_tokens
     }
 
-    /// The longer and the shorter half of at least two members, each padded to its own longest.
+    /// Splits at least two members into the longer and the shorter half, each padded to its own longest.
     pub(crate) fn halves(self, tokens_of: impl Fn(u32) -> usize) -> (Self, Self) {
         let Self { members: mut longer, padded_tokens } = self;
         let shorter = longer.split_off(longer.len().div_ceil(2));
@@ -24,11 +24,11 @@ impl Batch {
     }
 }
 
-/// Cuts sequences of the given lengths into batches of at most `budget_tokens`, padding included; a longer sequence
-/// is a batch of its own.
+/// Cuts sequences of the given lengths into batches of at most `budget_tokens`, padding included. A longer sequence is
+/// a batch of its own.
 ///
-/// Sequences are taken longest first, equal lengths in their order, so that the cut depends on the lengths alone.
-/// The longest come first so that the device's memory reaches its peak at once.
+/// Takes the longest sequences first, and equal lengths in their order, so the cut depends on the lengths alone. With
+/// the longest first, the device's memory reaches its peak at once.
 pub(crate) fn cut(lengths: &[u32], budget_tokens: usize) -> Vec<Batch> {
     let mut order: Vec<u32> = (0..lengths.len() as u32).collect();
     order.sort_by_key(|&index| std::cmp::Reverse(lengths[index as usize]));
@@ -75,8 +75,8 @@ mod tests {
 
         #[test]
         fn padding_is_bounded_by_the_spread_of_lengths(lengths in prop::collection::vec(1u32..600, 1..300)) {
-            // Neighbours in length share batches: the padding of all batches together is at most the length range
-            // times the size of the largest batch.
+            // Neighbours in length share batches, so the total padding is at most the range of lengths times the size
+            // of the largest batch.
             let budget = 2000;
             let batches = cut(&lengths, budget);
             let padding: usize = batches

@@ -5,11 +5,11 @@ use std::str::FromStr;
 
 use crate::error::Error;
 
-/// The fastest of 128, 256, .. 4,096, or within 8 % of it, for layers of 384 to 1,024 in fp32 and int8. At 4,096 the
-/// activations spill out of the second-level cache, and the work takes 8 to 32 % longer.
+/// The fastest of 128, 256, .. 4,096, or within 8 % of it, for layers of 384 to 1,024 in fp32 and int8. At 4,096,
+/// activations spill out of the L2 cache, and the work takes 8 to 32 % longer.
 const CPU_BATCH_TOKENS_PER_THREAD: usize = 512;
 
-/// 40 TFLOP of work for m3's layers, so that starting a batch costs nothing measurable.
+/// 40 TFLOP of work for m3's layers, so the cost of starting a batch is not measurable.
 const GPU_BATCH_TOKENS: usize = 65_536;
 
 const ONLY_GPUS: &str = "only GPUs can be several, by their numbers: cuda:N,M";
@@ -28,8 +28,8 @@ pub enum Device {
 }
 
 impl Device {
-    /// Tokens in a batch where neither the caller nor a measurement says: on the CPU what keeps the activations of a layer
-    /// in the caches of `threads` cores, on a GPU enough to fill it.
+    /// The default token budget, if neither the caller nor a measurement sets one. On the CPU it keeps a layer's
+    /// activations in the caches of `threads` cores; on a GPU it is enough to fill the device.
     pub(crate) fn usual_batch_tokens(self, threads: usize) -> usize {
         match self {
             Self::Cpu => CPU_BATCH_TOKENS_PER_THREAD * threads,
@@ -37,7 +37,7 @@ impl Device {
         }
     }
 
-    /// Batches in flight. A GPU computes one while the last one's scores are handed over and the next is padded. On the CPU
+    /// Batches in flight. While a GPU computes one, another's scores are handed over and the next is padded. On the CPU
     /// that would take cores from the batch that computes (2 to 3 % slower).
     pub(crate) fn batches_in_flight(self) -> usize {
         match self {
@@ -98,7 +98,7 @@ impl Devices {
         Ok(devices)
     }
 
-    /// The devices in the order given, never none.
+    /// The devices in the order given; at least one.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Device> {
         self.0.iter().copied()
     }

@@ -1,4 +1,4 @@
-//! Finds and loads ONNX Runtime, which is opened at run time, not linked.
+//! Finds and loads ONNX Runtime, which is not linked but opened at run time.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,16 +10,16 @@ use ort::logging::LogLevel;
 
 use crate::error::{Error, Result};
 
-/// Names the library by path. Takes precedence over everything else.
+/// Environment variable with the library's path. Takes precedence over everything else.
 const PATH_VARIABLE: &str = "ORT_DYLIB_PATH";
 
-/// The folder of a working tree where `make` puts the library.
+/// The folder in a working tree where `make` puts the library.
 const LOCAL_FOLDER: &str = ".onnxruntime";
 
 /// The oldest version with everything that the graphs use.
 const OLDEST_VERSION: &str = "1.28";
 
-/// Whether the working tree and Python are searched too. The crate's own tests run in its working tree.
+/// Whether the working tree and Python are searched too. True in the crate's own tests, which run in its working tree.
 static SEARCH_ALLOWED: AtomicBool = AtomicBool::new(cfg!(test));
 
 /// ONNX Runtime allows one environment per process, ever.
@@ -27,9 +27,9 @@ static ENVIRONMENT: OnceCell<Environment> = OnceCell::new();
 
 /// Makes this crate use an ONNX Runtime environment that the host process already has.
 ///
-/// ONNX Runtime allows one environment per process. A host that uses it for something else must pass its own before the
-/// first model is loaded. Otherwise one is made then, and kept for the life of the process. The environment must come from
-/// the `ort` that this crate uses: [`datafusion_rerank::ort`](crate::ort).
+/// ONNX Runtime allows one environment per process. A host that uses ONNX Runtime for something else must pass its own
+/// before the first model is loaded. Otherwise one is created then and kept for the life of the process. The
+/// environment must come from the `ort` that this crate uses: [`datafusion_rerank::ort`](crate::ort).
 ///
 /// # Errors
 /// [`Error::Library`] if an environment is already in use.
@@ -39,22 +39,22 @@ pub fn set_environment(environment: Environment) -> Result<()> {
     })
 }
 
-/// Lets [`environment()`] search for ONNX Runtime in two more places, in this order after the executable's folder: in
-/// `.onnxruntime/` of the working directory and of the folders above it, and in the `onnxruntime` package of the `python3`
-/// on the `PATH`, which it runs to find out.
+/// Lets [`environment()`] search for ONNX Runtime in two more places, in this order, after the executable's folder:
+/// `.onnxruntime/` in the working directory and the folders above it, and the `onnxruntime` package of the `python3` on
+/// the `PATH`, which it runs to find out.
 ///
-/// For programs that somebody starts in a shell, such as `rerank` itself. A library should not load code from the working
-/// directory, nor run programs, unless its host says so. Call it before the first model is loaded.
+/// For programs that are started from a shell, such as `rerank` itself. A library should neither load code from the
+/// working directory nor run programs unless its host says so. Call this before the first model is loaded.
 pub fn allow_onnxruntime_search() {
     SEARCH_ALLOWED.store(true, Ordering::Relaxed);
 }
 
-/// The process's ONNX Runtime environment: the host's own, or one made by finding and loading the library.
+/// The process's ONNX Runtime environment: the host's own, or one created by finding and loading the library.
 ///
-/// The library is the first of: what `ORT_DYLIB_PATH` names; one beside the executable; where
-/// [`allow_onnxruntime_search`] was called, one in the places that it lists; one in the system's library folders or on
-/// `LD_LIBRARY_PATH`. A host that runs other models in the same process shares this environment, since there can be no
-/// second. Its type is from [`datafusion_rerank::ort`](crate::ort).
+/// The library is the first of: the path in `ORT_DYLIB_PATH`; one beside the executable; after a call of
+/// [`allow_onnxruntime_search`], one in the places listed there; one in the system's library folders or on
+/// `LD_LIBRARY_PATH`. A host that runs other models in the same process must share this environment, since there cannot
+/// be a second one. Its type is from [`datafusion_rerank::ort`](crate::ort).
 ///
 /// # Errors
 /// [`Error::Library`] if ONNX Runtime is not found or too old, with the places searched and how to get it.
@@ -99,7 +99,7 @@ fn how_to_get_it(search_allowed: bool) -> String {
     )
 }
 
-/// Where the library is.
+/// The path of the library, if it is found.
 fn find(search_allowed: bool) -> Option<PathBuf> {
     if let Some(path) = std::env::var_os(PATH_VARIABLE).filter(|path| !path.is_empty()) {
         return Some(path.into());
@@ -127,7 +127,7 @@ fn library_in(folder: &Path) -> Option<PathBuf> {
     found.pop().map(|(_, path)| path)
 }
 
-/// The version in a library's file name, empty if there is none; `None` if it is another file.
+/// The version in a library's file name, empty if there is none; `None` for any other file.
 fn library_version(file_name: &str) -> Option<Vec<u32>> {
     let version = match std::env::consts::OS {
         "windows" => return (file_name == "onnxruntime.dll").then(Vec::new),
@@ -137,7 +137,7 @@ fn library_version(file_name: &str) -> Option<Vec<u32>> {
     version.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }
 
-/// The library of the `onnxruntime` package of the Python on the `PATH`; `onnxruntime-gpu` installs it there too.
+/// The library in the `onnxruntime` package of the Python on the `PATH`; `onnxruntime-gpu` installs it there too.
 fn in_active_python() -> Option<PathBuf> {
     const FIND_PACKAGE: &str = "import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.submodule_search_locations[0] if s else '')";
     let output = Command::new("python3").args(["-c", FIND_PACKAGE]).output().ok()?;

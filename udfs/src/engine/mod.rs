@@ -1,15 +1,15 @@
 //! Pairs in, scores out: tokenization in parallel, exact repeats scored once, batches cut by tokens, devices kept busy.
 //!
 //! ```text
-//! rows ──> Window::prepare ──> cut ──> queue ──> worker ──> Window::finish ──> scores in row order
-//!          (distinct texts,    (pure)            (one or two (last batch
-//!           ids, on rayon)                        a device)   calls back)
+//! rows ──> Encoded::new ───> cut ──> queue ──> Worker::work ──> Window::finish_batch ──> scores in row order
+//!          (distinct texts,  (pure)            (one or two      (last batch
+//!           ids, on rayon)                      per device)      calls back)
 //! ```
 //!
 //! A batch that does not fit into the device's memory is split ([`backoff`]), down to single pairs.
 //!
-//! A window is the rows that are sorted by length together. Batches never mix windows, so the scores of a window do
-//! not depend on what else is being scored, nor on timing.
+//! A window is the set of rows that are sorted by length together. Batches never mix windows, so the scores of a window
+//! depend neither on what else is being scored nor on timing.
 
 mod backoff;
 mod batch;

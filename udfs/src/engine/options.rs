@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Devices;
 use crate::error::{Error, Result};
 
-/// How a model is run: devices, threads, batches and the cache. Scores depend on it by rounding only.
+/// How a model is run: devices, threads, batches and the cache. Changes scores by rounding only.
 ///
 /// ```
 /// use datafusion_rerank::EngineOptions;
@@ -20,7 +20,7 @@ pub struct EngineOptions {
     pub devices: Devices,
     /// Threads of the CPU device, at least 1. Default: all cores that the process may use.
     pub threads: Option<usize>,
-    /// Most tokens in a device batch, padding included, at least 1. Default: what
+    /// Token budget of a device batch, padding included, at least 1. Default: what
     /// [`Model::tune_batches`](crate::Model::tune_batches) measured, or else 512 per thread on the CPU, 65,536 on a
     /// GPU.
     pub batch_tokens: Option<usize>,
@@ -54,7 +54,7 @@ impl EngineOptions {
         Self { cache: Some(folder.into()), ..self }
     }
 
-    /// Checks the values. Opening a model includes it.
+    /// Checks the values. Opening a model does so too.
     ///
     /// # Errors
     /// [`Error::Option`] for no threads, or batches of no tokens.
@@ -71,7 +71,7 @@ impl EngineOptions {
         self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
     }
 
-    /// Tokens in a batch where neither the caller nor a measurement says.
+    /// The default token budget, if neither the caller nor a measurement sets one.
     pub(crate) fn usual_batch_tokens(&self) -> usize {
         self.devices.usual_batch_tokens(self.threads())
     }

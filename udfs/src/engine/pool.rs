@@ -15,7 +15,7 @@ use super::{Device, ScoreStats};
 use crate::error::{Error, Result};
 use crate::panics::panicked;
 
-/// What an engine runs: everything a session is loaded from.
+/// What an engine runs: everything needed to load its sessions.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineSpec {
     pub(crate) program: Program,
@@ -24,9 +24,9 @@ pub(crate) struct EngineSpec {
     pub(crate) pad_id: u32,
     /// Scores per pair.
     pub(crate) columns: usize,
-    /// Most tokens in a batch.
+    /// Token budget of a batch.
     pub(crate) batch_tokens: usize,
-    /// Batches of a device that are in flight at once.
+    /// Batches in flight on each device.
     pub(crate) batches_in_flight: usize,
     pub(crate) options: EngineOptions,
 }
@@ -86,20 +86,20 @@ impl Engine {
         *self.stats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Most tokens in a batch, padding included.
+    /// The token budget of a batch, padding included.
     pub(crate) fn batch_tokens(&self) -> usize {
         self.batch_tokens.load(Ordering::Relaxed)
     }
 
-    /// Sets most tokens in a batch for the windows that are submitted from now on.
+    /// Sets the token budget of windows that are submitted from now on.
     pub(crate) fn set_batch_tokens(&self, tokens: usize) {
         self.batch_tokens.store(tokens, Ordering::Relaxed);
     }
 
-    /// Cuts the rows into batches and queues them. A worker thread calls `on_done` with the scores, or this thread if
-    /// there is nothing to run. It is dropped if the engine stops before that.
+    /// Cuts the rows into batches and queues them. Calls `on_done` with the scores, on a worker thread, or on this
+    /// thread if there is nothing to run. Drops it if the engine stops before that.
     ///
-    /// The queue is not bounded: callers bound the windows in flight.
+    /// The queue is unbounded: callers bound the windows in flight.
     pub(crate) fn submit(
         &self,
         encoded: Encoded,
@@ -110,15 +110,15 @@ impl Engine {
         self.queue(encoded, batches, cancel, on_done);
     }
 
-    /// Runs the rows as one batch, whatever its size, and returns what it cost. Blocks until it has run. A batch that does
-    /// not fit into the device's memory runs in parts.
+    /// Runs the rows as one batch, whatever its size, and returns its cost. Blocks until the batch has run. A batch
+    /// that does not fit into the device's memory runs in parts.
     ///
     /// # Errors
     /// Those of running a model.
     pub(crate) fn run_whole(&self, encoded: Encoded) -> Result<ScoreStats> {
         let batches = cut(&encoded.lengths(), usize::MAX);
         let (sender, receiver) = std::sync::mpsc::channel();
-        // The receiver is gone only with this call.
+        // The receiver is dropped only when this call ends.
         self.queue(encoded, batches, Cancel::default(), move |result| drop(sender.send(result)));
         Ok(receiver.recv().map_err(|_| Error::Stopped)??.stats)
     }
@@ -145,11 +145,11 @@ impl Engine {
 }
 
 impl Drop for Engine {
-    /// Closes the queue and waits until the workers have run what is in it.
+    /// Closes the queue and waits until the workers have drained it.
     fn drop(&mut self) {
         drop(self.queue.take());
         for worker in self.workers.drain(..) {
-            // A callback may drop the last handle, and callbacks run on workers: none can wait for itself.
+            // A callback runs on a worker and may drop the last handle, and a thread cannot join itself.
             if worker.thread().id() != std::thread::current().id() && worker.join().is_err() {
                 tracing::error!("a scoring worker panicked");
             }
@@ -157,7 +157,7 @@ impl Drop for Engine {
     }
 }
 
-/// Loads a session on each device. All at the same time, since what one reads from disk is then in memory for the others.
+/// Loads a session on each device, all at once: what one reads from disk is then in memory for the others.
 fn load_on_each(spec: &EngineSpec) -> Result<Vec<Session>> {
     let EngineSpec { program, model, columns, options, .. } = spec;
     let load = |device: Device| Session::load(program, model, *columns, device, options.threads());
@@ -190,7 +190,7 @@ mod tests {
         Encoded::of_pairs((0..rows).map(pair).collect())
     }
 
-    /// Logits of several windows that are submitted at once, in batches of a few pairs.
+    /// Logits of several windows submitted at once, in batches of a few pairs.
     fn logits(program: &Program, batches_in_flight: usize) -> Vec<Vec<f32>> {
         let engine = Engine::start(&EngineSpec {
             program: program.clone(),
@@ -226,7 +226,7 @@ mod tests {
         assert_eq!(logits(&program, 5), one);
     }
 
-    /// Scores every pair with its length. Panics in every run whose number is listed, counted from 1.
+    /// Scores every pair with its length. Panics in the listed runs, counted from 1.
     struct Brittle {
         runs: usize,
         panics: &'static [usize],

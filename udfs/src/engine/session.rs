@@ -15,19 +15,19 @@ use crate::graph::{HEAD_TOKENS, OnnxGraph, TAIL_TOKENS};
 use crate::text::EncodedPair;
 
 /// How long a thread of the CPU device spins before it sleeps: longer than the gap between two operators, shorter than
-/// that between two batches.
+/// the gap between two batches.
 const SPIN_MICROSECONDS: &str = "100";
 
 /// What a session runs.
 #[derive(Debug, Clone)]
 pub(crate) enum Program {
-    /// A graph built here, its weights in the checkpoint's files.
+    /// A graph built by this crate, with its weights in their files.
     Graph(OnnxGraph),
-    /// A ready `model.onnx`.
+    /// A ready-made `model.onnx`.
     File(PathBuf),
 }
 
-/// What a worker runs batches on. A panic in [`Self::run`] must leave it usable.
+/// Runs batches for a worker. A panic in [`Self::run`] must leave it usable.
 pub(crate) trait RunBatch: Send + 'static {
     /// Scores a batch. Returns the scores of each pair in turn.
     ///
@@ -71,7 +71,7 @@ impl Feed {
         }
     }
 
-    /// Lays out `pairs`, right-padded to `padded_tokens`. Nothing is left of the batch before.
+    /// Lays out `pairs`, right-padded to `padded_tokens`. Replaces the previous batch.
     pub(crate) fn fill<'a>(&mut self, pairs: impl Iterator<Item = &'a EncodedPair>, padded_tokens: usize) {
         self.padded_tokens = padded_tokens;
         let Self { pad_id, ids, mask, head_tokens, tail_tokens, .. } = self;
@@ -130,7 +130,7 @@ impl Session {
 }
 
 impl RunBatch for Session {
-    /// `columns` logits for each pair. Keeps nothing of a batch, so a panic leaves nothing behind.
+    /// Returns `columns` logits for each pair. Keeps nothing of a batch, so a panic leaves nothing behind.
     fn run(&mut self, feed: &Feed) -> Result<Vec<f32>> {
         let Feed { padded_tokens, ids, mask, head_tokens, tail_tokens, .. } = feed;
         let (size, padded_tokens) = (head_tokens.len(), *padded_tokens);
@@ -166,18 +166,19 @@ impl RunBatch for Session {
     }
 }
 
-/// Whether a run failed because the device had no memory left for it.
+/// Whether a run failed because the device ran out of memory.
 pub(crate) fn is_out_of_memory(error: &Error) -> bool {
     matches!(error, Error::Runtime { source, .. } if says_out_of_memory(&source.to_string()))
 }
 
-/// ONNX Runtime has no error code for it: its arena, CUDA, cuBLAS, cuDNN and C++ each have their own message.
+/// ONNX Runtime has no error code for this: its arena, CUDA, cuBLAS, cuDNN and C++ each have their own message.
 fn says_out_of_memory(message: &str) -> bool {
     let message = message.to_ascii_lowercase();
     ["out of memory", "failed to allocate", "alloc_failed", "bad_alloc"].iter().any(|words| message.contains(words))
 }
 
-/// Checks that the loaded ONNX Runtime supports a device. Whether the device is present shows when a session is loaded.
+/// Checks that the loaded ONNX Runtime supports a device. Whether the device is present shows only when a session
+/// loads.
 ///
 /// # Errors
 /// [`Error::Library`] or [`Error::Device`].
@@ -214,9 +215,9 @@ fn session_builder(
     let builder = SessionBuilder::new(environment)?
         .with_log_level(LogLevel::Error)?
         .with_intra_threads(threads)?
-        // It plans allocations by shape, and every batch has another shape.
+        // Memory patterns are planned by shape, and every batch has another shape.
         .with_memory_pattern(false)?
-        // Spinning while they wait for the next operator makes narrow layers up to 9 % faster. It is kept short, so that
+        // Spinning while waiting for the next operator makes narrow layers up to 9 % faster. It is kept short, so that
         // tokenization and the query engine get the cores between two batches.
         .with_intra_op_spinning(true)?
         .with_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)?;
@@ -226,12 +227,12 @@ fn session_builder(
         Device::Cuda(index) => {
             let provider = ort::ep::CUDA::default()
                 .with_device_id(i32::from(index))
-                // TF32 rounds the factors to 10 bits, which is not what fp32 promises.
+                // TF32 rounds operands to 10 bits, which breaks the promise of fp32.
                 .with_tf32(false)
-                // The longest batches of a window run first, so the arena reaches its full size at once. Doubling it would
-                // take memory that no batch uses.
+                // The longest batches of a window run first, so the arena reaches its full size at once. Doubling it
+                // would take memory that no batch uses.
                 .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
-                // All but cuDNN's, which builds a graph for each shape, and every batch has another shape.
+                // All but cuDNN's: it builds a graph for each shape, and every batch has another shape.
                 .with_attention_backend(
                     AttentionBackend::FLASH_ATTENTION
                         | AttentionBackend::EFFICIENT_ATTENTION

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// Counters of one or more scored windows; they add up.
+/// Counters of one or more scored windows; they can be added.
 ///
-/// As JSON, times are in seconds and a counter that is missing is 0.
+/// In JSON, times are in seconds, and a missing counter is 0.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -18,27 +18,27 @@ pub struct ScoreStats {
     pub pairs: u64,
     /// Pairs that repeat another of their window and were not scored again.
     pub duplicates: u64,
-    /// Pairs of which the query or the passage was cut.
+    /// Pairs whose query or passage was cut.
     pub truncated: u64,
-    /// Pairs that could not be scored, by their own fault.
+    /// Pairs that could not be scored because of their own content or length.
     #[serde(rename = "failed_pairs")]
     pub errors: u64,
-    /// Real tokens run on the device.
+    /// Tokens run on the device, without padding.
     pub tokens: u64,
-    /// Tokens run on the device that were padding.
+    /// Padding tokens run on the device.
     pub padding_tokens: u64,
     /// Device batches.
     pub batches: u64,
     /// Wall time from texts to cut batches.
     #[serde(rename = "tokenize_seconds", serialize_with = "to_seconds", deserialize_with = "from_seconds")]
     pub tokenize_time: Duration,
-    /// Time the device ran; of several devices the mean, so that a wall clock's worth is all there can be.
+    /// Time the device ran; the mean of several devices, so it never exceeds wall time.
     #[serde(rename = "device_seconds", serialize_with = "to_seconds", deserialize_with = "from_seconds")]
     pub device_time: Duration,
 }
 
 impl ScoreStats {
-    /// Share of the tokens run on the device that were padding, in percent; 0 if nothing ran.
+    /// Percentage of the tokens run on the device that were padding; 0 if nothing ran.
     pub fn padding_percent(&self) -> f64 {
         let all = self.tokens + self.padding_tokens;
         if all == 0 { 0.0 } else { 100.0 * self.padding_tokens as f64 / all as f64 }
@@ -92,7 +92,7 @@ fn from_seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, 
 mod tests {
     use super::*;
 
-    /// Every counter different from the others.
+    /// Every counter differs from the others.
     fn stats() -> ScoreStats {
         ScoreStats {
             rows: 1,

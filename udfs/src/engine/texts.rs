@@ -5,7 +5,7 @@ use arrow::datatypes::DataType;
 
 use crate::error::{Error, Result};
 
-/// Whether columns of a type can be scored: `Utf8`, `LargeUtf8`, `Utf8View`, `Null` (every row of which is NULL), and
+/// Whether columns of a type can be scored: `Utf8`, `LargeUtf8`, `Utf8View`, `Null` (every row is NULL), and
 /// dictionaries of them.
 pub fn is_text(data_type: &DataType) -> bool {
     match data_type {
@@ -18,7 +18,7 @@ pub fn is_text(data_type: &DataType) -> bool {
 /// The rows of a text column, `None` where it is NULL.
 ///
 /// # Errors
-/// [`Error::Input`] for a column that is no [text](is_text).
+/// [`Error::Input`] for a column that is not [text](is_text).
 pub(crate) fn texts<'a>(argument: &str, array: &'a dyn Array) -> Result<Vec<Option<&'a str>>> {
     match array.data_type() {
         DataType::Utf8 => Ok(array.as_string::<i32>().iter().collect()),

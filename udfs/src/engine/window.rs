@@ -1,4 +1,4 @@
-//! The rows that are sorted by length and cut into batches together, and where their scores are gathered.
+//! A window: the rows that are sorted by length and cut into batches together, and the collection of their scores.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +13,7 @@ use super::batch::Batch;
 use crate::error::{Error, Result};
 use crate::text::{EncodedPair, EncodedText, PairEncoder, Tokenizer, Untokenizable};
 
-/// Set by a caller that no longer wants its scores; batches not yet begun are dropped.
+/// Set by a caller that no longer wants its scores. Batches that have not started are then dropped.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cancel(Arc<AtomicBool>);
 
@@ -27,18 +27,18 @@ impl Cancel {
     }
 }
 
-/// What one row is.
+/// One row of a window.
 #[derive(Debug, Clone, PartialEq)]
 enum Row {
     /// Query or passage is NULL.
     Null,
     /// One of the window's distinct pairs.
     Pair(u32),
-    /// A text of it cannot be tokenized.
+    /// One of its texts cannot be tokenized.
     Failed(Arc<str>),
 }
 
-/// Distinct encoded pairs, and which row is which of them.
+/// Distinct encoded pairs, and the pair of each row.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     rows: Vec<Row>,
@@ -92,7 +92,7 @@ impl Encoded {
         Self { rows, pairs, stats }
     }
 
-    /// A row for each pair, none of which repeats.
+    /// One row for each pair, without repeats.
     #[cfg(test)]
     pub(crate) fn of_pairs(pairs: Vec<EncodedPair>) -> Self {
         let rows = (0..pairs.len() as u32).map(Row::Pair).collect();
@@ -126,7 +126,7 @@ fn encode_all(
     texts.par_iter().map(|text| encode(text)).collect()
 }
 
-/// The different texts of a column in order of appearance, and which of them each row holds.
+/// The distinct texts of a column in order of appearance, and the text of each row.
 struct Distinct<'a> {
     texts: Vec<&'a str>,
     rows: Vec<Option<u32>>,
@@ -153,7 +153,7 @@ impl<'a> Distinct<'a> {
 
 type OnDone = Box<dyn FnOnce(Result<WindowScores>) + Send>;
 
-/// A window under way: its batches are with the workers, its scores come in here.
+/// A window in flight: the workers have its batches, and its scores are collected here.
 pub(crate) struct Window {
     encoded: Encoded,
     columns: usize,
@@ -165,14 +165,14 @@ pub(crate) struct Window {
 struct State {
     scores: Vec<f32>,
     stats: ScoreStats,
-    /// Pairs that did not fit into the device's memory alone.
+    /// Pairs that did not fit into the device's memory even alone.
     too_large: HashSet<u32>,
     failure: Option<Error>,
     on_done: Option<OnDone>,
 }
 
 impl Window {
-    /// `on_done` is called once, by whichever thread ends the window's last batch; if the workers are gone it is
+    /// `on_done` is called once, by the thread that finishes the window's last batch. If the workers are gone, it is
     /// dropped instead.
     pub(crate) fn new(encoded: Encoded, columns: usize, batches: usize, cancel: Cancel, on_done: OnDone) -> Self {
         let state = State {
@@ -199,7 +199,7 @@ impl Window {
         self.encoded.pairs[pair as usize].ids.len()
     }
 
-    /// What the parts of a batch cost that ran for `device_time`.
+    /// The cost of the parts of a batch that ran for `device_time`.
     pub(crate) fn cost(&self, ran: &[Ran], device_time: Duration) -> ScoreStats {
         let mut cost = ScoreStats { device_time, ..ScoreStats::default() };
         for Ran { batch, .. } in ran.iter().filter(|ran| ran.logits.is_some()) {
@@ -211,8 +211,8 @@ impl Window {
         cost
     }
 
-    /// Takes in what came of a batch: the parts in which it was run and what they cost, or the failure. `None` for a
-    /// batch that was dropped.
+    /// Records the outcome of a batch: the parts in which it ran and their cost, or the failure; `None` if it was
+    /// dropped.
     pub(crate) fn finish_batch(&self, outcome: Option<Result<(Vec<Ran>, ScoreStats)>>) {
         {
             let mut state = self.lock();
@@ -242,7 +242,7 @@ impl Window {
         }
     }
 
-    /// Hands the result to the caller. Called by the last batch, or at once for a window without batches.
+    /// Hands the result to the caller. Called after the last batch, or at once for a window without batches.
     pub(crate) fn complete(&self) {
         let mut state = self.lock();
         let Some(on_done) = state.on_done.take() else { return };
@@ -286,7 +286,7 @@ impl Window {
     }
 }
 
-/// What one row came to.
+/// The result of one row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum RowScore {
     Null,

@@ -19,10 +19,10 @@ pub(super) struct QueuedBatch {
     pub(super) batch: Batch,
 }
 
-/// A device and what is known of its memory. Its threads take turns.
+/// A device and what is known of its memory. The device's threads take turns with it.
 ///
-/// It stays usable if a thread panics while it runs a batch, so the lock's poison is ignored: the session keeps nothing
-/// from one batch to the next, and the limit is updated between runs.
+/// It stays usable if a thread panics while running a batch, so a poisoned lock is ignored: the session keeps nothing
+/// between batches, and the limit is updated between runs.
 pub(super) struct Running<R> {
     session: R,
     limit: MemoryLimit,
@@ -41,20 +41,20 @@ pub(super) struct Worker<R> {
     pub(super) device: Arc<Mutex<Running<R>>>,
     /// Filled from scratch for each batch.
     pub(super) feed: Feed,
-    /// How many devices there are.
+    /// The number of devices.
     pub(super) devices: u32,
     pub(super) stats: Arc<Mutex<ScoreStats>>,
 }
 
 impl<R: RunBatch> Worker<R> {
-    /// Runs batches until the queue is closed. A panic fails its window only: the thread takes the next batch.
+    /// Runs batches until the queue is closed. A panic fails its window only, and the thread takes the next batch.
     pub(super) fn work(mut self, jobs: &Receiver<QueuedBatch>) {
         let model = self.model.clone();
         for QueuedBatch { window, batch } in jobs {
             let (pairs, padded_tokens) = (batch.members.len(), batch.padded_tokens);
             let scoring = format_args!("scoring {pairs} pairs of {padded_tokens} tokens");
             let ran = catch_panic(&model, scoring, || self.run(&window, batch));
-            // Counted before the scores are handed over: whoever has them finds what they cost.
+            // Count before handing over the scores, so that a caller that has them also sees their cost.
             if let Ok(Some((_, cost))) = &ran {
                 let pairs = pairs as u64;
                 *self.stats.lock().unwrap_or_else(PoisonError::into_inner) +=
@@ -70,7 +70,7 @@ impl<R: RunBatch> Worker<R> {
         }
     }
 
-    /// Pads a batch, then waits for the device and runs it; `None` if nobody wants it any more by then.
+    /// Pads a batch, waits for the device and runs the batch. Returns `None` if it is no longer wanted by then.
     fn run(&mut self, window: &Window, batch: Batch) -> Result<Option<(Vec<Ran>, ScoreStats)>> {
         if !window.is_wanted() {
             return Ok(None);
@@ -89,7 +89,7 @@ impl<R: RunBatch> Worker<R> {
             |member| window.tokens(member),
             is_out_of_memory,
             |part| {
-                // The feed holds the whole batch; a part of it is padded anew.
+                // The feed holds the whole batch; pad again for a part.
                 if part.members.len() < size {
                     feed.fill(window.pairs(part), part.padded_tokens);
                 }
