@@ -1,11 +1,11 @@
-//! Where a scheduler is.
+//! The address of a scheduler.
 
 use std::fmt::{self, Display, Formatter};
 use std::str::FromStr;
 
 use url::{Host, Url};
 
-/// Port of a scheduler whose address has none.
+/// Port of a scheduler whose address names none.
 const DEFAULT_PORT: u16 = 50050;
 
 /// The address of a Ballista scheduler: `df://HOST[:PORT]`; the port is 50050 if none is given.
@@ -34,7 +34,7 @@ impl ClusterAddress {
         self.port
     }
 
-    /// The address as gRPC clients take it.
+    /// The address in the form that gRPC clients take.
     pub fn endpoint(&self) -> String {
         format!("http://{}:{}", self.host, self.port)
     }

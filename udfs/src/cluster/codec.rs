@@ -1,4 +1,4 @@
-//! The operator on its way to other processes.
+//! Encodes the operator for other processes.
 
 use std::sync::Arc;
 
@@ -18,13 +18,13 @@ use super::message::{CallMessage, OperatorMessage, VERSION};
 use crate::remote::{ExecutorModels, MIXED_VERSIONS, PlannedModel};
 use crate::sql::{CallModel, KnownFunctions, RerankCall, RerankExec, RerankFunctions, planning};
 
-/// What the bytes of the operator begin with; those of Ballista's operators do not.
+/// Prefix of the operator's bytes. Those of Ballista's operators begin otherwise.
 const MAGIC: &[u8] = b"rerank\0";
 
-/// Writes and reads `RerankExec`, and leaves Ballista's own operators to Ballista's codec.
+/// Encodes and decodes `RerankExec`, and leaves Ballista's own operators to Ballista's codec.
 ///
-/// Models are named, not opened: a scheduler needs none. Executors open them as [`Self::for_executor`] says, when the
-/// operator runs.
+/// Models are named, not opened: a scheduler needs none. Executors open them when the operator runs, as
+/// [`Self::for_executor`] says.
 #[derive(Debug)]
 pub struct RerankCodec {
     functions: KnownFunctions,
@@ -33,12 +33,12 @@ pub struct RerankCodec {
 }
 
 impl RerankCodec {
-    /// For clients and schedulers. The session's functions must be these.
+    /// For clients and schedulers. The session must use these functions.
     pub fn new(functions: &RerankFunctions) -> Self {
         Self { functions: functions.known(), models: None, ballista: BallistaPhysicalExtensionCodec::default() }
     }
 
-    /// For executors, which open models of plans in this way. Their functions must be these.
+    /// For executors, which open the models of plans with `models`. The session must use these functions.
     pub fn for_executor(functions: &RerankFunctions, models: ExecutorModels) -> Self {
         Self { models: Some(models), ..Self::new(functions) }
     }
@@ -164,7 +164,7 @@ mod tests {
     use crate::registry::ModelRegistry;
     use crate::{RerankConfig, Reranker};
 
-    /// A value of every option that the tiny checkpoints can honour.
+    /// A value for every option, each one that the tiny checkpoints can honour.
     fn values() -> Value {
         json!({
             "precision": "int8", "normalize": true, "max_length": 64, "query_max_length": 16,
@@ -192,7 +192,7 @@ mod tests {
         models
     }
 
-    /// The client's plan of a query, with operators of its own process.
+    /// The client's plan of a query, before it is encoded.
     async fn plan(functions: &RerankFunctions, settings: RerankConfig, sql: &str) -> Arc<dyn ExecutionPlan> {
         let ctx = SessionContext::new();
         functions.register(&ctx).unwrap();
@@ -228,13 +228,13 @@ mod tests {
         }
     }
 
-    /// Client to scheduler to executor.
+    /// Sends a plan from client to scheduler to executor. Returns the executor's model.
     async fn executors_model(
         functions: &RerankFunctions,
         plan: Arc<dyn ExecutionPlan>,
         engine: EngineOptions,
     ) -> Result<Reranker> {
-        // Other functions over other names, as in another process.
+        // Different functions over different names, as in another process.
         let (scheduler, executor) = (RerankFunctions::default(), RerankFunctions::new(models()));
         let message = encode(&RerankCodec::new(functions), plan);
         let codec = RerankCodec::new(&scheduler);
@@ -254,7 +254,7 @@ mod tests {
         let mut tried = std::collections::BTreeSet::new();
         for family in Family::ALL {
             for option in family.options() {
-                // By the call, and by the session, which takes one cutoff layer only.
+                // Set by the call, and by the session, which takes one cutoff layer only.
                 let options = json!({ *option: values[*option] });
                 let by_call = format!("SELECT rerank(q, p, '{family}', '{options}') AS s FROM t");
                 let mut settings = RerankConfig { model: family.name().to_owned(), ..Default::default() };
@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(copy.schema(), plan.schema());
         let text = |plan: &Arc<dyn ExecutionPlan>| {
             let text = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
-            // Each says the precision in its own way, and the one where it runs.
+            // The two state the precision differently, and only one states the device.
             let apart = [", device=cpu, precision=fp32", ",\"precision\":\"fp32\"", "\"precision\":\"fp32\""];
             apart.into_iter().fold(text, |text, part| text.replace(part, ""))
         };
@@ -365,7 +365,7 @@ mod tests {
                 && error.ends_with("nor is there the directory /no/such/folder of where the query was planned"),
             "{error}"
         );
-        // The client's place is taken where the name is unknown.
+        // Where the name is unknown, the client's location is used.
         let mut elsewhere = planned.to_json();
         elsewhere["name"] = json!("mine");
         let elsewhere = PlannedModel::from_json(&elsewhere).unwrap();

@@ -1,13 +1,13 @@
-//! Errors of failed jobs, made readable.
+//! Makes the errors of failed jobs readable.
 
-/// Precedes the error of a task.
+/// What precedes the error of a task.
 const TASK_FAILED: &str = "Task failed due to runtime execution error: ";
 
-/// Precedes the answer of a scheduler that refuses a plan.
+/// What precedes the reason of a scheduler that refuses a plan.
 const ANSWER: &str = "Status { code: ";
 
-/// The first error in a scheduler's message, as one line: that of the task, without the layers around it, which print it
-/// as debuggers do.
+/// The first error in a scheduler's message, as one line: the task's own error, without the layers around it, which
+/// print it in debug format.
 pub fn failure_cause(message: &str) -> String {
     let below = [TASK_FAILED, ANSWER].iter().find_map(|layer| message.split_once(layer));
     let cause = below.map_or(message, |(_, cause)| cause).trim();
@@ -21,7 +21,7 @@ fn first_line(text: &str) -> &str {
     text.lines().next().unwrap_or_default()
 }
 
-/// The first string literal, its escapes resolved.
+/// The first string literal, unescaped.
 fn quoted(text: &str) -> Option<String> {
     let (_, rest) = text.split_once('"')?;
     let mut unquoted = String::new();

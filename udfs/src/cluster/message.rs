@@ -1,6 +1,6 @@
-//! The operator as a message. Numbers of fields are never used again for something else.
+//! The operator as a protobuf message. Field numbers are never reused.
 
-/// Version of the messages, raised by every change that an older program would misread.
+/// Version of the messages. Raise it with every change that an older program would misread.
 pub(super) const VERSION: u32 = 1;
 
 /// [`RerankExec`](crate::sql::RerankExec) without its input.

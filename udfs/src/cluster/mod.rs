@@ -6,8 +6,8 @@
 //!        models and options resolved  (needs no models)   same checkpoint, or an error that names the executor
 //! ```
 //!
-//! The client plans. What travels is the physical plan, in which [`RerankCodec`] writes model, fingerprint and resolved
-//! options of each call: neither the session's settings nor an executor's can change a score.
+//! The client plans. It sends the physical plan, in which [`RerankCodec`] writes the model, fingerprint and resolved
+//! options of each call. Neither the session's settings nor an executor's can change a score.
 //!
 //! | who | needs |
 //! |---|---|
@@ -15,8 +15,8 @@
 //! | scheduler | [`cluster_config`], [`scheduler_session`] and [`RerankCodec::new`] |
 //! | executor | [`cluster_config`], [`function_registry`] and [`RerankCodec::for_executor`] with its [`ExecutorModels`] |
 //!
-//! A program with operators of its own, whose messages name models, writes a [`PlannedModel`] and makes errors of
-//! schedulers readable with [`failure_cause`].
+//! A program with its own operators, whose messages name models, writes a [`PlannedModel`] into them. [`failure_cause`]
+//! makes a scheduler's errors readable.
 
 mod address;
 mod codec;

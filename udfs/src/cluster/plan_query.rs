@@ -1,4 +1,4 @@
-//! Plans queries on the client, for a cluster.
+//! Plans queries on the client for a cluster.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use super::address::ClusterAddress;
 use super::codec::RerankCodec;
 use super::query_exec::ClusterQueryExec;
 
-/// Plans as a session of its own would, and puts the plan into a [`ClusterQueryExec`].
+/// Plans as the session itself would, and wraps the plan in a [`ClusterQueryExec`].
 ///
-/// Ballista's own planner sends the logical plan and lets the scheduler make the physical one, with rules of its own
-/// in place of the session's: calls would not run in their operator, and their options would travel as settings.
+/// Ballista's own planner sends the logical plan and lets the scheduler make the physical one, with the scheduler's
+/// rules instead of the session's: calls would not run in their operator, and their options would travel as settings.
 #[derive(Debug)]
 pub(super) struct PlanQuery {
     address: ClusterAddress,
@@ -42,8 +42,8 @@ impl PlanQuery {
     }
 }
 
-/// Ballista drops the limit of a table in memory when it assigns partitions to a task, so the limit becomes an operator
-/// above the table.
+/// Ballista drops the limit of an in-memory table when it assigns partitions to a task, so the limit becomes an
+/// operator above the table.
 fn keep_limits(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let kept = plan.transform_up(|plan| {
         let in_memory = plan.downcast_ref::<DataSourceExec>().is_some_and(|scan| {
@@ -70,7 +70,7 @@ impl QueryPlanner for PlanQuery {
         let plan = DefaultPhysicalPlanner::default().create_physical_plan(logical_plan, session).await?;
         Ok(match (logical_plan, plan.children().as_slice()) {
             (LogicalPlan::Explain(_) | LogicalPlan::EmptyRelation(_), _) => plan,
-            // Results are written by this process: to its own files, or to a table of this session.
+            // This process writes results: to its own files, or to a table of this session.
             (_, [input]) if matches!(logical_plan, LogicalPlan::Analyze(_)) || plan.is::<DataSinkExec>() => {
                 let input = self.on_cluster(input)?;
                 Arc::clone(&plan).replace_children(vec![input], recompute())?

@@ -1,4 +1,4 @@
-//! A query that a cluster runs, as the client sees it.
+//! A query that a cluster runs, seen from the client.
 
 use std::fmt::{self, Formatter};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::address::ClusterAddress;
 use super::codec::RerankCodec;
 use super::failure::failure_cause;
 
-/// Hands a plan to a scheduler when it is executed, and streams the rows back from the executors that have them.
+/// Submits a plan to a scheduler when executed, and streams the rows back from the executors.
 #[derive(Debug, Clone)]
 pub(super) struct ClusterQueryExec {
     address: ClusterAddress,

@@ -31,8 +31,8 @@ use crate::sql::{RerankConfig, RerankFunctions, WithRerank};
 /// ```
 pub trait RerankClusterExt: Sized {
     /// The same session, with its queries run by the cluster. It has the functions, settings and rules of
-    /// [`register_all`](crate::register_all) over the models of `functions`, which this process opens (without their
-    /// weights) to plan. Tables, functions and settings of the session are kept. Nothing is connected yet.
+    /// [`register_all`](crate::register_all) for the models of `functions`, which this process opens (without their
+    /// weights) to plan. The session keeps its tables, functions and settings. Does not connect yet.
     ///
     /// # Errors
     /// As [`register_all`](crate::register_all).
@@ -62,8 +62,8 @@ pub fn cluster_config() -> SessionConfig {
     SessionConfig::new_with_ballista().with_option_extension(RerankConfig::default())
 }
 
-/// The session of a scheduler, which decodes plans but opens no models. `runtime` must know the object stores that plans
-/// name; nothing is read from them.
+/// The session of a scheduler, which decodes plans but opens no models. `runtime` must know the object stores that
+/// plans name; the session reads nothing from them.
 pub fn scheduler_session(config: SessionConfig, runtime: Arc<RuntimeEnv>, functions: &RerankFunctions) -> SessionState {
     SessionStateBuilder::new_with_default_features()
         .with_config(config)

@@ -8,11 +8,11 @@ use crate::error::{Error, Result};
 use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
 
-/// How a process opens the models that plans of other processes name. Clones share what is open.
+/// Opens the models that other processes name in their plans. Clones share the open models.
 ///
-/// A model is looked for by its name first, as this process knows it (a registered name, a family's published checkpoint
-/// in the Hugging Face cache, a hub id, a directory), then in the directory that it had where the query was planned. It
-/// must be the same checkpoint as there.
+/// Looks for a model by name first, as this process knows it (a registered name, a family's published checkpoint in the
+/// Hugging Face cache, a hub id, a directory), then in the directory that it had where the query was planned. It must
+/// be the same checkpoint as there.
 #[derive(Debug, Clone)]
 pub struct ExecutorModels {
     executor: Arc<str>,
@@ -22,8 +22,8 @@ pub struct ExecutorModels {
 }
 
 impl ExecutorModels {
-    /// Models of the executor that errors call `executor`, run as `engine` says on its device. `max_models` (at least 1)
-    /// are kept open.
+    /// Models of the executor that errors call `executor`, run on its device as `engine` says. Keeps `max_models` (at
+    /// least 1) open.
     pub fn new(executor: &str, registry: ModelRegistry, engine: EngineOptions, max_models: usize) -> Self {
         Self { executor: executor.into(), registry, engine, max_models }
     }
@@ -33,11 +33,11 @@ impl ExecutorModels {
         &self.executor
     }
 
-    /// Opens a model of a plan, with the plan's options, windows and batches.
+    /// Opens a model of a plan, with the plan's options, window size and token budget.
     ///
     /// # Errors
-    /// [`Error::Model`] if this process has no such model or another one, and the errors of [`Reranker::open`] and
-    /// [`Reranker::with_options`].
+    /// [`Error::Model`] if this process does not have the model, or has another checkpoint for it, and the errors of
+    /// [`Reranker::open`] and [`Reranker::with_options`].
     pub fn open(&self, planned: &PlannedModel) -> Result<Reranker> {
         let mut engine = self.engine.clone();
         engine.batch_tokens = planned.batch_tokens().or(engine.batch_tokens);

@@ -1,4 +1,4 @@
-//! Models of plans that one process makes and another runs.
+//! Models in plans that one process makes and another runs.
 
 mod executor_models;
 mod planned_model;

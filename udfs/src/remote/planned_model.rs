@@ -1,4 +1,4 @@
-//! A model as a plan names it.
+//! A model, as a plan names it.
 
 use std::path::absolute;
 
@@ -9,10 +9,10 @@ use crate::error::{Error, Result};
 use crate::options::ScoreOptions;
 use crate::reranker::Reranker;
 
-/// The remedy where programs do not understand each other.
+/// The remedy for programs of different versions.
 pub(crate) const MIXED_VERSIONS: &str = "run one version of this program on client, scheduler and executors";
 
-/// A model and all that a score depends on, to be opened by another process: see
+/// A model and everything that its scores depend on, for another process to open: see
 /// [`ExecutorModels::open`](super::ExecutorModels::open).
 #[derive(Debug, Clone)]
 pub struct PlannedModel {
@@ -25,7 +25,8 @@ pub struct PlannedModel {
 }
 
 impl PlannedModel {
-    /// What another process needs to open the same model with the same options. `name` is what it is called.
+    /// Everything that another process needs to open the same model with the same options. `name` is the model's name
+    /// in errors and plans.
     ///
     /// # Errors
     /// Those of [`Model::fingerprint`](crate::Model::fingerprint).
@@ -35,7 +36,7 @@ impl PlannedModel {
             name: name.to_owned(),
             location: absolute(location).unwrap_or_else(|_| location.to_owned()).display().to_string(),
             fingerprint: reranker.model().fingerprint()?.to_owned(),
-            // Where no option says, another device might compute in another precision.
+            // If no option sets it, another device might choose another precision.
             options: reranker.options().clone().with_precision(reranker.precision()),
             window_rows: reranker.window_rows(),
             batch_tokens: reranker.engine_options().batch_tokens,
@@ -52,7 +53,7 @@ impl PlannedModel {
         &self.location
     }
 
-    /// What tells the checkpoint from others: [`Model::fingerprint`](crate::Model::fingerprint).
+    /// Identifies the checkpoint: [`Model::fingerprint`](crate::Model::fingerprint).
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
@@ -62,17 +63,17 @@ impl PlannedModel {
         &self.options
     }
 
-    /// Rows sorted by length together.
+    /// Rows that are sorted by length together.
     pub fn window_rows(&self) -> usize {
         self.window_rows
     }
 
-    /// Most tokens in a device batch; `None` is the default of the executor's device.
+    /// Token budget of a device batch; `None` is the default of the executor's device.
     pub fn batch_tokens(&self) -> Option<usize> {
         self.batch_tokens
     }
 
-    /// A JSON object, which [`Self::from_json`] reads back.
+    /// Serializes to a JSON object, for [`Self::from_json`].
     pub fn to_json(&self) -> Value {
         json!({
             "name": self.name,
@@ -87,8 +88,8 @@ impl PlannedModel {
     /// Reads what [`Self::to_json`] returns.
     ///
     /// # Errors
-    /// [`Error::Input`] for what [`Self::to_json`] does not write, [`Error::Option`] for options that do not exist or have
-    /// values that mean nothing.
+    /// [`Error::Input`] for what [`Self::to_json`] does not write, [`Error::Option`] for unknown options or invalid
+    /// values.
     pub fn from_json(value: &Value) -> Result<Self> {
         let fields = Fields::deserialize(value)
             .map_err(|error| Error::input(format!("a model of a plan cannot be read: {error}; {MIXED_VERSIONS}")))?;
@@ -99,7 +100,7 @@ impl PlannedModel {
     }
 }
 
-/// [`PlannedModel::to_json`].
+/// What [`PlannedModel::to_json`] writes.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
