@@ -14,7 +14,7 @@ pub enum Error {
     /// The ONNX Runtime library was not found, or is too old.
     #[error("{message}")]
     Library {
-        /// Where it was looked for and how to get it.
+        /// Where it was searched for, and how to get it.
         message: String,
     },
 
@@ -45,7 +45,7 @@ pub enum Error {
         message: String,
     },
 
-    /// An option that does not exist, or a value that it does not take or that the model cannot honour.
+    /// An unknown option, a value that it does not take, or one that the model cannot honour.
     #[error("option {name}: {message}")]
     Option {
         /// The option's name.
@@ -61,14 +61,14 @@ pub enum Error {
         message: String,
     },
 
-    /// Arrow data could not be read or put together.
+    /// Arrow data could not be read or assembled.
     #[error("{source}")]
     Arrow {
         /// Arrow's own error.
         source: arrow::error::ArrowError,
     },
 
-    /// The execution device was asked for and cannot be used.
+    /// The requested execution device cannot be used.
     #[error("device {device}: {message}")]
     Device {
         /// The device as given.

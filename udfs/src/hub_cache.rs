@@ -1,6 +1,6 @@
-//! The Hugging Face cache on this machine: its folder, and the places of a model's files in it.
+//! The Hugging Face cache on this machine: its folder, and where a model's files are in it.
 //!
-//! The layout is that of Python's `huggingface_hub`, so that each program finds what the other has downloaded
+//! The layout is the same as in Python's `huggingface_hub`, so each program finds what the other has downloaded
 //! (<https://huggingface.co/docs/huggingface_hub/guides/manage-cache>):
 //!
 //! ```text
@@ -112,7 +112,7 @@ impl HubCache {
         &self.folder
     }
 
-    /// The models that have a folder in the cache, in the order of their folders' names. None if the cache does not exist.
+    /// The models that have a folder in the cache, sorted by folder name; none if the cache does not exist.
     ///
     /// # Errors
     /// The cache cannot be read.
@@ -129,14 +129,14 @@ impl HubCache {
         Ok(names.into_iter().filter_map(HubId::of_folder).collect())
     }
 
-    /// The places of a model's files. They need not exist.
+    /// Where a model's files are. They need not exist.
     pub fn repository(&self, id: &HubId) -> HubRepository {
         let name = id.folder_name();
         HubRepository { locks: self.folder.join(LOCKS).join(&name), folder: self.folder.join(name) }
     }
 }
 
-/// The places of a model's files in a cache.
+/// Where a model's files are in a cache.
 #[derive(Debug, Clone)]
 pub struct HubRepository {
     folder: PathBuf,
@@ -144,7 +144,7 @@ pub struct HubRepository {
 }
 
 impl HubRepository {
-    /// The folder of contents, each named by its git id or, if it is a large file, by its SHA-256.
+    /// The folder of file contents, each named by its git id or, for a large file, by its SHA-256.
     pub fn blobs(&self) -> PathBuf {
         self.folder.join(BLOBS)
     }
@@ -154,12 +154,12 @@ impl HubRepository {
         &self.locks
     }
 
-    /// The folder of branches and tags: a file each, which holds the commit.
+    /// The folder of branches and tags: one file each, which holds the commit.
     pub fn refs(&self) -> PathBuf {
         self.folder.join(REFS)
     }
 
-    /// The folder that has a folder for each commit.
+    /// The folder with one folder per commit.
     pub fn snapshots(&self) -> PathBuf {
         self.folder.join(SNAPSHOTS)
     }
@@ -169,7 +169,7 @@ impl HubRepository {
         self.snapshots().join(commit)
     }
 
-    /// The commit that a branch or tag pointed to when it was downloaded; `None` if it was not.
+    /// The commit that a branch or tag pointed to when it was downloaded; `None` if it was never downloaded.
     pub fn commit(&self, revision: &str) -> Option<String> {
         std::fs::read_to_string(self.refs().join(revision)).ok().map(|commit| commit.trim().to_owned())
     }

@@ -56,8 +56,8 @@
 //! # }
 //! ```
 //!
-//! [`ScoreOptions`] has the options of a call, [`EngineOptions`] where and how a model runs, [`ModelRegistry`] the models'
-//! names.
+//! [`ScoreOptions`] holds the options of a call, [`EngineOptions`] says where and how a model runs, and
+//! [`ModelRegistry`] names models.
 //!
 //! # Features
 //!
@@ -87,8 +87,8 @@
 //!
 //! # Errors
 //!
-//! An [`Error`] is one line that names the thing, its value and the remedy. A row that cannot be scored fails alone, and
-//! the others have their scores: see [`Scores::errors`].
+//! An [`Error`] is one line that names the thing, its value and the remedy. A row that cannot be scored fails alone,
+//! and the other rows keep their scores: see [`Scores::errors`].
 //!
 //! # Stability
 //!
@@ -98,8 +98,8 @@
 //! # Another family
 //!
 //! A family is a file in `models/` that implements the `Architecture` trait (configuration, text recipe, graph), a
-//! [`Family`] variant, a line in the function that recognises `config.json`, and a tiny checkpoint with reference scores
-//! for the conformance and golden tests.
+//! [`Family`] variant, a line in `from_config` in `models/mod.rs`, and a tiny checkpoint with reference scores for the
+//! conformance and golden tests.
 
 mod checkpoint;
 #[cfg(feature = "cluster")]

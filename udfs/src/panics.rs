@@ -1,4 +1,4 @@
-//! Panics of the library's own threads become errors of whoever waits for them.
+//! Turns panics of the library's own threads into errors for their callers.
 
 use std::any::Any;
 use std::fmt::Display;
@@ -6,9 +6,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use crate::error::{Error, Result};
 
-/// Runs `work`. A panic becomes an error that names the model, what was being done and what the panic said.
+/// Runs `work`. A panic becomes an error that names the model, the action and the panic's message.
 ///
-/// The caller answers for what `work` may leave half done.
+/// The caller is responsible for what `work` may leave half done.
 ///
 /// # Errors
 /// Those of `work`, or [`Error::Model`] if it panicked.
@@ -22,7 +22,7 @@ pub(crate) fn panicked(model: &str, action: impl Display, payload: &(dyn Any + S
     Error::model(model, format!("{action} panicked: {reason}; this is a bug, please report it"))
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn reason(payload: &(dyn Any + Send)) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("no reason given")

@@ -12,7 +12,7 @@ use arrow::datatypes::{DataType, Field, Fields};
 use crate::engine::{RowScore, ScoreStats, WindowScores};
 use crate::error::{Error, Result};
 
-/// What became of each row of a call, in row order.
+/// The result of each row of a call, in row order.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Scores {
     windows: Vec<WindowScores>,
@@ -25,7 +25,7 @@ impl Scores {
         Self { windows, normalize, list }
     }
 
-    /// What scoring them cost.
+    /// The cost of scoring them.
     pub fn stats(&self) -> ScoreStats {
         let mut total = ScoreStats::default();
         for window in &self.windows {
@@ -34,19 +34,19 @@ impl Scores {
         total
     }
 
-    /// The reason why each failed row failed, with its row number. A NaN score is a failure too: it means that the
-    /// model's arithmetic overflowed.
+    /// The reason for each failed row, with its row number. A NaN score is a failure too: the model's arithmetic
+    /// overflowed.
     pub fn errors(&self) -> impl Iterator<Item = (usize, String)> {
         self.rows().enumerate().filter_map(|(row, score)| Some((row, score.error()?)))
     }
 
-    /// How many tokens each row has, query and passage with their instructions, special tokens and prompt not counted;
+    /// The number of tokens of each row: query and passage with their instructions, without special tokens and prompt.
     /// `None` where query or passage is NULL or the row failed before it was run.
     pub fn pair_tokens(&self) -> impl Iterator<Item = Option<u32>> {
         self.rows().map(|row| Some(row.query_tokens()? + row.passage_tokens()?))
     }
 
-    /// One score a row: `Float32`, NULL where query or passage is NULL or the row failed.
+    /// One score per row: `Float32`, NULL where query or passage is NULL or the row failed.
     ///
     /// # Errors
     /// [`Error::Input`] if several cutoff layers were asked for; use [`Self::to_array`].
@@ -84,10 +84,10 @@ impl Scores {
         )
     }
 
-    /// Everything known of each row: a struct of the fields [`Scores::details_fields`]. The struct is never NULL.
+    /// Everything known about each row: a struct of the fields [`Scores::details_fields`]. The struct is never NULL.
     pub fn to_details(&self) -> StructArray {
         let rows = || self.rows();
-        // With several exits `score` is the first asked for.
+        // With several exits, `score` is the first one asked for.
         let score: Float32Array = rows().map(|row| row.scores().and_then(|mut scores| scores.next())).collect();
         StructArray::new(
             Self::details_fields(),

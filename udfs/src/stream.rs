@@ -32,7 +32,7 @@ impl PairColumns {
     /// Positions of the two columns.
     ///
     /// # Errors
-    /// [`Error::Input`] for a column that is not there, listing those that are.
+    /// [`Error::Input`] for a missing column, listing the columns that exist.
     pub fn indices(&self, schema: &Schema) -> Result<(usize, usize)> {
         let index = |name: &str| {
             schema.index_of(name).map_err(|_| {
@@ -47,7 +47,7 @@ impl PairColumns {
 /// Rows that were scored together, and their scores.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoredRows {
-    /// The rows, in the batches in which they came, or slices of them.
+    /// The rows, in the batches in which they came, or slices of those.
     pub batches: Vec<RecordBatch>,
     /// Their scores, in the same order.
     pub scores: Scores,
@@ -57,7 +57,7 @@ impl Reranker {
     /// The schema of [`Self::score_stream`]: the input's columns and the score column `score`.
     ///
     /// # Errors
-    /// [`Error::Input`] if the input has a column of that name already.
+    /// [`Error::Input`] if the input already has a column of that name.
     pub fn scored_schema(&self, input: &Schema, score: &str) -> Result<SchemaRef> {
         if input.index_of(score).is_ok() {
             return Err(Error::input(format!("there is a column {score} already; give the score another name")));
@@ -67,10 +67,10 @@ impl Reranker {
         Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
     }
 
-    /// Appends the column `score` to every batch of a stream, in its order. Rows are scored in windows of
-    /// [`Self::window_rows`], two of which are in flight at once, so memory does not grow with the stream.
+    /// Appends the column `score` to every batch of a stream, and keeps the batches in order. Scores rows in windows of
+    /// [`Self::window_rows`] with two windows in flight, so memory does not grow with the stream.
     ///
-    /// A NULL query or passage has a NULL score. Dropping the stream stops the work within one device batch.
+    /// The score is NULL where the query or passage is. Dropping the stream stops the work within one device batch.
     ///
     /// ```no_run
     /// use datafusion_rerank::{EngineOptions, PairColumns, Reranker};
@@ -88,8 +88,8 @@ impl Reranker {
     /// ```
     ///
     /// # Errors
-    /// As an item, after which the stream ends: [`Error::Input`] for missing columns, columns that are no text, or a
-    /// row that failed (naming its query's beginning); [`Error::Arrow`] if the input fails; the errors of scoring.
+    /// As the last item of the stream: [`Error::Input`] for missing columns, columns that are not text, or a row that
+    /// failed (naming its query's beginning); [`Error::Arrow`] if the input fails; the errors of scoring.
     pub fn score_stream(
         &self,
         input: impl Stream<Item = Result<RecordBatch, ArrowError>> + Send + 'static,
@@ -107,11 +107,11 @@ impl Reranker {
         .boxed()
     }
 
-    /// As [`Self::score_stream`], but returns the rows and their [`Scores`] side by side: for a sink that records
+    /// Like [`Self::score_stream`], but returns the rows and their [`Scores`] side by side, for a sink that records
     /// failures by row, token counts or statistics.
     ///
     /// # Errors
-    /// As [`Self::score_stream`], but a failed row is not an error, and the input's own are passed on.
+    /// Those of [`Self::score_stream`], except that a failed row is not an error. The input's own errors are passed on.
     pub fn score_batches(
         &self,
         input: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
@@ -156,7 +156,7 @@ impl Reranker {
     }
 }
 
-/// Cuts a stream into windows of `rows` rows. An error comes after the rows before it and ends the stream.
+/// Cuts a stream into windows of `rows` rows. An error follows the rows before it and ends the stream.
 fn windows(
     input: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
     rows: usize,
@@ -165,7 +165,7 @@ fn windows(
     stream::unfold(gathering, |mut gathering| async move { Some((gathering.next().await?, gathering)) })
 }
 
-/// A stream that is read a window at a time.
+/// A stream that is read one window at a time.
 struct Gathering {
     /// `None` once it has ended or failed.
     input: Option<BoxStream<'static, Result<RecordBatch>>>,

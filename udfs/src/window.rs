@@ -5,23 +5,23 @@
 //! windows    [ 7 + 3 ] [ 10 ] [ 10 ]        finish [ 5 ]
 //! ```
 //!
-//! A score depends, by rounding, on the window that its row is in. All entry points of the crate cut here, so the same
-//! rows in the same order fall into the same windows whichever way they come in.
+//! A score depends, by rounding, on the window of its row. All entry points of the crate cut windows here, so the same
+//! rows in the same order fall into the same windows, however they arrive.
 
 use std::collections::VecDeque;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
 
-/// Rows that are sorted by length and cut into device batches together, by default. More rows mean less padding and more
-/// memory.
+/// Default number of rows that are sorted by length and cut into device batches together. More rows mean less padding
+/// and more memory.
 pub const DEFAULT_WINDOW_ROWS: usize = 8192;
 
-/// Windows of one stream of rows that are scored at once: while one is on the device, the next is tokenized.
+/// Windows of one stream of rows that are in flight at once: while one is on the device, the next is tokenized.
 pub const WINDOWS_IN_FLIGHT: usize = 2;
 
 /// Consecutive rows that can be cut in two.
 pub trait Rows: Sized {
-    /// How many rows there are.
+    /// The number of rows.
     fn rows(&self) -> usize;
 
     /// The first `rows` rows, and those after them. `rows` is at most [`Self::rows`].
@@ -64,9 +64,9 @@ impl<T> Rows for Vec<T> {
     }
 }
 
-/// Cuts rows, in whatever pieces they come, into windows of exactly as many rows, the last excepted.
+/// Cuts rows, in whatever pieces they arrive, into windows of equal size; only the last may be smaller.
 ///
-/// A window is the pieces of its rows, in order; nothing is copied.
+/// A window consists of the pieces of its rows, in order. Nothing is copied.
 ///
 /// ```
 /// use datafusion_rerank::WindowCutter;
@@ -83,7 +83,7 @@ pub struct WindowCutter<R> {
     window_rows: usize,
     piece_rows: usize,
     keeps_last: bool,
-    /// Complete windows that were not taken yet.
+    /// Complete windows that have not been taken.
     full: VecDeque<Vec<R>>,
     /// The window being filled, and its rows.
     pending: Vec<R>,
@@ -103,20 +103,20 @@ impl<R: Rows> WindowCutter<R> {
         }
     }
 
-    /// Cuts pieces too, so that none has more than `rows` rows; at least 1. Default: as they are pushed.
+    /// Cuts pieces too, to at most `rows` rows (at least 1). Default: pieces stay as they are pushed.
     #[must_use]
     pub fn with_piece_rows(self, rows: usize) -> Self {
         Self { piece_rows: rows.max(1), ..self }
     }
 
-    /// Completes a window only when the row after it is pushed, so that [`Self::finish`] returns rows unless there were
-    /// none at all. Default: a window is complete with its last row.
+    /// Completes a window only when the next row is pushed, so that [`Self::finish`] returns rows unless none were
+    /// pushed at all. Default: a window is complete with its last row.
     #[must_use]
     pub fn keeping_last(self) -> Self {
         Self { keeps_last: true, ..self }
     }
 
-    /// Adds rows after those before them.
+    /// Appends rows.
     pub fn push(&mut self, rows: R) {
         let mut rest = Some(rows);
         while let Some(rows) = rest.take().filter(|rows| rows.rows() > 0) {
@@ -144,12 +144,13 @@ impl<R: Rows> WindowCutter<R> {
         self.full.pop_front()
     }
 
-    /// The pieces of the window being filled, those of complete ones left out.
+    /// The pieces of the window being filled, without those of complete windows.
     pub fn pending(&self) -> &[R] {
         &self.pending
     }
 
-    /// The last window, when all complete ones are taken and nothing is left to push; empty if no rows are left.
+    /// The last window; empty if no rows are left. Call it when all complete windows are taken and nothing is left to
+    /// push.
     pub fn finish(&mut self) -> Vec<R> {
         self.pending_rows = 0;
         std::mem::take(&mut self.pending)
@@ -161,7 +162,7 @@ impl<R: Rows> WindowCutter<R> {
     }
 }
 
-/// The windows of rows that are all there.
+/// Cuts rows that have all arrived into windows.
 pub(crate) fn cut_windows<R: Rows>(rows: R, window_rows: usize) -> Vec<Vec<R>> {
     let mut cutter = WindowCutter::new(window_rows);
     cutter.push(rows);
@@ -180,7 +181,7 @@ mod tests {
 
     use super::*;
 
-    /// Pushes all pieces, taking windows as they are complete; the last is apart.
+    /// Pushes all pieces and takes windows as they complete. Returns the last window separately.
     fn cut(mut cutter: WindowCutter<Vec<u32>>, pieces: &[Vec<u32>]) -> (Vec<Vec<Vec<u32>>>, Vec<Vec<u32>>) {
         let mut windows = Vec::new();
         for piece in pieces {
