@@ -1,9 +1,10 @@
 //! Finds the fastest token budget for batches by running batches of several sizes.
 
-/// The sizes that are tried, in quarters of the default.
+/// The sizes to try, in quarters of the default.
 const FOURTHS: [usize; 5] = [1, 2, 4, 8, 16];
 
-/// How often each size runs. They take turns, so that other load on the machine affects all of them. The best run counts.
+/// How often each size runs. Sizes take turns, so that other load on the machine affects all of them. The best run
+/// counts.
 const ROUNDS: usize = 3;
 
 /// How much faster a larger batch must be. It takes more memory, and more of a window waits for its last batch.
@@ -22,7 +23,7 @@ pub(crate) fn probe_tokens(usual: usize) -> usize {
 }
 
 /// Runs batches of different sizes around `usual`. Returns the rates of those that fit into the device's memory. `run`
-/// runs a batch of about so many tokens and returns its tokens per second, or `None` if the batch does not fit.
+/// runs a batch of about the given number of tokens and returns its tokens per second, or `None` if it does not fit.
 ///
 /// # Errors
 /// Those of `run`.
@@ -80,7 +81,7 @@ mod tests {
         for peak in [256, 512, 1024, 2048, 4096] {
             assert_eq!(found(peak, usize::MAX), Some(peak));
         }
-        // Beyond what is tried.
+        // Outside the range that is tried.
         assert_eq!((found(100_000, usize::MAX), found(10, usize::MAX)), (Some(4096), Some(256)));
     }
 

@@ -31,14 +31,14 @@ struct Record {
     tokens_per_second: BTreeMap<usize, f64>,
 }
 
-/// The token budget that was measured for `key`, if it was. A file that cannot be read counts as none.
+/// The token budget measured for `key`, if any. A file that cannot be read counts as none.
 pub(crate) fn read(cache: &WeightsCache, key: &BatchKey<'_>) -> Option<usize> {
     let json = std::fs::read(file(cache, key)).ok()?;
     let record: Record = serde_json::from_slice(&json).ok()?;
     (record.batch_tokens > 0).then_some(record.batch_tokens)
 }
 
-/// Keeps what was measured for `key`.
+/// Stores the measurements for `key`.
 ///
 /// # Errors
 /// [`Error::Io`] if the cache cannot be written.
@@ -59,7 +59,7 @@ pub(crate) fn write(
 
 fn file(cache: &WeightsCache, key: &BatchKey<'_>) -> PathBuf {
     let BatchKey { fingerprint, devices, threads, precision } = key;
-    // One GPU is as fast as another of the machine.
+    // All GPUs of a machine count as equally fast.
     let device = if devices.is_cpu() { format!("cpu{threads}") } else { "cuda".to_owned() };
     cache.folder().join(format!("{fingerprint}-{device}-{precision}.{BATCHES_EXTENSION}"))
 }

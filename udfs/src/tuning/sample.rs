@@ -1,13 +1,13 @@
-//! Measures token budgets with the model and the device that are going to run.
+//! Measures token budgets on the model and device that will run.
 
 use super::probe::{Measured, measure, probe_tokens};
 use crate::engine::{Encoded, Engine};
 use crate::error::Result;
 
-/// How many times longer than a measurement the run must be that it is for.
+/// How many times longer than the measurement the run must be that it serves.
 const RUN_TO_PROBE: u64 = 100;
 
-/// A passage of ordinary length; with its query about 200 tokens for any of the tokenizers.
+/// A passage of ordinary length: with its query, about 200 tokens in any of the tokenizers.
 const PASSAGE: &str = "The giant panda, also known as the panda bear or simply the panda, is a bear species endemic to China. It is \
     characterised by its white coat with black patches around the eyes, ears, legs and shoulders. Its body is rotund; adult \
     individuals weigh 100 to 115 kg and are typically 1.2 to 1.9 m long. It is sexually dimorphic, with males being typically \
@@ -21,9 +21,9 @@ fn sample(rows: usize) -> (Vec<String>, Vec<&'static str>) {
     ((0..rows).map(|row| format!("what does panda {row:08} eat?")).collect(), vec![PASSAGE; rows])
 }
 
-/// Runs batches of different sizes around `usual` tokens and returns the rates of those that fit into the device's memory.
-/// `None` if that would take longer than a hundredth of the time for `rows` rows. `encode` makes a window of queries and
-/// passages.
+/// Runs batches of different sizes around `usual` tokens and returns the rates of those that fit into the device's
+/// memory. `None` if that would take longer than a hundredth of the time for `rows` rows. `encode` makes a window from
+/// queries and passages.
 ///
 /// # Errors
 /// Those of running the model.

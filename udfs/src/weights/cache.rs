@@ -7,8 +7,8 @@
 //! | `<fingerprint>-<device>-<precision>.batches` | a token budget: [`BatchMeasurement`] |
 //! | `unfinished-*` | weights that are being written |
 //!
-//! Everything in it may be deleted at any time; what is missing is made again. A process that loads weights holds a shared
-//! lock on their file meanwhile, and [`CachedWeights::remove`] leaves locked files alone.
+//! Everything in it may be deleted at any time; what is missing is made again. A process that loads weights holds a
+//! shared lock on their file, and [`CachedWeights::remove`] leaves locked files alone.
 
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ const UNFINISHED: &str = "unfinished-";
 /// Extension of files with measurements.
 pub(crate) const BATCHES_EXTENSION: &str = "batches";
 
-/// A writer never pauses for this long, so an unfinished file that has not changed since is abandoned.
+/// A writer never pauses for this long, so an unfinished file that has not changed for longer is abandoned.
 const ABANDONED_AFTER: Duration = Duration::from_hours(1);
 
 /// A folder of converted weights and measured token budgets.
@@ -74,7 +74,7 @@ pub(crate) struct Origin<'a> {
     pub(crate) family: Family,
 }
 
-/// The file beside the weights.
+/// The record beside the weights.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct WeightsRecord {
@@ -159,8 +159,8 @@ impl WeightsCache {
         tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(&self.folder).map_err(fail)
     }
 
-    /// Moves complete weights to their place, with a record of their origin beside them. The record comes first, so that
-    /// all weights that can be seen have one.
+    /// Moves complete weights into place, with a record of their origin beside them. The record comes first, so that
+    /// visible weights always have one.
     pub(crate) fn finish(&self, weights: tempfile::NamedTempFile, file: &Path, origin: &Origin<'_>) -> Result<()> {
         let checkpoint = origin.checkpoint.canonicalize().unwrap_or_else(|_| origin.checkpoint.to_owned());
         let record = WeightsRecord { checkpoint: Some(checkpoint), family: Some(origin.family.name().to_owned()) };
@@ -209,8 +209,8 @@ impl CachedWeights {
         Some(Self { file, size_bytes, precision, fingerprint, checkpoint: record.checkpoint, family })
     }
 
-    /// Removes the weights. Returns `false` and leaves them if a process is loading them now. A process that has loaded
-    /// them keeps them.
+    /// Removes the weights. Returns `false` and leaves them if a process is loading them. A process that has already
+    /// loaded them keeps them.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be removed.
@@ -234,8 +234,8 @@ impl CachedWeights {
     }
 }
 
-/// Opens weights of this size for loading: nobody removes them until the file is dropped. `None` if there are none, or of
-/// another size, which means that this program did not write them.
+/// Opens weights of this size for loading. Nobody removes them until the file is dropped. `None` if there are none, or
+/// if their size differs, which means that this program did not write them.
 pub(crate) fn hold(weights: &Path, size_bytes: u64) -> Option<File> {
     let file = File::open(weights).ok()?;
     if let Err(error) = file.lock_shared() {
@@ -245,9 +245,9 @@ pub(crate) fn hold(weights: &Path, size_bytes: u64) -> Option<File> {
     std::fs::metadata(weights).is_ok_and(|found| found.len() == size_bytes).then_some(file)
 }
 
-/// Those of `found` that have this checkpoint's fingerprint.
+/// The items of `found` with this checkpoint's fingerprint.
 fn of_checkpoint<T>(mut found: Vec<T>, checkpoint: &Path, fingerprint_of: fn(&T) -> &str) -> Result<Vec<T>> {
-    // Computing a fingerprint costs more than finding nothing to compare it with.
+    // A fingerprint is costly, so compute it only if there is something to compare it with.
     if !found.is_empty() {
         let fingerprint = Checkpoint::open(checkpoint)?.fingerprint()?;
         found.retain(|found| fingerprint_of(found) == fingerprint);
@@ -279,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    /// A cache with weights of `fingerprint` that were made of a checkpoint in `/models/mine`.
+    /// A cache with weights of `fingerprint` that were made from a checkpoint in `/models/mine`.
     fn cache_of(fingerprint: &str) -> (tempfile::TempDir, WeightsCache, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let cache = WeightsCache::open(Some(&folder.path().join("cache"))).unwrap();

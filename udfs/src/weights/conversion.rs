@@ -1,7 +1,7 @@
-//! Converts weights to another precision than the checkpoint's, once per checkpoint and precision.
+//! Converts weights to a precision other than the checkpoint's, once per checkpoint and precision.
 //!
-//! The result is a file in the cache folder ([`WeightsCache`]). It appears when it is complete, is read like a weights file
-//! of the checkpoint, and may be deleted at any time.
+//! The result is a file in the cache folder ([`WeightsCache`]). It appears once it is complete, is read like a weights
+//! file of the checkpoint, and may be deleted at any time.
 
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
@@ -26,14 +26,14 @@ const FORMAT: u32 = 1;
 /// Alignment of each part in the file, so that it can be mapped.
 const ALIGNMENT_BYTES: u64 = 64;
 
-/// Weights that are converted to 16 bits at a time. Bounds the memory of the conversion, whatever the size of a matrix.
+/// Weights converted to 16 bits at a time. Bounds the memory of the conversion, whatever the size of a matrix.
 const CHUNK_ELEMENTS: usize = 16 << 20;
 
-/// Called with the bytes of the checkpoint's matrices that are converted, and their total.
+/// Called with the bytes of the checkpoint's matrices converted so far, and their total.
 pub(crate) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Returns the parts of all `matrices` in `precision`, and converts them first if the cache does not have them. `origin` is
-/// their checkpoint, `cache` the folder to keep them in (`None` for the default). Keep the returned file open until the
+/// Returns the parts of all `matrices` in `precision`; converts them first if the cache does not have them. `origin` is
+/// their checkpoint, `cache` the folder that keeps them (`None` for the default). Keep the returned file open until the
 /// weights are loaded: nobody removes them meanwhile.
 ///
 /// # Errors
@@ -60,7 +60,7 @@ pub(crate) fn convert(
     Ok((parts.into_iter().map(|part| Tensor { file: Arc::clone(&resolved), ..part }).collect(), held))
 }
 
-/// What distinguishes files of one checkpoint and precision: which matrices, and how they are converted.
+/// Distinguishes the files of one checkpoint and precision: which matrices, and how they are converted.
 fn key(matrices: &[Tensor], precision: Precision) -> String {
     let mut hash = Sha256::new();
     hash.update(FORMAT.to_le_bytes());
@@ -75,7 +75,7 @@ fn key(matrices: &[Tensor], precision: Precision) -> String {
     format!("{:08x}", u32::from_be_bytes(digits))
 }
 
-/// The parts in the order of the file, and the file's size. A matrix in 8 bits has two: the scales, then the values.
+/// The parts in file order, and the file's size. A matrix in 8 bits has two: the scales, then the values.
 fn layout(matrices: &[Tensor], precision: Precision, file: &Arc<PathBuf>) -> (Vec<Tensor>, u64) {
     let mut parts = Vec::new();
     let mut end = 0_u64;
@@ -103,7 +103,7 @@ fn shape(matrix: &Tensor) -> [usize; 2] {
     [matrix.shape[0], matrix.elements() / matrix.shape[0].max(1)]
 }
 
-/// Writes a temporary file and renames it. Two processes may do so at once.
+/// Writes a temporary file and renames it, so two processes may do so at once.
 fn write(
     matrices: &[Tensor],
     precision: Precision,
@@ -143,7 +143,7 @@ struct PartWriter<'a> {
 }
 
 impl PartWriter<'_> {
-    /// Pads to where the next part begins.
+    /// Pads to the start of the next part.
     fn align(&mut self) -> Result<()> {
         let gap = self.position.next_multiple_of(ALIGNMENT_BYTES) - self.position;
         let copied = std::io::copy(&mut std::io::repeat(0).take(gap), &mut self.writer);
@@ -241,7 +241,7 @@ mod tests {
         assert_ne!(key(&matrices, Precision::Bf16), key(&matrices[..1], Precision::Bf16));
     }
 
-    /// A checkpoint file with one matrix, converted; and where it is in the file.
+    /// Converts a checkpoint file with one matrix. Returns its folder and the converted parts.
     fn converted(weights: &[f32], precision: Precision) -> (tempfile::TempDir, Result<(Vec<Tensor>, File)>) {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("weights");

@@ -1,4 +1,4 @@
-//! Weights converted to another precision than the checkpoint's: once, into a cache folder.
+//! Weights in a precision other than the checkpoint's: converted once, into a cache folder.
 
 mod cache;
 mod conversion;

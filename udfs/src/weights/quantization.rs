@@ -1,13 +1,13 @@
 //! Matrices in 8 bits.
 //!
-//! A matrix `[out, in]` becomes i8 `[in, out]`, the layout that ONNX Runtime's `DynamicQuantizeMatMul` takes, and a scale
-//! per output channel: `weight ≈ value * scale`, the largest magnitude of the channel being the largest integer. That
+//! A matrix `[out, in]` becomes i8 `[in, out]`, the layout that ONNX Runtime's `DynamicQuantizeMatMul` takes, and one
+//! scale per output channel: `weight ≈ value * scale`. A channel's largest magnitude becomes the largest integer. This
 //! is the symmetric per-channel scheme of ONNX Runtime's own tools (`onnxruntime.quantization`, `per_channel=True`).
 
 use rayon::prelude::*;
 
-/// The largest integer. Processors without the dot product instructions of VNNI add pairs of products in 16 bits, which
-/// overflow unless weights have a bit less.
+/// The largest integer. Processors without VNNI's dot product instructions add pairs of products in 16 bits, which
+/// overflow unless weights have one bit less.
 /// (`reduce_range` in <https://onnxruntime.ai/docs/performance/model-optimizations/quantization.html>)
 pub(crate) fn levels() -> f32 {
     #[cfg(target_arch = "x86_64")]
