@@ -3,5 +3,6 @@
 mod names;
 mod opened;
 
+#[cfg(feature = "datafusion")]
 pub(crate) use names::DEFAULT_MAX_MODELS;
 pub use names::ModelRegistry;

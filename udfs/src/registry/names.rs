@@ -11,7 +11,7 @@ use crate::hub_cache::{HubCache, HubId};
 use crate::models::Family;
 use crate::reranker::Reranker;
 
-/// Models that a process keeps open where the caller does not say.
+/// How many models a process keeps open by default.
 pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
 
 /// Names that stand for checkpoint directories. Clones share the same names.
@@ -22,7 +22,7 @@ pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
 #[derive(Debug, Clone, Default)]
 pub struct ModelRegistry {
     locations: Arc<Mutex<HashMap<String, PathBuf>>>,
-    /// `None` stands for the one that the environment names.
+    /// `None` stands for the cache that the environment names.
     hub_cache: Option<HubCache>,
 }
 
@@ -33,7 +33,7 @@ type OpenedKey = (PathBuf, EngineOptions);
 static OPENED: Opened<OpenedKey, Reranker> = Opened::new();
 
 impl ModelRegistry {
-    /// Makes `name` stand for the checkpoint directory `location`, replacing what it stood for.
+    /// Makes `name` stand for the checkpoint directory `location`. Replaces an earlier location.
     pub fn register(&self, name: impl Into<String>, location: impl Into<PathBuf>) {
         self.lock().insert(name.into(), location.into());
     }
@@ -60,9 +60,9 @@ impl ModelRegistry {
 
     /// Opens a model by name or location, or returns it if this process already has it open with these options.
     ///
-    /// Callers that ask for the same model at once open it once. A model that is open is returned at once, whatever else
-    /// opens meanwhile. The process keeps the 4 models used last; the memory of another is freed when its last user drops
-    /// it.
+    /// Concurrent callers for the same model open it once. An open model is returned at once, even while another one
+    /// opens. The process keeps the 4 most recently used models; the memory of any other is freed when its last user
+    /// drops it.
     ///
     /// # Errors
     /// [`Error::Model`] if the name resolves to nothing, and the errors of [`Reranker::open`].
@@ -70,21 +70,22 @@ impl ModelRegistry {
         self.open_within(name, options, DEFAULT_MAX_MODELS)
     }
 
-    /// As [`Self::open`], keeping `max_models` (at least 1) open.
+    /// Like [`Self::open`], but keeps `max_models` (at least 1) open.
     ///
     /// # Errors
-    /// As [`Self::open`].
+    /// Those of [`Self::open`].
     pub fn open_within(&self, name: &str, options: &EngineOptions, max_models: usize) -> Result<Reranker> {
         let location = self.resolve(name)?;
         let path = location.canonicalize().unwrap_or_else(|_| location.clone());
         let key = (path, options.clone());
         let (reranker, evicted) = OPENED.get_or_open(&key, max_models, || Reranker::open(&location, options))?;
-        // A model waits for its workers if this was its last user.
+        // If this was the model's last user, dropping it waits for its workers.
         drop(evicted);
         Ok(reranker)
     }
 
-    /// The models that the process keeps open, whichever registry or session opened them; the one used last comes last.
+    /// The models that the process keeps open, whichever registry or session opened them; the most recently used comes
+    /// last.
     pub fn open_models() -> Vec<Reranker> {
         OPENED.values()
     }
@@ -131,7 +132,7 @@ impl ModelRegistry {
         })
     }
 
-    /// The snapshot of a hub model in the local cache, of the commit that `main` pointed to when it was downloaded.
+    /// The snapshot of a hub model in the local cache: the commit that `main` pointed to when it was downloaded.
     fn in_hub_cache(&self, id: &str) -> Option<PathBuf> {
         let repository = self.hub_cache.clone().or_else(HubCache::from_env)?.repository(&HubId::parse(id)?);
         Some(repository.snapshot(&repository.commit("main")?)).filter(|snapshot| snapshot.is_dir())

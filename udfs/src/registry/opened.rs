@@ -1,4 +1,4 @@
-//! What a process keeps open: a few values by key, each opened once, the least recently used closed first.
+//! The values that a process keeps open: a few by key, each opened once, the least recently used closed first.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,16 +6,16 @@ use once_cell::sync::OnceCell;
 
 use crate::error::Result;
 
-/// Open values by key. The lock is held to look at the lists only, never while a value opens or closes: whoever asks
-/// for a value that is open, or opens another one, does not wait.
+/// Open values by key. The lock is held only to look at the lists, never while a value opens or closes: a caller that
+/// asks for an open value, or opens another one, does not wait.
 #[derive(Debug)]
 pub(super) struct Opened<K, V>(Mutex<Lists<K, V>>);
 
 #[derive(Debug)]
 struct Lists<K, V> {
-    /// The last was used last.
+    /// The most recently used comes last.
     open: Vec<(K, V)>,
-    /// What callers are opening right now. Callers that ask for the same key share a cell.
+    /// What callers are opening now. Callers that ask for the same key share a cell.
     opening: Vec<(K, Arc<OnceCell<V>>)>,
 }
 
@@ -24,8 +24,8 @@ impl<K: Clone + PartialEq, V: Clone> Opened<K, V> {
         Self(Mutex::new(Lists { open: Vec::new(), opening: Vec::new() }))
     }
 
-    /// The value of `key`, opened if it is not here, and the entries that were removed to keep at most `max` (at least
-    /// 1). The caller drops those. A failure removes nothing, and is not remembered.
+    /// The value of `key`, opened if it is not open yet, and the entries evicted to keep at most `max` (at least 1),
+    /// for the caller to drop. A failure evicts nothing and is not remembered.
     ///
     /// # Errors
     /// Those of `open`.
@@ -53,7 +53,7 @@ impl<K: Clone + PartialEq, V: Clone> Opened<K, V> {
         Ok((value, lists.evict(max)))
     }
 
-    /// All values that are open, the one used last at the end.
+    /// All open values, the most recently used last.
     pub(super) fn values(&self) -> Vec<V> {
         self.lock().open.iter().map(|(_, value)| value.clone()).collect()
     }
@@ -64,7 +64,7 @@ impl<K: Clone + PartialEq, V: Clone> Opened<K, V> {
 }
 
 impl<K: Clone + PartialEq, V: Clone> Lists<K, V> {
-    /// The open value of `key`, which is now the one used last.
+    /// The open value of `key`, which becomes the most recently used.
     fn touch(&mut self, key: &K) -> Option<V> {
         let position = self.open.iter().position(|(other, _)| other == key)?;
         self.open[position..].rotate_left(1);
@@ -81,7 +81,7 @@ impl<K: Clone + PartialEq, V: Clone> Lists<K, V> {
         cell
     }
 
-    /// Gives a cell back. The last caller removes it: while others wait on it, newcomers must share it.
+    /// Releases a cell. The last caller removes it: while others wait on it, newcomers must share it.
     fn leave(&mut self, key: &K, cell: Arc<OnceCell<V>>) {
         drop(cell);
         self.opening.retain(|(other, cell)| other != key || Arc::strong_count(cell) > 1);

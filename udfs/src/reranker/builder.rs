@@ -52,9 +52,9 @@ impl Reranker {
     /// Reads headers and the tokenizer only. The first call loads the weights, or [`Self::load`] does.
     ///
     /// # Errors
-    /// [`Error::Model`](crate::Error::Model) if there is no such directory, [`Error::Checkpoint`](crate::Error::Checkpoint)
-    /// or [`Error::Io`](crate::Error::Io) if a file is wrong, [`Error::Option`](crate::Error::Option) for engine options that
-    /// mean nothing.
+    /// [`Error::Model`](crate::Error::Model) if there is no such directory,
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) or [`Error::Io`](crate::Error::Io) if a file is wrong,
+    /// [`Error::Option`](crate::Error::Option) for invalid engine options.
     pub fn open(location: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
         let model = Model::open(location.as_ref(), options)?;
         let options = ScoreOptions::default();
@@ -62,7 +62,7 @@ impl Reranker {
         Ok(Self { model, encoder, options, window_rows: DEFAULT_WINDOW_ROWS })
     }
 
-    /// The same model with other options (those not set are the model's defaults). Shares the weights if the options do
+    /// The same model with other options; those not set take the model's defaults. Shares the weights if the options do
     /// not change the graph.
     ///
     /// # Errors
@@ -74,13 +74,13 @@ impl Reranker {
         Ok(Self { model, encoder, options: options.clone(), window_rows: self.window_rows })
     }
 
-    /// Sorts so many rows by length together. Default: [`DEFAULT_WINDOW_ROWS`]; at least 1.
+    /// Sets how many rows are sorted by length together; at least 1. Default: [`DEFAULT_WINDOW_ROWS`].
     #[must_use]
     pub fn with_window_rows(self, rows: usize) -> Self {
         Self { window_rows: rows.max(1), ..self }
     }
 
-    /// Rows sorted by length together.
+    /// Rows that are sorted by length together.
     pub fn window_rows(&self) -> usize {
         self.window_rows
     }
@@ -132,7 +132,7 @@ impl Reranker {
         self.model.load()
     }
 
-    /// See [`Model::device_stats`]. What one call costs is in its [`Scores`].
+    /// See [`Model::device_stats`]. The cost of a single call is in its [`Scores`].
     pub fn device_stats(&self) -> ScoreStats {
         self.model.device_stats()
     }

@@ -13,8 +13,8 @@ use crate::scores::Scores;
 use crate::window::{WINDOWS_IN_FLIGHT, cut_windows};
 
 impl Reranker {
-    /// Scores pairs of rows, and blocks until all are scored. Reads `Utf8`, `LargeUtf8`, `Utf8View` and dictionary columns
-    /// as they are. A NULL query or passage has a NULL score.
+    /// Scores pairs of rows, and blocks until all are scored. Reads `Utf8`, `LargeUtf8`, `Utf8View` and dictionary
+    /// columns without conversion. The score is NULL where the query or passage is.
     ///
     /// # Errors
     /// [`Error::Input`] if the columns are not text or differ in length, if a row failed (naming the first), or if the
@@ -27,7 +27,7 @@ impl Reranker {
         }
     }
 
-    /// Like [`Self::score`], but returns everything known about each row, failures included.
+    /// Like [`Self::score`], but returns everything known about each row, including failures.
     ///
     /// # Errors
     /// Those of [`Self::score`], but a failed row is not an error.
@@ -46,7 +46,7 @@ impl Reranker {
             {
                 let results = results.clone();
                 self.submit(window, cancel.0.clone(), move |result| {
-                    // The receiver is gone only if an earlier window failed.
+                    // The receiver is dropped early only if a window failed.
                     drop(results.send((index, result)));
                 });
                 in_flight += 1;
@@ -90,7 +90,7 @@ impl Reranker {
             }
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let cancel = CancelOnDrop::default();
-            // The receiver is gone only if nobody waits any more.
+            // The receiver is dropped early only if nobody waits any more.
             reranker.submit(pieces, cancel.0.clone(), move |result| drop(sender.send(result)));
             let window = receiver.await.map_err(|_| Error::Stopped)??;
             Ok(reranker.scores(vec![window]))
@@ -122,8 +122,7 @@ impl Reranker {
         Scores::new(windows, self.options.normalize.unwrap_or(false), self.scores_are_lists())
     }
 
-    /// Encodes a window on an encoding thread and hands it to the engine. Calls `on_done` whatever happens, a panic
-    /// included.
+    /// Encodes a window on an encoding thread and hands it to the engine. Always calls `on_done`, even after a panic.
     fn submit(
         &self,
         pieces: Vec<(ArrayRef, ArrayRef)>,
@@ -164,8 +163,8 @@ fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
     Err(Error::input(format!("{} queries for {} passages; there must be one for each", queries.len(), passages.len())))
 }
 
-/// The callback of whoever waits for a window. Calls it with [`Error::Stopped`] if the window is dropped before it has
-/// scores.
+/// The callback of a caller that waits for a window. Calls it with [`Error::Stopped`] if the window is dropped before
+/// it has scores.
 struct Answer<F: FnOnce(Result<WindowScores>)>(Option<F>);
 
 impl<F: FnOnce(Result<WindowScores>)> Answer<F> {
@@ -206,7 +205,7 @@ mod tests {
     use super::*;
     use crate::engine::EngineOptions;
 
-    /// Says that it is text, and is not: whoever reads it panics.
+    /// Claims to be text but is not: reading it panics.
     #[derive(Debug)]
     struct Untrue;
 
@@ -263,7 +262,7 @@ mod tests {
         let reranker = Reranker::open(&location, &EngineOptions::default()).unwrap();
         let texts: ArrayRef = Arc::new(StringArray::from(vec!["a"]));
         let score = |queries| futures::executor::block_on(reranker.score_rows_async(queries, Arc::clone(&texts)));
-        // More often than there are encoding threads.
+        // More times than there are encoding threads.
         for _ in 0..6 {
             let error = score(Arc::new(Untrue)).unwrap_err().to_string();
             let expected = format!("model '{}': encoding a window panicked: ", location.display());
