@@ -1,4 +1,4 @@
-//! How many tokens a model's batches have.
+//! The token budget of a model's batches.
 
 use super::facts::Model;
 use crate::engine::Encoded;
@@ -35,7 +35,7 @@ impl Model {
         }
         let engine = self.engine()?;
         let usual = self.engine_options().usual_batch_tokens();
-        // What is measured serves calls with any options, so it must not depend on how this one cuts its texts.
+        // The result serves calls with any options, so it must not depend on how this one cuts its texts.
         let encoder = self.encoder(&ScoreOptions::default())?;
         let encode = |queries: &[Option<&str>], passages: &[Option<&str>]| {
             Encoded::new(&encoder, self.tokenizer(), queries, passages)
@@ -44,7 +44,7 @@ impl Model {
         for size in &measured {
             tracing::info!(batch_tokens = size.batch_tokens, tokens_per_second = size.tokens_per_second, "measured");
         }
-        // If not even the smallest batch fits, batches are halved as they come.
+        // If not even the smallest batch fits, the engine halves batches as they run.
         let batch_tokens = best(&measured).map_or(usual, |size| size.batch_tokens);
         engine.set_batch_tokens(batch_tokens);
         let cache = WeightsCache::open(self.engine_options().cache.as_deref())?;

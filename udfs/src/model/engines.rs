@@ -11,8 +11,8 @@ use crate::models::GraphOptions;
 
 type Cells = HashMap<GraphOptions, Arc<OnceCell<Arc<Engine>>>>;
 
-/// Two callers that need the same engine at once load it once. The lock is held to look at the map only, never while an
-/// engine loads: whoever needs another engine, or asks for the counters of any, does not wait.
+/// Engines by graph. Callers that need the same engine at once load it once. The lock is held only to look at the map,
+/// never while an engine loads: a caller that needs another engine, or the counters of any, does not wait.
 #[derive(Default)]
 pub(super) struct Engines(Mutex<Cells>);
 

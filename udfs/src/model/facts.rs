@@ -1,4 +1,4 @@
-//! What an opened checkpoint is.
+//! An opened checkpoint and its properties.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,8 +13,9 @@ use crate::models::{Family, GraphOptions, ModelShape};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
 
-/// An opened checkpoint with the options that shape its graph: precision, cutoff layers, compression. It answers what
-/// the model is, converts and exports its weights, and tunes its batches; a [`Reranker`](crate::Reranker) scores with it.
+/// An opened checkpoint with the options that shape its graph: precision, cutoff layers, compression. It reports the
+/// model's properties, converts and exports its weights, and tunes its batches; a [`Reranker`](crate::Reranker) scores
+/// with it.
 ///
 /// Cheap to clone. Clones share the tokenizer; clones with the same graph share weights and device.
 ///
@@ -58,13 +59,13 @@ impl Model {
     /// The same checkpoint with other options.
     ///
     /// # Errors
-    /// [`Error::Option`](crate::Error::Option) for an option that the family does not have or a value that the checkpoint
-    /// cannot honour.
+    /// [`Error::Option`](crate::Error::Option) for an option that the family does not have, or a value that the
+    /// checkpoint cannot honour.
     pub(crate) fn with_options(&self, options: &ScoreOptions) -> Result<Self> {
         Ok(Self { graph_options: self.opened.graph_options(options)?, opened: Arc::clone(&self.opened) })
     }
 
-    /// What encodes texts under these options.
+    /// The encoder of texts under these options.
     ///
     /// # Errors
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) if the tokenizer lacks a token that the family needs.
@@ -102,12 +103,12 @@ impl Model {
         parameters
     }
 
-    /// 32 hexadecimal digits that identify the checkpoint, wherever it lies: the same for copies, different for another
-    /// training run, stored precision or tokenizer. Options do not change it.
+    /// 32 hexadecimal digits that identify the checkpoint, wherever it is stored: the same for copies, different for
+    /// another training run, stored precision or tokenizer. Options do not change it.
     ///
-    /// Computed once per opened checkpoint. Reads configuration and tokenizer whole, but only lengths, headers and evenly
-    /// spaced samples of the weights: it takes milliseconds for any size, and does not see a change of a few bytes
-    /// between two samples.
+    /// Computed once per opened checkpoint. Reads configuration and tokenizer whole, but only lengths, headers and
+    /// evenly spaced samples of the weights. It takes milliseconds for any size, and does not detect a change of a few
+    /// bytes between two samples.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if a file of the checkpoint cannot be read.
@@ -115,7 +116,7 @@ impl Model {
         self.opened.fingerprint()
     }
 
-    /// The precision of the layers: as the options say, or the family's default on the device.
+    /// The precision of the layers: the option, or else the family's default on the device.
     pub fn precision(&self) -> Precision {
         self.graph_options.precision
     }

@@ -51,8 +51,8 @@ impl Model {
         })
     }
 
-    /// Calls `then` with [`Self::engine`]: at once if it is loaded, otherwise from a thread of its own, so that the
-    /// encoding threads can serve other models while this one loads.
+    /// Calls `then` with [`Self::engine`]: at once if it is loaded, otherwise from a new thread, so that the encoding
+    /// threads can serve other models while this one loads.
     pub(crate) fn with_engine(&self, then: impl FnOnce(Result<Arc<Engine>>) + Send + 'static) {
         if let Some(engine) = self.opened.engines.loaded(&self.graph_options) {
             return then(Ok(engine));
@@ -60,7 +60,7 @@ impl Model {
         let model = self.clone();
         let name = self.location().display().to_string();
         let thread = std::thread::Builder::new().name("rerank-load".to_owned());
-        // Without a thread `then` is dropped, which whoever waits notices.
+        // If the thread cannot start, `then` is dropped, which its caller notices.
         if let Err(error) = thread.spawn(move || then(catch_panic(&name, "loading", || model.engine()))) {
             tracing::error!("{} is not loaded, its thread cannot be started: {error}", self.location().display());
         }

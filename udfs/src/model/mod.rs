@@ -1,4 +1,4 @@
-//! Opened checkpoints: what they are, the engines that run their graphs, and what is made of their weights.
+//! Opened checkpoints: their properties, the engines that run their graphs, and what is made from their weights.
 
 mod batches;
 mod engines;

@@ -12,7 +12,7 @@ use crate::models::{Architecture, Family, GraphOptions, recognise};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
 
-/// A checkpoint's headers, tokenizer and configuration, and its engines: what callers with different options share.
+/// A checkpoint's headers, tokenizer and configuration, and its engines. Callers with different options share it.
 /// Weights are loaded when a graph first runs.
 pub(super) struct OpenedModel {
     pub(super) checkpoint: Checkpoint,
@@ -27,7 +27,7 @@ impl OpenedModel {
     /// Reads everything but the weights.
     ///
     /// # Errors
-    /// [`Error::Model`], [`Error::Checkpoint`], [`Error::Io`], or [`Error::Option`] for options that mean nothing.
+    /// [`Error::Model`], [`Error::Checkpoint`], [`Error::Io`], or [`Error::Option`] for invalid options.
     pub(super) fn open(path: &Path, options: &EngineOptions) -> Result<Self> {
         options.validate()?;
         let checkpoint = Checkpoint::open(path)?;
@@ -59,7 +59,7 @@ impl OpenedModel {
         self.fingerprint.get_or_try_init(|| self.checkpoint.fingerprint()).map(String::as_str)
     }
 
-    /// What encodes texts under these options.
+    /// The encoder of texts under these options.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if the tokenizer lacks a token that the family needs.
@@ -100,7 +100,7 @@ impl OpenedModel {
                 "precision",
                 format!("int8 runs on the CPU only, and the device is {devices}; use fp16 or bf16"),
             )),
-            // ONNX Runtime's windowed attention has a 16-bit kernel only.
+            // ONNX Runtime's windowed attention has only a 16-bit kernel.
             Precision::Fp32 if !devices.is_cpu() && self.architecture.family() == Family::Gemma2 => Err(Error::option(
                 "precision",
                 format!("gemma2 runs in 16 bits on GPUs, and the device is {devices}; use bf16 or fp16"),

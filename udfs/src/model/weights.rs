@@ -1,4 +1,4 @@
-//! What is made of a model's weights: its graph, copies in another precision, an ONNX export.
+//! What is made from a model's weights: its graph, copies in another precision, an ONNX export.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::weights::{OnProgress, Origin, convert};
 
 impl Model {
     /// Converts the weights to [`Self::precision`] now instead of while loading, unless the cache has them or no
-    /// conversion is needed. Calls `on_progress` with the bytes of the checkpoint that are done and their total; not at
-    /// all if there is nothing to do.
+    /// conversion is needed. Calls `on_progress` with the checkpoint's bytes converted so far and their total; never if
+    /// there is nothing to do.
     ///
     /// # Errors
     /// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight is
     /// out of the precision's range.
     pub fn convert_weights(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<()> {
-        // ONNX Runtime widens what the checkpoint stores while it loads. An export is fp32 here, whatever it holds.
+        // ONNX Runtime widens the stored weights while it loads. An export is fp32 here, whatever it holds.
         if self.precision() == Precision::Fp32 {
             return Ok(());
         }
@@ -30,7 +30,7 @@ impl Model {
     /// families.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Model`] if this is an ONNX export already.
+    /// [`Error::Io`], or [`Error::Model`] if this is already an ONNX export.
     pub fn export(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         graph::export(&self.graph(&mut |_, _| ())?, folder)?;
