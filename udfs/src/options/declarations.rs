@@ -16,7 +16,7 @@ const DECODERS: &[Family] = &[Family::Gemma, Family::MiniCpm, Family::Gemma2];
 const LAYER_WISE: &[Family] = &[Family::MiniCpm, Family::Gemma2];
 const LIGHTWEIGHT: &[Family] = &[Family::Gemma2];
 
-/// What there is to know about one option: [`ScoreOptions::declarations`] lists them all.
+/// One option. [`ScoreOptions::declarations`] lists them all.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct OptionDeclaration {
@@ -24,23 +24,23 @@ pub struct OptionDeclaration {
     pub name: &'static str,
     /// What it does, in plain text.
     pub documentation: &'static str,
-    /// What happens if it is unset, in words.
+    /// What applies if it is unset, in words.
     pub default: &'static str,
-    /// What values it takes.
+    /// The values that it takes.
     pub kind: OptionKind,
     /// The families that have it; the others refuse it.
     pub families: &'static [Family],
-    /// Whether it changes the graph that is run, and so what an export writes. The others change the text that goes in or
-    /// the score that comes out.
+    /// Whether it changes the graph, and so what an export writes. The others change the input text or the resulting
+    /// score.
     pub in_graph: bool,
     /// Whether a command line has a flag for it; every option can be given there by its name.
     pub flag: bool,
     /// Other names, read but never written.
     pub(super) aliases: &'static [&'static str],
     pub(super) get: fn(&ScoreOptions) -> Option<Value>,
-    /// Under the name that errors call it; `null` unsets it.
+    /// Sets the value, under the name that errors use; `null` unsets it.
     pub(super) set: fn(&mut ScoreOptions, &str, &Value) -> Result<()>,
-    /// Takes the value of other options if it is unset.
+    /// Takes the value from other options if it is unset.
     pub(super) inherit: fn(&mut ScoreOptions, &ScoreOptions),
 }
 
@@ -59,10 +59,10 @@ impl OptionDeclaration {
 declare_options! {
     /// Options of one scoring call; `None` is the model's default.
     ///
-    /// Names, defaults and meanings are those of the reference library's `compute_score` and constructors (FlagEmbedding
+    /// Names, defaults and meanings follow the reference library's `compute_score` and constructors (FlagEmbedding
     /// 1.4.2, `inference/reranker`). A model accepts the options of its family ([`Family::options`]) and refuses the
-    /// others. Values are checked by [`Reranker::with_options`](crate::Reranker::with_options), and by every other way
-    /// into a model, whether they were set from Rust, JSON, SQL or a command line.
+    /// others. [`Reranker::with_options`](crate::Reranker::with_options) and every other way into a model check the
+    /// values, whether they were set from Rust, JSON, SQL or a command line.
     ///
     /// ```
     /// use datafusion_rerank::{Precision, ScoreOptions};
@@ -206,7 +206,7 @@ declare_options! {
 }
 
 impl Family {
-    /// The options that mean something to the family, in the order of [`ScoreOptions`].
+    /// The options that apply to the family, in the order of [`ScoreOptions`].
     pub fn options(self) -> &'static [&'static str] {
         static NAMES: LazyLock<HashMap<Family, Vec<&'static str>>> = LazyLock::new(|| {
             let names = |family| {

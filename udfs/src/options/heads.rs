@@ -8,7 +8,7 @@ use super::kind::Choice;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Heads {
-    /// As the reference library does: by the rank of the layer among the cutoffs asked for.
+    /// By the rank of the layer among the cutoffs asked for, as the reference library does.
     #[default]
     Reference,
     /// The head that was trained for the layer.

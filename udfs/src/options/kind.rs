@@ -5,13 +5,13 @@ use serde_json::Value;
 use super::Cutoffs;
 use crate::error::{Error, Result};
 
-/// Longest text length and largest ratio that an option takes. Lengths are added to each other, in tokens.
+/// Largest length, in tokens, and largest ratio that an option takes. Lengths are added to each other.
 const MAX_COUNT: u64 = 0x7fff_ffff;
 
 /// Largest layer number that an option takes. The checkpoint's own limit is checked when a model is opened.
 const MAX_LAYER: u64 = 0xffff;
 
-/// What values an option takes, wherever they come from: Rust, JSON, SQL, session settings or a command line.
+/// The values that an option takes, from any source: Rust, JSON, SQL, session settings or a command line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OptionKind {
@@ -32,7 +32,8 @@ pub enum OptionKind {
 }
 
 impl OptionKind {
-    /// Whether a value given as text is that text. Text for the other kinds is read as JSON: `512`, `true`, `[8, 16]`.
+    /// Whether a value given as text is taken literally. Text for the other kinds is read as JSON: `512`, `true`, `[8,
+    /// 16]`.
     pub fn is_text(self) -> bool {
         matches!(self, Self::Text | Self::Format | Self::Word)
     }
@@ -49,7 +50,7 @@ impl OptionKind {
     }
 }
 
-/// How values of one kind are read and written. `name` is what errors call the option.
+/// How values of one kind are read and written. `name` is the option's name in errors.
 pub(super) trait ReadValue {
     type Value;
     const KIND: OptionKind;

@@ -12,10 +12,10 @@ pub enum Precision {
     /// 32-bit floats, straight from the checkpoint: the reference's scores.
     #[default]
     Fp32,
-    /// 16-bit floats with 11 significant bits, up to 65,504: weights, activations and the operands of every product. The
-    /// CPU computes nearly all of it in f32 anyway, so there it saves memory and costs time.
+    /// 16-bit floats with 11 significant bits, up to 65,504: weights, activations and the operands of every product.
+    /// The CPU computes nearly all of it in f32 anyway, so there it saves memory but costs time.
     Fp16,
-    /// 16-bit floats with 8 significant bits and the range of f32, on a GPU only: as [`Self::Fp16`], for models whose
+    /// 16-bit floats with 8 significant bits and the range of f32, on a GPU only: like [`Self::Fp16`], for models whose
     /// activations may exceed its range.
     Bf16,
     /// 8-bit integers, on the CPU only: about twice as fast. Weights are quantized symmetrically, with one scale per

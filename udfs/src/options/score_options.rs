@@ -33,7 +33,7 @@ impl ScoreOptions {
         (option.set)(self, name, value)
     }
 
-    /// Sets one option from text, as a `SET` statement or a command line has it: text and words are taken literally,
+    /// Sets one option from text, as in a `SET` statement or on a command line. Text and words are taken literally,
     /// everything else is read as JSON (`512`, `true`, `[8, 16]`).
     ///
     /// # Errors
@@ -52,7 +52,7 @@ impl ScoreOptions {
         Value::Object(Self::declarations().iter().filter_map(set).collect())
     }
 
-    /// These options, with whatever they leave unset taken from `defaults`.
+    /// These options, with the unset ones taken from `defaults`.
     #[must_use]
     pub fn or(mut self, defaults: &Self) -> Self {
         for option in Self::declarations() {
@@ -62,7 +62,7 @@ impl ScoreOptions {
     }
 
     /// Checks the values, which may have been set from Rust, as strictly as [`Self::from_json`] does. Opening a model
-    /// with options includes it. Whether the model has the options is checked there too.
+    /// with options does this too, and checks that the model has the options.
     ///
     /// # Errors
     /// [`Error::Option`] as for [`Self::from_json`].
@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(options.with_cutoff_layers(28).cutoff_layers, Some(Cutoffs::One(28)));
     }
 
-    /// For each option values that its field holds and that mean nothing. A text or a switch has none.
+    /// For each option, values that its field can hold but that are invalid. A text or a switch has none.
     fn wrong_fields() -> Vec<(&'static str, ScoreOptions)> {
         let unset = ScoreOptions::default;
         vec![
