@@ -1,9 +1,9 @@
-//! Work that blocks, called from whatever runtime.
+//! Runs blocking work from any runtime.
 
 use datafusion::error::{DataFusionError, Result};
 use tokio::runtime::{Handle, RuntimeFlavor, worker_index};
 
-/// Runs work that may block for seconds where it holds up no other task.
+/// Runs work that may block for seconds, without holding up other tasks.
 pub(super) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     match Handle::try_current() {
         Ok(handle) => {
@@ -13,12 +13,12 @@ pub(super) async fn off_runtime<T: Send + 'static>(work: impl FnOnce() -> Result
     }
 }
 
-/// Runs work that may block for seconds, from a function that is not asynchronous and cannot wait for it otherwise. The
-/// work must not use the runtime.
+/// Runs work that may block for seconds from a synchronous function, which cannot wait for it otherwise. The work must
+/// not use the runtime.
 ///
-/// On a worker of a multi-threaded runtime the other tasks of the worker move to another thread. On all other threads
-/// (that of `block_on`, that of a `LocalSet`, where `block_in_place` would panic, a blocking thread, or none of a runtime)
-/// nothing can be moved, and the work runs like any other code.
+/// On a worker of a multi-threaded runtime, the worker's other tasks move to another thread. On all other threads (that
+/// of `block_on`, that of a `LocalSet`, where `block_in_place` would panic, a blocking thread, or one outside any
+/// runtime) nothing can be moved, and the work runs like any other code.
 pub(crate) fn blocking<T>(work: impl FnOnce() -> T) -> T {
     let flavor = Handle::try_current().map(|handle| handle.runtime_flavor());
     match (flavor, worker_index()) {
@@ -50,7 +50,7 @@ mod tests {
         Builder::new_current_thread().build().unwrap().block_on(from_everywhere());
         let many = Builder::new_multi_thread().worker_threads(1).build().unwrap();
         many.block_on(from_everywhere());
-        // A local set that a worker runs, on its way back into the runtime.
+        // A local set that a worker runs and that calls back into the runtime.
         let nested = many.spawn(async {
             blocking(|| {
                 let local = LocalSet::new();

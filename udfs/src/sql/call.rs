@@ -12,7 +12,7 @@ use crate::reranker::Reranker;
 /// The constants of one function call.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Call {
-    /// Name or location; `None` is the session's default.
+    /// Name or location; `None` stands for the session's default.
     pub(crate) model: Option<String>,
     pub(crate) options: ScoreOptions,
 }
@@ -53,7 +53,7 @@ fn is_known(registry: &ModelRegistry, name: &str) -> bool {
     registry.contains(name) || Family::from_name(name).is_some()
 }
 
-/// The session's defaults that the model has: the others were set for other models.
+/// The session's defaults that the model accepts; the others were set for other models.
 fn applicable(defaults: &ScoreOptions, names: &[&str]) -> Result<ScoreOptions> {
     let mut options = defaults.to_json();
     if let Value::Object(entries) = &mut options {

@@ -1,4 +1,4 @@
-//! The functions that there are.
+//! The SQL functions.
 
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ScalarUDF};
@@ -9,18 +9,18 @@ use super::udf::RerankUdf;
 use crate::models::Family;
 use crate::registry::ModelRegistry;
 
-/// What is appended to the name of a function to name its synchronous variant.
+/// Suffix that names a function's synchronous variant.
 const SYNC_SUFFIX: &str = "_sync";
 
 /// A function of SQL.
 struct CatalogueEntry {
     name: &'static str,
     kind: FunctionKind,
-    /// Whether there is one more for each family, `<name>_<family>`, which takes no model.
+    /// Whether each family has a variant, `<name>_<family>`, which takes no model.
     for_each_family: bool,
 }
 
-/// Every function. All else (variants, rules, the codec of a cluster) follows from an entry.
+/// Every function. All else (variants, rules, the codec of a cluster) follows from these entries.
 const CATALOGUE: &[CatalogueEntry] = &[
     CatalogueEntry { name: "rerank", kind: FunctionKind::Score, for_each_family: true },
     CatalogueEntry { name: "rerank_details", kind: FunctionKind::Details, for_each_family: false },
@@ -58,12 +58,12 @@ impl KnownFunctions {
         Self(functions.into_iter().map(known).collect())
     }
 
-    /// What SQL registers.
+    /// The functions that SQL registers.
     pub(crate) fn udfs(self) -> impl Iterator<Item = ScalarUDF> {
         self.0.into_iter().map(|known| known.udf)
     }
 
-    /// The function that a UDF is.
+    /// The function behind a UDF.
     pub(crate) fn find(&self, udf: &ScalarUDF) -> Option<&Function> {
         self.0.iter().find(|known| known.udf == *udf).map(|known| &known.function)
     }

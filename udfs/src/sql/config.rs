@@ -37,10 +37,10 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 /// # Locked sessions
 ///
 /// A session in which `rerank.allow_locations` is false is locked for good: a server can run other people's SQL in it.
-/// Models are known names alone, and `SET` changes none of the settings marked above. Those that say where and how
-/// models run are the server's: another device, number of threads or batch size is another copy of the weights, and
-/// batches, windows and open models bound the memory. What remains is what a call can say for itself: `rerank.model`, a
-/// known name, and the scoring options. The host can still change every field of the struct.
+/// Models must be known names, and `SET` changes none of the settings marked above. The server decides where and how
+/// models run: another device, number of threads or batch size loads another copy of the weights, and batches, windows
+/// and open models bound the memory. What remains is what a call can set itself: `rerank.model`, a known name, and the
+/// scoring options. The host can still change every field of the struct.
 ///
 /// [`register_all`](crate::register_all) adds the settings to a session that exists already. To set them from the
 /// start:
@@ -61,15 +61,16 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 pub struct RerankConfig {
     /// Model of calls that name none.
     pub model: String,
-    /// Locations by lower-case name. They come before the names of the [`ModelRegistry`](crate::ModelRegistry).
+    /// Locations by lower-case name. They take precedence over the names of the
+    /// [`ModelRegistry`](crate::ModelRegistry).
     pub models: BTreeMap<String, String>,
     /// How and where models run.
     pub engine: EngineOptions,
     /// Most rows sorted by length together; at least 1.
     pub window_rows: usize,
-    /// Whether SQL may name directories and hub ids. Where it may not, SQL cannot change how models run either.
+    /// Whether SQL may name directories and hub ids. If not, SQL cannot change how models run either.
     pub allow_locations: bool,
-    /// Models that this process keeps open, the least recently used going first; at least 1.
+    /// Models that this process keeps open, the least recently used closed first; at least 1.
     pub max_models: usize,
     /// Defaults of the scoring options.
     pub options: ScoreOptions,
@@ -79,14 +80,14 @@ pub struct RerankConfig {
 struct Setting {
     key: &'static str,
     documentation: &'static str,
-    /// Whether it stays as it is in a locked session.
+    /// Whether a locked session keeps its value.
     locked: bool,
     get: fn(&RerankConfig) -> Option<String>,
-    /// Sets it by its key and what is given for it; `None` restores the default.
+    /// Sets it from its key and value; `None` restores the default.
     set: fn(&mut RerankConfig, &str, Option<&str>) -> Result<()>,
 }
 
-/// Every one. The lock is last, so that applying [`RerankConfig::entries`] in order applies them all.
+/// All settings. The lock is last, so that applying [`RerankConfig::entries`] in order applies them all.
 const SETTINGS: &[Setting] = &[
     Setting {
         key: "model",
@@ -176,7 +177,7 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
-/// What the keys of models begin with.
+/// Prefix of the keys of models.
 const MODELS: &str = "models.";
 
 /// The value that restores a default.
@@ -351,7 +352,7 @@ mod tests {
         }
         assert_eq!(config.engine.devices, Device::Cuda(1).into());
         let mut copy = RerankConfig::default();
-        // In their order: the lock comes last. And once more, as what is so already can be said again.
+        // In order, so the lock comes last. Then once more: a locked session accepts the values that it already has.
         for entry in [config.entries(), config.entries()].concat() {
             if let Some(value) = entry.value {
                 set(&mut copy, entry.key.strip_prefix("rerank.").unwrap(), &value).unwrap();
@@ -424,7 +425,7 @@ mod tests {
         }
         assert_eq!(config, locked);
         set(&mut config, "allow_locations", "false").unwrap();
-        // What a call can say for itself.
+        // What a call can set itself.
         for (key, value) in [("model", "gemma"), ("max_length", "64"), ("normalize", "true"), ("model", "default")] {
             set(&mut config, key, value).unwrap();
         }

@@ -27,7 +27,7 @@ use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
 use crate::window::{WINDOWS_IN_FLIGHT, cut_windows};
 
-/// A function by name, with its model baked in or left to the call.
+/// A function by name, with a fixed model or one that the call names.
 #[derive(Debug, Clone)]
 pub(crate) struct Function {
     name: String,
@@ -53,8 +53,8 @@ impl Hash for Function {
     }
 }
 
-/// Whether an array is taken for a constant argument if all its rows are equal. Hosts beyond a foreign function
-/// interface expand constants to arrays.
+/// Whether an array whose rows are all equal counts as a constant argument. Hosts beyond a foreign function interface
+/// expand constants to arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Constants {
     Scalars,
@@ -88,19 +88,18 @@ impl Function {
         self.parameters().iter().position(|name| *name == parameter)
     }
 
-    /// Takes any types: [`Self::result_type`] says more of a wrong one than a signature can, and text of any layout,
-    /// dictionaries included, arrives as it is.
+    /// Accepts any types: [`Self::result_type`] reports a wrong one better than a signature can, and text of any
+    /// layout, dictionaries included, arrives unconverted.
     pub(crate) fn signature(&self, volatility: Volatility) -> Signature {
         let parameters = self.parameters();
         let one_of = (2..=parameters.len()).map(TypeSignature::Any).collect();
         let names = parameters.iter().map(|name| (*name).to_owned()).collect();
         let signature = Signature::one_of(one_of, volatility);
-        // Fails only if the number of names is not that of the longest alternative.
+        // Fails only if the number of names differs from that of the longest alternative.
         signature.clone().with_parameter_names(names).unwrap_or(signature)
     }
 
-    /// The type of the result, after checking what is known of the arguments while planning: types, and the values of
-    /// literals.
+    /// Checks what planning knows of the arguments (types, and the values of literals). Returns the type of the result.
     ///
     /// # Errors
     /// [`DataFusionError::Plan`] naming the argument.
@@ -120,7 +119,7 @@ impl Function {
         Ok(self.kind.data_type(shape))
     }
 
-    /// What the constant arguments ask for; `None` for one that was not given.
+    /// The model and options that the constant arguments ask for; `None` for one that was not given.
     ///
     /// # Errors
     /// [`Error::Option`].
@@ -149,8 +148,8 @@ impl Function {
         scoring.finish(&columns)
     }
 
-    /// Scores a batch and blocks until it is done, on whatever thread of whatever runtime, or without one: the work
-    /// itself runs on the engine's threads.
+    /// Scores a batch and blocks until it is done. Works on any thread of any runtime, or without one: the work itself
+    /// runs on the engine's threads.
     ///
     /// # Errors
     /// As [`Self::score`].
@@ -165,7 +164,7 @@ impl Function {
     /// Opens the model and lays out the rows.
     ///
     /// # Errors
-    /// [`DataFusionError::Execution`] for a model or options that are no constants, and the errors of [`Call::open`].
+    /// [`DataFusionError::Execution`] for a model or options that are not constant, and the errors of [`Call::open`].
     fn prepare(&self, args: &ScalarFunctionArgs, constants: Constants) -> Result<PreparedCall> {
         let constant = |parameter| match self.position(parameter).and_then(|position| args.args.get(position)) {
             None => Ok(None),
@@ -176,7 +175,7 @@ impl Function {
             return Err(DataFusionError::Execution(format!("{} needs a query and a passage", self.name)));
         };
         let rows = args.number_rows;
-        // Of a call with nothing but constants one row is scored.
+        // A call with only constants scores one row.
         let distinct_rows = match (query, passage) {
             (ColumnarValue::Scalar(_), ColumnarValue::Scalar(_)) => rows.min(1),
             _ => rows,
@@ -218,7 +217,7 @@ struct PreparedCall {
 }
 
 impl PreparedCall {
-    /// The columns of all windows as one of the batch's length.
+    /// Joins the columns of all windows into one of the batch's length.
     fn finish(&self, columns: &[ArrayRef]) -> Result<ColumnarValue> {
         let columns: Vec<&dyn Array> = columns.iter().map(AsRef::as_ref).collect();
         let column = match columns.as_slice() {

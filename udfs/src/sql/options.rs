@@ -17,11 +17,11 @@ pub(crate) fn check_type(data_type: &DataType, value: Option<&ScalarValue>) -> R
     match data_type {
         DataType::Null => Ok(ResultShape::Score),
         DataType::Struct(fields) => {
-            // Reading only NULLs finds the names that do not exist.
+            // Reading only NULLs finds unknown names.
             ScoreOptions::from_json(&Value::Object(
                 fields.iter().map(|field| (field.name().clone(), Value::Null)).collect(),
             ))?;
-            // Values arrive later than types, but must not change the function's type.
+            // Values are known later than types, but must not change the function's type.
             if let Some(value) = value {
                 from_scalar(value)?;
             }

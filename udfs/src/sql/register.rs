@@ -1,4 +1,4 @@
-//! Functions, settings and rules into a session.
+//! Registers functions, settings and rules in a session.
 
 use std::sync::Arc;
 
@@ -66,7 +66,7 @@ impl RerankFunctions {
         Self { registry }
     }
 
-    /// Adds everything to a session; see [`register_all`]. Settings that the session has already are kept.
+    /// Adds everything to a session; see [`register_all`]. Keeps settings that the session already has.
     ///
     /// # Errors
     /// As [`register_all`].
@@ -74,7 +74,7 @@ impl RerankFunctions {
         self.register_in(&mut ctx.state_ref().write())
     }
 
-    /// As [`Self::register`], for a session that has no context yet. [`WithRerank`] is for one that is being built.
+    /// Like [`Self::register`], for a session that has no context yet. [`WithRerank`] is for one that is being built.
     ///
     /// # Errors
     /// As [`register_all`].
@@ -88,12 +88,12 @@ impl RerankFunctions {
         Ok(())
     }
 
-    /// The rules of these functions in place of those of an earlier registration, or else where they belong.
+    /// Adds the rules of these functions, and removes those of an earlier registration.
     fn add_rules(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
         let analyzer = builder.analyzer().get_or_insert_default();
         analyzer.rules.retain(|rule| rule.name() != CheckRerankCalls::NAME);
         analyzer.rules.push(Arc::new(CheckRerankCalls::new(KnownFunctions::all(&self.registry))));
-        // Last, so among those that the builder adds: the rules before it move filters and projections across what it
+        // Last among the rules that the builder adds: earlier rules move filters and projections across what this one
         // hoists.
         builder.optimizer().get_or_insert_default().rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
         let optimizer_rules = builder.optimizer_rules().get_or_insert_default();
@@ -117,9 +117,9 @@ impl RerankFunctions {
         self.known().udfs().collect()
     }
 
-    /// The same functions for hosts that take none but synchronous ones, such as those behind a foreign function
-    /// interface: `rerank_sync`, `rerank_m3_sync`, .., `rerank_details_sync`. They block the thread that calls them
-    /// until a batch is scored, and are volatile: DataFusion runs a repeated call twice.
+    /// The same functions for hosts that accept only synchronous ones, such as those behind a foreign function
+    /// interface: `rerank_sync`, `rerank_m3_sync`, .., `rerank_details_sync`. They block the calling thread until a
+    /// batch is scored, and are volatile: DataFusion runs a repeated call twice.
     ///
     /// They also work where DataFusion cannot plan asynchronous functions, such as join conditions.
     pub fn sync_udfs(&self) -> Vec<ScalarUDF> {
@@ -127,7 +127,7 @@ impl RerankFunctions {
     }
 }
 
-/// The settings of [`RerankConfig`], unless they are there already.
+/// Adds the settings of [`RerankConfig`], unless the session already has them.
 fn add_settings(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     let extensions = &mut builder.config().get_or_insert_default().options_mut().extensions;
     if extensions.get::<RerankConfig>().is_none() {
@@ -148,8 +148,8 @@ fn add_settings(mut builder: SessionStateBuilder) -> SessionStateBuilder {
 /// # assert!(ctx.state().scalar_functions().contains_key("rerank"));
 /// ```
 pub trait WithRerank {
-    /// Adds functions, settings and rules. To come after whatever sets the configuration or replaces the rules or
-    /// functions of the session; settings that are there already are kept.
+    /// Adds functions, settings and rules. Call it after whatever sets the session's configuration or replaces its
+    /// rules or functions. Keeps settings that are already there.
     #[must_use]
     fn with_rerank(self, functions: &RerankFunctions) -> Self;
 }

@@ -26,10 +26,10 @@ impl RerankUdf {
         AsyncScalarUDF::new(Arc::new(Self::new(function, Volatility::Stable))).into_scalar_udf()
     }
 
-    /// The function for hosts that take none but synchronous ones, such as those behind a foreign function interface. It
+    /// The function for hosts that accept only synchronous ones, such as those behind a foreign function interface. It
     /// blocks its caller until the batch is scored.
     pub(super) fn synchronous(function: Function) -> ScalarUDF {
-        // Volatile, or else a call with constant arguments would be run, model and all, to fold it while planning.
+        // Volatile: otherwise planning would run a call with constant arguments, model and all, to fold it.
         ScalarUDF::new_from_impl(Self::new(function, Volatility::Volatile))
     }
 

@@ -19,11 +19,11 @@ pub(crate) enum CallModel {
         name: String,
         reranker: Reranker,
     },
-    /// Of a plan that came from another process: opened when the plan runs.
+    /// From another process's plan: opened when the plan runs.
     #[cfg(feature = "cluster")]
     Planned {
         planned: PlannedModel,
-        /// How this process opens it; `None` where plans are passed on.
+        /// How this process opens it; `None` where plans are only passed on.
         models: Option<ExecutorModels>,
     },
 }
@@ -41,7 +41,7 @@ impl CallModel {
     /// The opened model.
     ///
     /// # Errors
-    /// If it has yet to be opened and cannot be.
+    /// If it is not open yet and cannot be opened.
     #[cfg_attr(not(feature = "cluster"), expect(clippy::unused_async, reason = "all models are open"))]
     pub(crate) async fn open(&self) -> Result<Reranker> {
         match self {
@@ -68,8 +68,8 @@ async fn open_planned(planned: PlannedModel, models: ExecutorModels) -> Result<R
     tokio::task::spawn_blocking(opening).await.map_err(|error| DataFusionError::ExecutionJoin(Box::new(error)))?
 }
 
-/// `model=.., options=.., device=.., precision=..`. Where the device is another process's it is left out, and the
-/// precision is among the options.
+/// `model=.., options=.., device=.., precision=..`. Leaves out another process's device; the precision is then among
+/// the options.
 impl Display for CallModel {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {

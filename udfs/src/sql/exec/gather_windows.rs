@@ -1,4 +1,4 @@
-//! The operator's input, a window at a time.
+//! The operator's input, one window at a time.
 
 use datafusion::arrow::array::{Array, RecordBatch};
 use datafusion::error::Result;
@@ -9,20 +9,20 @@ use futures::stream::Fuse;
 
 use crate::window::WindowCutter;
 
-/// Rows that are scored together, and the memory that is accounted for them.
+/// Rows that are scored together, and the memory that is reserved for them.
 pub(super) struct ReservedWindow {
     pub(super) pieces: Vec<RecordBatch>,
     pub(super) memory: MemoryReservation,
 }
 
-/// Reads the input into windows, and accounts for the rows of each from when they are read.
+/// Reads the input into windows. Reserves memory for rows as soon as they are read.
 pub(super) struct GatherWindows {
     input: Fuse<SendableRecordBatchStream>,
     /// Cuts pieces that are no longer than an output batch.
     cutter: WindowCutter<RecordBatch>,
-    /// Of the window being filled.
+    /// The reservation of the window being filled.
     memory: MemoryReservation,
-    /// How many of its pieces are accounted for.
+    /// How many of its pieces are reserved for.
     reserved: usize,
 }
 
@@ -35,7 +35,7 @@ impl GatherWindows {
         Self { input, cutter, memory, reserved: 0 }
     }
 
-    /// The next window, and what reads those after it.
+    /// The next window, and the reader of those after it.
     pub(super) async fn next_window(mut self) -> Result<Option<(ReservedWindow, Self)>> {
         let pieces = loop {
             if let Some(pieces) = self.cutter.next_full() {
@@ -67,7 +67,7 @@ fn reserve(memory: &MemoryReservation, pieces: &[RecordBatch]) -> Result<()> {
     Ok(())
 }
 
-/// What the rows of a batch take, whatever else lies in the buffers they share.
+/// Bytes of a batch's rows, whatever else is in the buffers that they share.
 fn bytes(batch: &RecordBatch) -> Result<usize> {
     let mut bytes = 0;
     for column in batch.columns() {

@@ -9,8 +9,8 @@ use super::rerank_exec::RerankExec;
 use crate::engine::ScoreStats;
 use crate::reranker::Reranker;
 
-/// The models that a plan scores with, one for each call, open and with the options in force. A plan of another process
-/// has none: its models are opened when it runs.
+/// The models that a plan scores with, one for each call, open and with the options in force. A plan from another
+/// process has none: its models are opened when it runs.
 pub fn plan_models(plan: &Arc<dyn ExecutionPlan>) -> Vec<Reranker> {
     let mut models = Vec::new();
     visit(plan, &mut |operator| {

@@ -31,7 +31,7 @@ use super::score_windows::ScoreWindows;
 use crate::engine::ScoreStats;
 use crate::window::{WINDOWS_IN_FLIGHT, WindowCutter};
 
-/// Appends one score column per call to its input. Calls that are the same run once.
+/// Appends one score column per call to its input. Identical calls run once.
 ///
 /// Rows are scored in windows of `rerank.window_rows`, two of which are in flight per partition. They come out in the
 /// order they came in, in batches of at most `datafusion.execution.batch_size` rows. The memory pool accounts for the
@@ -43,7 +43,7 @@ use crate::window::{WINDOWS_IN_FLIGHT, WindowCutter};
 #[derive(Debug, Clone)]
 pub(crate) struct RerankExec {
     calls: Vec<RerankCall>,
-    /// Per call the first one that is the same.
+    /// For each call, the first identical one.
     firsts: Vec<usize>,
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
@@ -58,7 +58,7 @@ impl RerankExec {
             fields.push(call.expression.return_field(&input_schema)?);
         }
         let schema = Arc::new(Schema::new_with_metadata(fields, input_schema.metadata().clone()));
-        // The input's columns keep their places, so what is known of them still holds.
+        // The input's columns keep their places, so their known properties still hold.
         let mut equivalences = EquivalenceProperties::new(schema);
         equivalences.add_equivalence_group(input.equivalence_properties().eq_group().clone())?;
         equivalences.add_orderings(input.equivalence_properties().oeq_class().iter().cloned());
@@ -151,12 +151,12 @@ impl ExecutionPlan for RerankExec {
         vec![true]
     }
 
-    /// Partitions share the device: more of them gain nothing.
+    /// Partitions share the device, so more of them gain nothing.
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
         vec![false]
     }
 
-    /// A limit goes below, so no row is scored in vain.
+    /// A limit is pushed below, so no row is scored in vain.
     fn supports_limit_pushdown(&self) -> bool {
         true
     }
@@ -165,7 +165,7 @@ impl ExecutionPlan for RerankExec {
         CardinalityEffect::Equal
     }
 
-    /// Filters on the input's columns go below, those on scores stay above.
+    /// Filters on the input's columns are pushed below, those on scores stay above.
     fn gather_filters_for_pushdown(
         &self,
         _phase: FilterPushdownPhase,
@@ -215,7 +215,7 @@ impl ExecutionPlan for RerankExec {
         let batches = stream::once(windows)
             .try_flatten()
             .map_ok(|ReservedWindow { pieces, memory }| {
-                // The memory is given back with the last batch.
+                // The memory is released with the last batch.
                 stream::iter(pieces).map(move |piece| {
                     let _held = &memory;
                     Ok(piece)

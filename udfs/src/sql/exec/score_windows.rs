@@ -18,7 +18,7 @@ use crate::sql::columns::{check_planned, column};
 /// What all windows of a partition share.
 pub(super) struct ScoreWindows {
     calls: Vec<RerankCall>,
-    /// The model of each call that is its first.
+    /// The model of each call; `None` for a call that repeats an earlier one.
     rerankers: Vec<Option<Reranker>>,
     firsts: Vec<usize>,
     schema: SchemaRef,
@@ -40,7 +40,7 @@ impl ScoreWindows {
         Ok(Self { calls, rerankers, firsts, schema, metrics })
     }
 
-    /// The window with its score columns.
+    /// Adds the score columns to a window.
     pub(super) async fn score(&self, window: ReservedWindow) -> Result<ReservedWindow> {
         let ReservedWindow { pieces, memory } = window;
         let distinct = self.calls.iter().zip(&self.rerankers).map(async |(call, reranker)| match reranker {

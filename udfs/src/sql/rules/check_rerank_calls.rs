@@ -18,9 +18,8 @@ use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
 use crate::sql::function::Function;
 
-/// Opens the model of every call with the call's options, so that a model that cannot be found, an option that it does
-/// not have and a value that it cannot honour are errors of planning. Weights are not loaded and the plan is not
-/// changed.
+/// Opens the model of every call with the call's options, so that an unknown model, an option that it does not have and
+/// a value that it cannot honour are planning errors. Loads no weights and does not change the plan.
 ///
 /// The functions themselves cannot do this: they see neither the session's settings nor, while planning, the values
 /// inside `{..}` and `[..]`.
@@ -59,7 +58,7 @@ impl AnalyzerRule for CheckRerankCalls {
     }
 }
 
-/// What an argument that must be constant is known to be.
+/// What planning knows of an argument that must be constant.
 enum Argument {
     Value(ScalarValue),
     /// Parameters of a prepared statement have no values yet.

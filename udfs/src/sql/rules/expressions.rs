@@ -1,4 +1,4 @@
-//! Expressions, calls and columns, whatever the plan around them.
+//! Expressions, calls and columns, independent of the plan around them.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ pub(super) fn sources(projection: &Projection) -> HashMap<Column, Expr> {
     projection.schema.columns().into_iter().zip(expressions).collect()
 }
 
-/// The expression in terms of what its columns stand for.
+/// The expression with its columns replaced by what they stand for.
 pub(super) fn substitute(expression: Expr, sources: &HashMap<Column, Expr>) -> Result<Expr> {
     let replaced = expression.transform_down(|part| {
         let source = if let Expr::Column(column) = &part { sources.get(column).cloned() } else { None };
@@ -56,7 +56,7 @@ pub(super) fn substitute(expression: Expr, sources: &HashMap<Column, Expr>) -> R
     Ok(replaced.data)
 }
 
-/// Whether all columns of a call are those of a plan.
+/// Whether a call reads only columns of a plan.
 pub(super) fn reads_only(call: &Expr, schema: &DFSchema) -> bool {
     call.column_refs().iter().all(|column| schema.has_column(column))
 }

@@ -20,10 +20,10 @@ use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use super::expressions::replace;
 use crate::sql::catalogue::KnownFunctions;
 
-/// The calls in `expressions` that need not run for all rows, each with the call to put in its place. Calls that are in
-/// `always` stay as they are.
+/// The calls in `expressions` that need not run for all rows, each with its replacement. Calls in `always` stay
+/// unchanged.
 ///
-/// The second comes in terms of the seconds of calls before it: [`replace`] puts them all in their places at once.
+/// A replacement contains the replacements of calls before it: [`replace`] makes them all at once.
 pub(super) fn guard_calls(
     functions: &KnownFunctions,
     expressions: &[Expr],
@@ -54,11 +54,12 @@ pub(super) fn guard_calls(
     Ok(guarded)
 }
 
-/// Where each distinct call stands, calls in arguments of others and in conditions before those that depend on them.
+/// Where each distinct call stands. Calls in arguments of others and in conditions come before those that depend on
+/// them.
 struct Places<'a> {
     functions: &'a KnownFunctions,
-    /// Per place the conditions under which it is evaluated, from the outside in: each is evaluated itself for those
-    /// rows alone for which the ones before it are true.
+    /// For each place, the conditions under which it is evaluated, from the outside in. Each condition is itself
+    /// evaluated only for rows for which those before it are true.
     found: Vec<(Expr, Vec<Vec<Expr>>)>,
 }
 
@@ -117,8 +118,8 @@ impl Places<'_> {
         case.else_expr.iter().try_for_each(|otherwise| self.visit(otherwise, &conditions))
     }
 
-    /// Operands of AND and OR: those without calls come first and decide alone where they can, as does each of the
-    /// others for those after it.
+    /// Operands of AND and OR. Those without calls come first. Each operand is evaluated only for rows that the ones
+    /// before it leave undecided.
     fn visit_junction(&mut self, expression: &Expr, op: Operator, conditions: &[Expr]) -> Result<()> {
         let mut operands = Vec::new();
         flatten(expression, op, &mut operands);
@@ -149,7 +150,7 @@ fn flatten<'a>(expression: &'a Expr, junction: Operator, operands: &mut Vec<&'a 
     }
 }
 
-/// Adds a condition, unless evaluating it a second time could differ or is not possible.
+/// Adds a condition, unless a second evaluation could differ or is not possible.
 fn extend(conditions: &mut Vec<Expr>, condition: Expr) {
     let subquery =
         condition.exists(|part| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_))));
@@ -159,7 +160,7 @@ fn extend(conditions: &mut Vec<Expr>, condition: Expr) {
 }
 
 /// The conditions up to the first that itself needs one of `later`, the call and those that come after it. With fewer
-/// conditions more rows are scored than need be.
+/// conditions, more rows are scored than necessary.
 fn known_before(mut conditions: Vec<Expr>, later: &[Expr]) -> Result<Vec<Expr>> {
     for (count, condition) in conditions.iter().enumerate() {
         if condition.exists(|part| Ok(later.contains(part)))? {
@@ -170,13 +171,13 @@ fn known_before(mut conditions: Vec<Expr>, later: &[Expr]) -> Result<Vec<Expr>> 
     Ok(conditions)
 }
 
-/// The call with NULL arguments but where all conditions of one of the places `needs` are true. Plans are optimized
-/// several times over: a call that is so already is left alone.
+/// The call with NULL arguments unless all conditions of one of the places `needs` are true. Plans are optimized
+/// several times, so a call that already has this form is left alone.
 fn with_conditions(mut call: ScalarFunction, needs: &[Vec<Expr>]) -> ScalarFunction {
     if call.args.first().is_some_and(is_conditional) {
         return call;
     }
-    // The passage of a NULL query is not read; but evaluating it may fail where the call was not meant to be evaluated.
+    // The passage of a NULL query is not read, but evaluating it may fail where the call was not meant to be evaluated.
     for (position, argument) in call.args.iter_mut().take(2).enumerate() {
         if position == 0 || !matches!(argument, Expr::Column(_) | Expr::Literal(..)) {
             let places = needs.iter().rev().map(|conditions| conditional(argument, conditions));
@@ -196,7 +197,7 @@ fn conditional(text: &Expr, conditions: &[Expr]) -> Expr {
     conditions.iter().rev().fold(text.clone(), |inner, condition| case(condition.clone(), inner, None))
 }
 
-/// Whether [`with_conditions`] made an argument what it is.
+/// Whether an argument was made by [`with_conditions`].
 fn is_conditional(argument: &Expr) -> bool {
     let Expr::Case(Case { expr: None, else_expr, .. }) = argument else { return false };
     else_expr.as_ref().is_none_or(|otherwise| is_conditional(otherwise))

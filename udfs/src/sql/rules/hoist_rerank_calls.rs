@@ -9,7 +9,7 @@
 //!     TableScan: t
 //! ```
 //!
-//! A filter is split, so that rows that fail the rest of it are not scored; and a call that a node above repeats is
+//! A filter is split, so that rows that fail the rest of it are not scored. A call that a node above repeats is
 //! computed below and carried up. `SELECT *, rerank(q, p) AS s FROM t WHERE rerank(q, p) > 1 AND cheap = 0` becomes
 //!
 //! ```text
@@ -28,8 +28,8 @@ use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use super::hoist::Hoist;
 use crate::sql::catalogue::KnownFunctions;
 
-/// Puts calls into projections and filters. It comes last: other rules would merge the projections and filters
-/// again, in every pass.
+/// Moves calls into projections and filters. It runs last: other rules would merge the projections and filters again,
+/// in every pass.
 #[derive(Debug)]
 pub(crate) struct HoistRerankCalls {
     functions: KnownFunctions,

@@ -33,9 +33,9 @@ use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
 use crate::sql::exec::{CallModel, RerankCall, RerankExec};
 
-/// Replaces every `AsyncFuncExec` by a [`RerankExec`], if all its calls are of our functions.
+/// Replaces every `AsyncFuncExec` by a [`RerankExec`], if it calls only our functions.
 ///
-/// It comes before the rules that add sorts and repartitioning: they see that order is kept.
+/// Runs before the rules that add sorts and repartitioning, so that they see that order is kept.
 #[derive(Debug)]
 pub(crate) struct InsertRerankExec {
     functions: KnownFunctions,

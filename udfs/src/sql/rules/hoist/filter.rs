@@ -21,8 +21,8 @@ impl Hoist<'_> {
         self.filter_scored(predicate, scored, &schema, wanted)
     }
 
-    /// Puts conditions below a projection with calls, where they read none of them. DataFusion does so itself, but
-    /// takes a field of a call that is a struct (`rerank_details(..)['score']`) further down than any filter.
+    /// Moves conditions below a projection with calls if they read none of them. DataFusion does so itself, but moves a
+    /// field of a call that returns a struct (`rerank_details(..)['score']`) further down than any filter.
     fn below_projection(&self, parts: Vec<Expr>, input: LogicalPlan) -> Result<(Vec<Expr>, LogicalPlan)> {
         let projection = match input {
             LogicalPlan::Projection(projection) if !self.calls(&projection.expr)?.is_empty() => projection,
@@ -43,8 +43,8 @@ impl Hoist<'_> {
         Ok((above, LogicalPlan::Projection(Projection::try_new_with_schema(expr, input, schema)?)))
     }
 
-    /// Filters a plan that is rewritten: by what needs no more calls first, then by one call after the other, so that a
-    /// row that one of them drops is not scored by the next.
+    /// Filters a rewritten plan: first by the conditions that need no more calls, then by one call after the other, so
+    /// that a row that one of them drops is not scored by the next.
     pub(super) fn filter_scored(
         &self,
         predicate: Expr,
@@ -58,7 +58,8 @@ impl Hoist<'_> {
         while let Some(stage) = stages.next() {
             let own = self.calls(&stage)?;
             let later = self.calls(&stages.as_slice().concat())?;
-            // Calls of this filter alone stay in it; what the parent repeats, and what others need, is a column.
+            // A call that only this filter reads stays in it. One that the parent repeats, or that others need, becomes
+            // a column.
             let shared = own.iter().filter(|call| wanted.contains(call) || later.contains(call));
             let shared = shared.cloned().collect::<Vec<_>>();
             let shared = union(&self.nested(&own)?, &shared);
@@ -69,8 +70,8 @@ impl Hoist<'_> {
         keep(scored, schema, wanted)
     }
 
-    /// Conditions in the order in which they are evaluated: those without calls, then for each condition with calls
-    /// that none before it has all those that need no others.
+    /// Groups conditions in the order of evaluation: first those without calls, then, for each condition with new
+    /// calls, all conditions that need no others.
     fn stages(&self, conditions: Vec<Expr>) -> Result<Vec<Vec<Expr>>> {
         let mut known = Vec::new();
         let mut stages = vec![Vec::new()];

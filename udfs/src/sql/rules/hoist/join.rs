@@ -12,8 +12,8 @@ use super::scored::{Scored, keep};
 use crate::sql::rules::expressions::{name_of, reads_only, replace, union};
 
 impl Hoist<'_> {
-    /// A call in a condition that reads one side is computed on that side. One that reads both becomes a filter above
-    /// an inner join, and is refused in others, whose rows depend on it.
+    /// Computes a call in a condition that reads one side on that side. A call that reads both becomes a filter above
+    /// an inner join; other joins refuse it, because their rows depend on it.
     pub(super) fn join(&self, join: Join, wanted: &[Expr]) -> Result<Scored> {
         let mut conditions = join.filter.map(split_conjunction_owned).unwrap_or_default();
         let mut above = Vec::new();
@@ -70,26 +70,26 @@ impl Hoist<'_> {
         let scored = keep(Scored { plan: joined, columns: carried }, &join.schema, wanted)?;
         match conjunction(above) {
             None => Ok(scored),
-            // The inputs are rewritten: the filter finds no more calls below it.
+            // The inputs are already rewritten, so the filter finds no more calls below it.
             Some(predicate) => self.filter_scored(predicate, scored, &join.schema, wanted),
         }
     }
 }
 
-/// What becomes of the rows of one side of a join.
+/// What a join does with the rows of one side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum JoinInput {
-    /// They are in the result, or left out of it.
+    /// They are in the result unchanged, or left out of it.
     Kept,
-    /// There are NULLs in their place where the other side has no match.
+    /// NULLs take their place where the other side has no match.
     MayBeNull,
     /// They are not in the result.
     Dropped,
 }
 
 impl JoinInput {
-    /// Those of `wanted` that have the same value on this side and above the join. A call of which a text is a column
-    /// is NULL where the row is.
+    /// The calls of `wanted` that have the same value on this side and above the join. A call that reads a column as a
+    /// text is NULL where the row is.
     fn carries(self, wanted: &[Expr], schema: &DFSchema) -> Vec<Expr> {
         let is_null_with_its_row = |call: &Expr| match call {
             Expr::ScalarFunction(call) => call.args.iter().take(2).any(|text| matches!(text, Expr::Column(_))),

@@ -1,4 +1,4 @@
-//! A plan, node by node.
+//! Rewrites a plan, node by node.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::sql::catalogue::KnownFunctions;
 use crate::sql::rules::expressions::{columns_of, find, name_of, replace};
 use crate::sql::rules::guard_calls::guard_calls;
 
-/// What rewriting needs. The nodes are rewritten in files of their own.
+/// What rewriting needs. Each kind of node is rewritten in a file of its own.
 pub(in crate::sql::rules) struct Hoist<'a> {
     functions: &'a KnownFunctions,
     names: &'a AliasGenerator,
@@ -59,7 +59,7 @@ impl<'a> Hoist<'a> {
         }
     }
 
-    /// The distinct calls in expressions, those in arguments of others included, and before them.
+    /// The distinct calls in expressions. Calls in arguments of others are included, before those others.
     pub(super) fn calls(&self, expressions: &[Expr]) -> Result<Vec<Expr>> {
         let mut calls = Vec::new();
         for expression in expressions {
@@ -91,7 +91,7 @@ impl<'a> Hoist<'a> {
         Ok(nested)
     }
 
-    /// Adds those calls as columns that are none yet, from the innermost out.
+    /// Adds the calls that are not columns yet, from the innermost out.
     pub(super) fn compute(&self, mut scored: Scored, calls: &[Expr]) -> Result<Scored> {
         let mut missing: Vec<&Expr> = calls.iter().filter(|call| find(&scored.columns, call).is_none()).collect();
         while !missing.is_empty() {
@@ -117,7 +117,7 @@ impl<'a> Hoist<'a> {
         Ok(scored)
     }
 
-    /// Expressions over a plan, its columns in place of calls and the others conditional where they may be.
+    /// Replaces calls in expressions over a plan by its columns, and makes the others conditional where possible.
     pub(super) fn guard(&self, expressions: Vec<Expr>, columns: &[(Expr, Expr)], always: &[Expr]) -> Result<Vec<Expr>> {
         let expressions = expressions.into_iter().map(|part| replace(part, columns)).collect::<Result<Vec<_>>>()?;
         let guarded = guard_calls(self.functions, &expressions, always)?;
