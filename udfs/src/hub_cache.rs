@@ -33,8 +33,8 @@ pub struct HubId {
 }
 
 impl HubId {
-    /// Parses `ORG/NAME`. `None` if the hub would not allow the id: both parts consist of ASCII letters, digits, `-`, `_`
-    /// and `.`, do not start with a dot and do not contain `..`.
+    /// Parses `ORG/NAME`. `None` if the hub would not allow the id: both parts consist of ASCII letters, digits, `-`,
+    /// `_` and `.`, do not start with a dot and do not contain `..`.
     pub fn parse(id: &str) -> Option<Self> {
         let (organisation, name) = id.split_once('/')?;
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
@@ -94,8 +94,8 @@ impl HubCache {
     }
 
     /// The user's cache, found the way Python finds it: `HF_HUB_CACHE`, `HUGGINGFACE_HUB_CACHE`, `hub` in `HF_HOME`,
-    /// `huggingface/hub` in `XDG_CACHE_HOME`, or else `.cache/huggingface/hub` in the home folder. An empty variable counts
-    /// as unset. `None` if there is no home folder either.
+    /// `huggingface/hub` in `XDG_CACHE_HOME`, or else `.cache/huggingface/hub` in the home folder. An empty variable
+    /// counts as unset. `None` if there is no home folder either.
     pub fn from_env() -> Option<Self> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         variable("HF_HUB_CACHE")

@@ -1,14 +1,14 @@
 //! BGE rerankers inside your query engine: query-passage pairs in, scores out, in large batches through ONNX Runtime.
 //!
-//! A checkpoint is opened as its authors publish it: `config.json`, `tokenizer.json` and safetensors files in a directory.
-//! The ONNX graph is written in memory around the weights in those files, so that nothing is exported or converted first.
-//! Scores equal those of the reference library, FlagEmbedding 1.4.2, for every family and option.
+//! A checkpoint is opened as its authors publish it: `config.json`, `tokenizer.json` and safetensors files in a
+//! directory. The ONNX graph is written in memory around the weights in those files, so that nothing is exported or
+//! converted first. Scores equal those of the reference library, FlagEmbedding 1.4.2, for every family and option.
 //!
 //! There are three ways in, from the lowest.
 //!
 //! **Arrays.** [`Reranker::open`] reads a checkpoint. [`Reranker::score`] scores two text arrays and blocks;
-//! [`Reranker::score_rows_async`] does so without blocking. [`Reranker::score_rows`] also returns, for each row, how many
-//! tokens it had, whether it was truncated, and why it failed.
+//! [`Reranker::score_rows_async`] does so without blocking. [`Reranker::score_rows`] also returns, for each row, how
+//! many tokens it had, whether it was truncated, and why it failed.
 //!
 //! ```no_run
 //! use arrow::array::StringArray;
@@ -22,8 +22,8 @@
 //! # Ok::<(), datafusion_rerank::Error>(())
 //! ```
 //!
-//! **Streams.** [`Reranker::score_stream`] appends a score column to any stream of record batches. It keeps their order and
-//! has two windows of rows in flight.
+//! **Streams.** [`Reranker::score_stream`] appends a score column to any stream of record batches. It keeps their order
+//! and has two windows of rows in flight.
 //!
 //! ```no_run
 //! use arrow::array::RecordBatch;
@@ -41,8 +41,8 @@
 //! ```
 //!
 //! **SQL**, with the feature `datafusion`: `register_all` adds `rerank(query, passage, 'm3')` and its relatives to a
-//! DataFusion session, with an operator and the rules that place it. A call may stand anywhere in a statement; only rows
-//! that need a score are scored, each once.
+//! DataFusion session, with an operator and the rules that place it. A call may stand anywhere in a statement; only
+//! rows that need a score are scored, each once.
 //!
 //! ```no_run
 //! # #[cfg(feature = "datafusion")]
@@ -68,22 +68,22 @@
 //!
 //! # ONNX Runtime
 //!
-//! Version 1.28 or newer is opened when the first model is loaded: from `ORT_DYLIB_PATH`, beside the executable, or from
-//! the system's library folders. A program may also search its working tree and Python's package: see
+//! Version 1.28 or newer is opened when the first model is loaded: from `ORT_DYLIB_PATH`, beside the executable, or
+//! from the system's library folders. A program may also search its working tree and Python's package: see
 //! [`allow_onnxruntime_search`]. A process that already uses ONNX Runtime passes its environment with
 //! [`set_environment`], or takes this crate's from [`environment()`]. These two are the only places where a type of the
 //! crate `ort` appears; it is re-exported as [`ort`] and changes with its releases.
 //!
-//! Newer builds report their use to Microsoft. This crate turns the events off as soon as there is an environment. A host
-//! that wants no trace of it, the database in the user's cache folder included, sets `ORT_DISABLE_TELEMETRY=1` before its
-//! first thread starts. The crate cannot: another thread might be reading the environment.
+//! Newer builds report their use to Microsoft. This crate turns the events off as soon as there is an environment. A
+//! host that wants no trace of it, the database in the user's cache folder included, sets `ORT_DISABLE_TELEMETRY=1`
+//! before its first thread starts. The crate cannot: another thread might be reading the environment.
 //!
 //! # Threads and memory
 //!
-//! A loaded model has its own worker threads; texts are encoded on rayon's pool. Memory holds the weights, one device batch
-//! and the windows in flight, whatever the length of the input: a window is [`DEFAULT_WINDOW_ROWS`] rows, sorted by length
-//! and cut into batches by tokens. Clones of a [`Reranker`] share tokenizer, weights and device, and so do rerankers whose
-//! options differ only in what does not change the graph.
+//! A loaded model has its own worker threads; texts are encoded on rayon's pool. Memory holds the weights, one device
+//! batch and the windows in flight, whatever the length of the input: a window is [`DEFAULT_WINDOW_ROWS`] rows, sorted
+//! by length and cut into batches by tokens. Clones of a [`Reranker`] share tokenizer, weights and device, and so do
+//! rerankers whose options differ only in what does not change the graph.
 //!
 //! # Errors
 //!
@@ -136,9 +136,9 @@ pub use models::{Family, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, Precision, ScoreOptions};
 /// The binding to ONNX Runtime, in the version that this crate uses.
 ///
-/// A host that shares the process's one environment, through [`set_environment`] or [`environment()`], must use the same
-/// version of these types, so it takes them from here. Nothing else in this crate's signatures is from `ort`. It is a
-/// release candidate: code that uses this module may need changes when this crate upgrades it.
+/// A host that shares the process's one environment, through [`set_environment`] or [`environment()`], must use the
+/// same version of these types, so it takes them from here. Nothing else in this crate's signatures is from `ort`. It
+/// is a release candidate: code that uses this module may need changes when this crate upgrades it.
 pub use ort;
 pub use registry::ModelRegistry;
 pub use reranker::Reranker;

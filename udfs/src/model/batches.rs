@@ -8,8 +8,8 @@ use crate::tuning::{BatchKey, best, record, tune};
 use crate::weights::WeightsCache;
 
 impl Model {
-    /// The token budget of a device batch, padding included: [`EngineOptions::batch_tokens`] if it is set, otherwise what
-    /// was measured for this model, device and precision, otherwise the default for the device.
+    /// The token budget of a device batch, padding included: [`EngineOptions::batch_tokens`] if it is set, otherwise
+    /// what was measured for this model, device and precision, otherwise the default for the device.
     ///
     /// [`EngineOptions::batch_tokens`]: crate::EngineOptions::batch_tokens
     pub fn batch_tokens(&self) -> usize {
@@ -18,8 +18,9 @@ impl Model {
     }
 
     /// Measures which token budget makes the device fastest, uses it from now on, and returns it. Runs batches of five
-    /// sizes, from a quarter of the default to four times the default, three times each, with pairs of about 200 tokens.
-    /// The result is kept in the cache for everyone who loads this model on this kind of device in this precision.
+    /// sizes, from a quarter of the default to four times the default, three times each, with pairs of about 200
+    /// tokens. The result is kept in the cache for everyone who loads this model on this kind of device in this
+    /// precision.
     ///
     /// Does nothing and returns `None` if [`EngineOptions::batch_tokens`] is set, if it was measured before, or if
     /// measuring would take longer than a hundredth of the time to score `rows` such pairs. Loads the weights.

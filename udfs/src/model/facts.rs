@@ -121,8 +121,8 @@ impl Model {
         self.graph_options.precision
     }
 
-    /// Floating point operations for one pair of `tokens` tokens. Counts cutoff layers and compression (as if all tokens
-    /// were passage), but neither embeddings nor heads (below 1 %). `None` for an ONNX export.
+    /// Floating point operations for one pair of `tokens` tokens. Counts cutoff layers and compression (as if all
+    /// tokens were passage), but neither embeddings nor heads (below 1 %). `None` for an ONNX export.
     pub fn pair_flops(&self, tokens: usize) -> Option<f64> {
         self.shape().map(|shape| shape.pair_flops(&self.graph_options, tokens))
     }

@@ -15,8 +15,8 @@ impl Model {
     /// there is nothing to do.
     ///
     /// # Errors
-    /// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight is
-    /// out of the precision's range.
+    /// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight
+    /// is out of the precision's range.
     pub fn convert_weights(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<()> {
         // ONNX Runtime widens the stored weights while it loads. An export is fp32 here, whatever it holds.
         if self.precision() == Precision::Fp32 {

@@ -184,8 +184,8 @@ declare_options! {
             alias: "compress_layer",
         }
 
-        /// Which scoring head a cutoff layer uses: `reference`, the one that the reference library takes, or `by_layer`,
-        /// the one that was trained for the layer.
+        /// Which scoring head a cutoff layer uses: `reference`, the one that the reference library takes, or
+        /// `by_layer`, the one that was trained for the layer.
         heads: Heads as Word<Heads> {
             default: "reference",
             families: LIGHTWEIGHT,

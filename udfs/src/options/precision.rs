@@ -19,9 +19,9 @@ pub enum Precision {
     /// activations may exceed its range.
     Bf16,
     /// 8-bit integers, on the CPU only: about twice as fast. Weights are quantized symmetrically, with one scale per
-    /// output channel; activations are quantized on the fly, with one scale per device batch. Scores are therefore close
-    /// to those of [`Self::Fp32`], not equal, and depend slightly on the pairs in the same batch. Embeddings, norms and
-    /// attention stay in f32.
+    /// output channel; activations are quantized on the fly, with one scale per device batch. Scores are therefore
+    /// close to those of [`Self::Fp32`], not equal, and depend slightly on the pairs in the same batch. Embeddings,
+    /// norms and attention stay in f32.
     Int8,
 }
 

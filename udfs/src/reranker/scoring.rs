@@ -74,8 +74,8 @@ impl Reranker {
         self.score_pieces_async(vec![(queries, passages)])
     }
 
-    /// Like [`Self::score_rows_async`] for rows in several pieces, each with its queries and passages. They are one window;
-    /// the columns are not concatenated. Pieces may differ in layout.
+    /// Like [`Self::score_rows_async`] for rows in several pieces, each with its queries and passages. They are one
+    /// window; the columns are not concatenated. Pieces may differ in layout.
     ///
     /// # Errors
     /// Those of [`Self::score_rows`].
@@ -108,8 +108,8 @@ impl Reranker {
         Ok(self.encoder.pair(&query, &passage).ids.into_vec())
     }
 
-    /// How many tokens the model reads for each row, without padding; `None` for a row that is not run because a text is
-    /// NULL or cannot be tokenized. Needs no weights.
+    /// How many tokens the model reads for each row, without padding; `None` for a row that is not run because a text
+    /// is NULL or cannot be tokenized. Needs no weights.
     ///
     /// # Errors
     /// [`Error::Input`] if the columns are not text or differ in length.

@@ -8,8 +8,8 @@ use serde_json::{Map, Value};
 use crate::error::{Error, Result};
 use crate::options::{Cutoffs, ScoreOptions};
 
-/// Checks what the options' type alone shows: that every option exists, and whether the call returns one score or a list.
-/// A struct's fields are known long before their values.
+/// Checks what the options' type alone shows: that every option exists, and whether the call returns one score or a
+/// list. A struct's fields are known long before their values.
 ///
 /// # Errors
 /// [`Error::Option`] for an option that does not exist, [`Error::Input`] for a type that cannot hold options.

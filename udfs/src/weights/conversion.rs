@@ -37,8 +37,8 @@ pub(crate) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 /// weights are loaded: nobody removes them meanwhile.
 ///
 /// # Errors
-/// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight is out
-/// of the precision's range.
+/// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight is
+/// out of the precision's range.
 pub(crate) fn convert(
     matrices: &[Tensor],
     precision: Precision,

@@ -11,8 +11,8 @@ use crate::registry::ModelRegistry;
 use crate::sql::catalogue::KnownFunctions;
 use crate::sql::{RerankFunctions, WithRerank};
 
-/// Compares the optimized plan of a query over `t` and `other`, both of columns `q`, `p` and `cheap`, without the rule and
-/// with it.
+/// Compares the optimized plan of a query over `t` and `other`, both of columns `q`, `p` and `cheap`, without the rule
+/// and with it.
 async fn assert_plans(sql: &str, before: &[&str], after: &[&str]) {
     let registry = ModelRegistry::default();
     registry.register("m3", Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/tiny-xlmr-reranker"));

@@ -1,7 +1,7 @@
 //! How each node of a plan is rewritten, from the bottom up, so that calls are columns where they are needed.
 //!
-//! A node asks its input for the calls in its own expressions and for those that the node above wants. The input returns
-//! those that it has or can carry; [`Hoist`] computes the others in a projection between the two.
+//! A node asks its input for the calls in its own expressions and for those that the node above wants. The input
+//! returns those that it has or can carry; [`Hoist`] computes the others in a projection between the two.
 
 mod aggregate;
 mod filter;

@@ -25,8 +25,8 @@ impl<'a> Hoist<'a> {
         Self { functions, names }
     }
 
-    /// Rewrites a plan whose parent would like to have the calls `wanted` as columns. The result has the plan's columns,
-    /// in the same order, followed by some of those wanted; without `wanted` it has the same schema.
+    /// Rewrites a plan whose parent would like to have the calls `wanted` as columns. The result has the plan's
+    /// columns, in the same order, followed by some of those wanted; without `wanted` it has the same schema.
     pub(in crate::sql::rules) fn rewrite(&self, plan: LogicalPlan, wanted: &[Expr]) -> Result<Scored> {
         let plan = plan.map_subqueries(|plan| Ok(Transformed::yes(self.rewrite(plan, &[])?.plan)))?.data;
         match plan {
