@@ -357,7 +357,7 @@ fn what_keeps_breaking_off_is_an_error_and_kept() {
     let output = String::from_utf8(output).unwrap();
     let error = output.lines().last().unwrap();
     assert!(
-        error.starts_with("error: cannot fetch ") && error.ends_with("; the same command goes on where it was"),
+        error.starts_with("error: cannot fetch ") && error.ends_with("; the same command resumes it"),
         "{error}"
     );
     assert!(error.contains(&format!("the download from {} broke off: ", machine.hub.endpoint())), "{error}");
@@ -393,7 +393,7 @@ fn a_pull_that_was_stopped_goes_on_where_it_was() {
     let output = child.wait_with_output().unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(143), "{said}");
-    let last = "error: terminated; what was fetched is kept; the same command goes on where it was";
+    let last = "error: terminated; what was fetched is kept; the same command resumes it";
     assert_eq!(said.lines().last(), Some(last));
     assert_eq!(output.stdout, b"");
 
@@ -509,7 +509,7 @@ fn without_a_hub_there_is_what_the_cache_has() {
     nowhere.env("HF_ENDPOINT", NOWHERE);
     let output = nowhere.assert().code(1).stdout("").get_output().stderr.clone();
     let line = format!(
-        "error: cannot reach {NOWHERE}: Connection refused (os error 111); check the network, and HF_ENDPOINT if it is set; the same command goes on where it was\n"
+        "error: cannot reach {NOWHERE}: Connection refused (os error 111); check the network, and HF_ENDPOINT if it is set; the same command resumes it\n"
     );
     let said = String::from_utf8(output).unwrap();
     // The error number depends on the system.

@@ -245,7 +245,7 @@ impl Cluster {
         let (address, cause) = (&self.address, status.message());
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => anyhow!(
-                "the scheduler {address} does not answer: {cause}; when it does, run the same command again to go on"
+                "the scheduler {address} does not answer: {cause}; when it does, run the same command again to resume"
             ),
             _ => anyhow!("the scheduler {address} refuses: {}", failure_cause(cause)),
         }

@@ -61,7 +61,7 @@ async fn execute(cache: &HubCache, model: &HubModel, printer: Printer) -> Result
     let stop = pin!(stop::requested());
     tokio::select! {
         stopped = stop => {
-            let advice = "what was fetched is kept; the same command goes on where it was".to_owned();
+            let advice = "what was fetched is kept; the same command resumes it".to_owned();
             Err(stopped.with_advice(advice).into())
         }
         snapshot = pull(cache, model, printer) => snapshot,

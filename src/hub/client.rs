@@ -153,14 +153,14 @@ impl HubClient {
 
     fn cut(&self, reason: &str) -> anyhow::Error {
         anyhow!(
-            "the download from {} broke off: {reason}; the same command goes on where it was",
+            "the download from {} broke off: {reason}; the same command resumes it",
             self.client.endpoint()
         )
     }
 
     fn no_answer(&self) -> anyhow::Error {
         let seconds = PATIENCE.as_secs();
-        anyhow!("{} has not answered for {seconds} s; the same command goes on where it was", self.client.endpoint())
+        anyhow!("{} has not answered for {seconds} s; the same command resumes it", self.client.endpoint())
     }
 
     /// Waits for a response, up to [`PATIENCE`].
@@ -215,7 +215,7 @@ impl HubClient {
                 )
             }
             HFError::Request { source, .. } => anyhow!(
-                "cannot reach {endpoint}: {}; check the network, and HF_ENDPOINT if it is set; the same command goes on where it was",
+                "cannot reach {endpoint}: {}; check the network, and HF_ENDPOINT if it is set; the same command resumes it",
                 root(&source)
             ),
             error => anyhow!("{endpoint}: {id}: {error}"),

@@ -153,7 +153,7 @@ impl Part {
         self.file.write_all(bytes).map_err(|error| {
             let remedy = match error.kind() {
                 ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
-                    "; make room, or set HF_HOME to a folder elsewhere; the same command goes on where it was"
+                    "; make room, or set HF_HOME to a folder elsewhere; the same command resumes it"
                 }
                 _ => "",
             };

@@ -48,7 +48,7 @@ pub(crate) fn with_advice(error: anyhow::Error, ledger: &Ledger, job: &Job) -> a
     match error.downcast::<Stopped>() {
         Ok(stopped) => {
             let (done, all) = (ledger.commits(), job.manifest.units.len());
-            let advice = format!("{done} of {all} units are committed; run the same command again to go on");
+            let advice = format!("{done} of {all} units are committed; run the same command again to resume");
             stopped.with_advice(advice).into()
         }
         Err(error) => error,
