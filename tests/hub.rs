@@ -356,10 +356,7 @@ fn what_keeps_breaking_off_is_an_error_and_kept() {
     let output = machine.pull("m3").assert().code(1).stdout("").get_output().stderr.clone();
     let output = String::from_utf8(output).unwrap();
     let error = output.lines().last().unwrap();
-    assert!(
-        error.starts_with("error: cannot fetch ") && error.ends_with("; the same command resumes it"),
-        "{error}"
-    );
+    assert!(error.starts_with("error: cannot fetch ") && error.ends_with("; the same command resumes it"), "{error}");
     assert!(error.contains(&format!("the download from {} broke off: ", machine.hub.endpoint())), "{error}");
     assert!(!machine.cached().join("refs/main").exists(), "the name stands for nothing yet");
     let kept = files(&machine.cached().join("blobs"));

@@ -168,7 +168,8 @@ fn an_interrupted_job_says_how_to_go_on() {
     assert_eq!(ended.status.code(), Some(130));
     let message = String::from_utf8(ended.stderr).unwrap();
     let done = markers(&at("out")).len();
-    let expected = format!("error: interrupted; {done} of 15 units are committed; run the same command again to resume");
+    let expected =
+        format!("error: interrupted; {done} of 15 units are committed; run the same command again to resume");
     assert_eq!(message.lines().last(), Some(expected.as_str()), "{message}");
     assert_eq!(data_files(&at("out")).len(), done);
     assert!(files(&at("out")).iter().all(|name| !name.contains("failed")), "being interrupted is no failure");

@@ -152,10 +152,7 @@ impl HubClient {
     }
 
     fn cut(&self, reason: &str) -> anyhow::Error {
-        anyhow!(
-            "the download from {} broke off: {reason}; the same command resumes it",
-            self.client.endpoint()
-        )
+        anyhow!("the download from {} broke off: {reason}; the same command resumes it", self.client.endpoint())
     }
 
     fn no_answer(&self) -> anyhow::Error {
