@@ -83,7 +83,8 @@
 //! A loaded model has its own worker threads; texts are encoded on rayon's pool. Memory holds the weights, one device
 //! batch and the windows in flight, whatever the length of the input: a window is [`DEFAULT_WINDOW_ROWS`] rows, sorted
 //! by length and cut into batches by tokens. Clones of a [`Reranker`] share tokenizer, weights and device, and so do
-//! rerankers whose options differ only in what does not change the graph.
+//! rerankers whose options differ only in what does not change the graph. Each other precision, list of cutoff layers or
+//! compression that a model is asked for is a graph with weights of its own, kept as long as the model is open.
 //!
 //! # Errors
 //!

@@ -89,7 +89,7 @@ impl Reranker {
     ///
     /// # Errors
     /// As the last item of the stream: [`Error::Input`] for missing columns, columns that are not text, or a row that
-    /// failed (naming its query's beginning); [`Error::Arrow`] if the input fails; the errors of scoring.
+    /// failed (with its number in the window); [`Error::Arrow`] if the input fails; the errors of scoring.
     pub fn score_stream(
         &self,
         input: impl Stream<Item = Result<RecordBatch, ArrowError>> + Send + 'static,
@@ -99,12 +99,11 @@ impl Reranker {
         let reranker = self.clone();
         let score = score.into();
         let rows = self.score_batches(input.map_err(|source| Error::Arrow { source }), columns);
-        rows.map_ok(move |rows| {
+        let scored = rows.map_ok(move |rows| {
             let batches = reranker.append(&rows, &score);
             stream::iter(batches.map_or_else(|error| vec![Err(error)], |batches| batches.into_iter().map(Ok).collect()))
-        })
-        .try_flatten()
-        .boxed()
+        });
+        until_error(scored.try_flatten()).boxed()
     }
 
     /// Like [`Self::score_stream`], but returns the rows and their [`Scores`] side by side, for a sink that records
@@ -118,10 +117,10 @@ impl Reranker {
         columns: PairColumns,
     ) -> BoxStream<'static, Result<ScoredRows>> {
         let reranker = self.clone();
-        windows(input, self.window_rows())
+        let scored = windows(input, self.window_rows())
             .map(move |window| reranker.clone().score_window(window, columns.clone()))
-            .buffered(WINDOWS_IN_FLIGHT)
-            .boxed()
+            .buffered(WINDOWS_IN_FLIGHT);
+        until_error(scored).boxed()
     }
 
     async fn score_window(self, window: Result<Vec<RecordBatch>>, columns: PairColumns) -> Result<ScoredRows> {
@@ -154,6 +153,14 @@ impl Reranker {
             })
             .collect()
     }
+}
+
+/// The items up to the first error, which is the last item.
+fn until_error<T: Send>(items: impl Stream<Item = Result<T>> + Send) -> impl Stream<Item = Result<T>> + Send {
+    items.scan(false, |failed, item| {
+        let ended = std::mem::replace(failed, item.is_err());
+        std::future::ready((!ended).then_some(item))
+    })
 }
 
 /// Cuts a stream into windows of `rows` rows. An error follows the rows before it and ends the stream.
@@ -233,6 +240,13 @@ mod tests {
     fn an_error_comes_after_the_rows_before_it_and_ends_the_stream() {
         let input = vec![Ok(batch(0..3)), Err(Error::Stopped), Ok(batch(3..9))];
         assert_eq!(sizes(input, 2), (vec![vec![2], vec![1]], Some(Error::Stopped.to_string())));
+    }
+
+    #[test]
+    fn nothing_follows_an_error() {
+        let items = stream::iter([Ok(1), Ok(2), Err(Error::Stopped), Ok(3), Err(Error::Stopped)]);
+        let items: Vec<_> = block_on_stream(Box::pin(until_error(items))).map(Result::ok).collect();
+        assert_eq!(items, [Some(1), Some(2), None]);
     }
 
     #[test]

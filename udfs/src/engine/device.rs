@@ -32,7 +32,7 @@ impl Device {
     /// activations in the caches of `threads` cores; on a GPU it is enough to fill the device.
     pub(crate) fn usual_batch_tokens(self, threads: usize) -> usize {
         match self {
-            Self::Cpu => CPU_BATCH_TOKENS_PER_THREAD * threads,
+            Self::Cpu => CPU_BATCH_TOKENS_PER_THREAD.saturating_mul(threads),
             Self::Cuda(_) => GPU_BATCH_TOKENS,
         }
     }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::Devices;
 use crate::error::{Error, Result};
+use crate::options::MAX_COUNT;
 
 /// How a model is run: devices, threads, batches and the cache. Changes scores by rounding only.
 ///
@@ -60,8 +61,13 @@ impl EngineOptions {
     /// [`Error::Option`] for no threads, or batches of no tokens.
     pub fn validate(&self) -> Result<()> {
         for (name, value) in [("threads", self.threads), ("batch_tokens", self.batch_tokens)] {
-            if value == Some(0) {
-                return Err(Error::option(name, "expected a whole number of at least 1, got 0"));
+            match value {
+                Some(0) => return Err(Error::option(name, "expected a whole number of at least 1, got 0")),
+                Some(count) if count as u64 > MAX_COUNT => {
+                    let message = format!("expected a whole number of at most {MAX_COUNT}, got {count}");
+                    return Err(Error::option(name, message));
+                }
+                _ => {}
             }
         }
         Ok(())
@@ -105,5 +111,8 @@ mod tests {
             let error = Reranker::open("anywhere", &options).unwrap_err().to_string();
             assert_eq!(error, format!("option {name}: expected a whole number of at least 1, got 0"));
         }
+        let error = Reranker::open("anywhere", &EngineOptions::default().with_threads(usize::MAX)).unwrap_err();
+        let expected = format!("option threads: expected a whole number of at most 2147483647, got {}", usize::MAX);
+        assert_eq!(error.to_string(), expected);
     }
 }

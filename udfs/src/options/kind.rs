@@ -6,7 +6,7 @@ use super::Cutoffs;
 use crate::error::{Error, Result};
 
 /// Largest length, in tokens, and largest ratio that an option takes. Lengths are added to each other.
-const MAX_COUNT: u64 = 0x7fff_ffff;
+pub(crate) const MAX_COUNT: u64 = 0x7fff_ffff;
 
 /// Largest layer number that an option takes. The checkpoint's own limit is checked when a model is opened.
 const MAX_LAYER: u64 = 0xffff;

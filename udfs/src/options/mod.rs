@@ -12,5 +12,6 @@ mod score_options;
 pub use cutoffs::Cutoffs;
 pub use declarations::{OPTION_NAMES, OptionDeclaration, ScoreOptions};
 pub use heads::Heads;
+pub(crate) use kind::MAX_COUNT;
 pub use kind::OptionKind;
 pub use precision::Precision;

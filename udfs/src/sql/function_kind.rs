@@ -29,6 +29,11 @@ impl FunctionKind {
         }
     }
 
+    /// Whether the result is NULL where query or passage is. The struct of [`Self::Details`] never is.
+    pub(crate) fn is_null_with_its_texts(self) -> bool {
+        self == Self::Score
+    }
+
     /// The column.
     ///
     /// # Errors

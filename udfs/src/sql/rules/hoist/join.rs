@@ -9,6 +9,7 @@ use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 
 use super::rewrite::Hoist;
 use super::scored::{Scored, keep};
+use crate::sql::catalogue::KnownFunctions;
 use crate::sql::rules::expressions::{name_of, reads_only, replace, union};
 
 impl Hoist<'_> {
@@ -48,8 +49,8 @@ impl Hoist<'_> {
         let [left_calls, right_calls] = sides;
         let [left_side, right_side] = sides_of(join.join_type);
         let (left_plan, right_plan) = (Arc::unwrap_or_clone(join.left), Arc::unwrap_or_clone(join.right));
-        let left_wanted = left_side.carries(wanted, left_plan.schema());
-        let right_wanted = right_side.carries(wanted, right_plan.schema());
+        let left_wanted = left_side.carries(wanted, left_plan.schema(), self.functions);
+        let right_wanted = right_side.carries(wanted, right_plan.schema(), self.functions);
         let left = self.compute(self.rewrite(left_plan, &union(&left_calls, &left_wanted))?, &left_calls)?;
         let right = self.compute(self.rewrite(right_plan, &union(&right_calls, &right_wanted))?, &right_calls)?;
         let mut carried = left.columns.clone();
@@ -88,11 +89,14 @@ enum JoinInput {
 }
 
 impl JoinInput {
-    /// The calls of `wanted` that have the same value on this side and above the join. A call that reads a column as a
-    /// text is NULL where the row is.
-    fn carries(self, wanted: &[Expr], schema: &DFSchema) -> Vec<Expr> {
+    /// The calls of `wanted` that have the same value on this side and above the join. A score whose
+    /// query or passage is a column is NULL where the row is; the struct of `rerank_details` is not.
+    fn carries(self, wanted: &[Expr], schema: &DFSchema, functions: &KnownFunctions) -> Vec<Expr> {
         let is_null_with_its_row = |call: &Expr| match call {
-            Expr::ScalarFunction(call) => call.args.iter().take(2).any(|text| matches!(text, Expr::Column(_))),
+            Expr::ScalarFunction(call) => {
+                functions.find(&call.func).is_some_and(|function| function.kind().is_null_with_its_texts())
+                    && call.args.iter().take(2).any(|text| matches!(text, Expr::Column(_)))
+            }
             _ => false,
         };
         let carried = wanted.iter().filter(|call| match self {

@@ -15,7 +15,7 @@ use crate::sql::rules::guard_calls::guard_calls;
 
 /// What rewriting needs. Each kind of node is rewritten in a file of its own.
 pub(in crate::sql::rules) struct Hoist<'a> {
-    functions: &'a KnownFunctions,
+    pub(super) functions: &'a KnownFunctions,
     names: &'a AliasGenerator,
 }
 
