@@ -65,7 +65,9 @@ fn definition() -> clap::Command {
 /// The parsed command line and its definition. The settings of a file, if there is one, are its defaults.
 fn with_settings(mut matches: ArgMatches) -> Result<(Cli, clap::Command, Option<SettingsFile>)> {
     let Some(settings) = SettingsFile::find(matches.get_one::<PathBuf>("config").map(PathBuf::as_path))? else {
-        return Ok((Cli::from_arg_matches_mut(&mut matches)?, definition(), None));
+        // What is wrong here is wrong usage.
+        let cli = Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.exit());
+        return Ok((cli, definition(), None));
     };
     let command = settings.apply(definition())?;
     let parsed = command.clone().try_get_matches().and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches));

@@ -239,10 +239,25 @@ fn a_report_replaces_nothing_that_the_run_reads_or_writes() {
     for report in ["out", "out/_rerank/job.html", "out/deep/b-00000.parquet", "x/../out/part.parquet"] {
         refused("in", "out", report, "which belongs to the job in OUTPUT; name another file");
     }
+    std::fs::create_dir(at("folder.json")).unwrap();
+    refused("in.parquet", "out.parquet", "folder.json", "folder.json, which is not a regular file; name another file");
+    refused("in.parquet", "out.parquet", "folder.html", "folder.json, which is not a regular file; name another file");
+    std::fs::remove_dir(at("folder.json")).unwrap();
+    std::fs::create_dir(at("folder.parquet")).unwrap();
+    let mut command = run(at("in.parquet"), at("folder.parquet"));
+    command.arg("--overwrite");
+    assert_fails(command, "folder.parquet exists and is not a regular file; name another file");
+    std::fs::remove_dir(at("folder.parquet")).unwrap();
     #[cfg(unix)]
     {
         use std::os::unix::fs::symlink;
 
+        symlink(at("."), at("self")).unwrap();
+        let url = format!("file://{}", at("self/in.parquet").display());
+        let mut command = run(at("in.parquet"), at("out.parquet"));
+        command.args(["--report", &url]);
+        assert_fails(command, "in.parquet, which is INPUT; name another file");
+        std::fs::remove_file(at("self")).unwrap();
         symlink(at("in.parquet"), at("link.json")).unwrap();
         refused("in.parquet", "out.parquet", "link.json", "in.parquet, which is INPUT; name another file");
         std::fs::remove_file(at("link.json")).unwrap();

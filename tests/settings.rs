@@ -67,6 +67,11 @@ fn a_flag_of_a_file_is_turned_off_by_its_negation() {
     assert_eq!(scores("normalize = true", &["--no-normalize", "--normalize"]), normalized);
     assert_eq!(scores("[score]\nnormalize = true", &["--normalize", "--no-normalize"]), logit);
 
+    // Both are never ignored in silence.
+    let contradiction = ["score", "a", "b", "--option", "normalize=true", "--no-normalize"];
+    let message = "--no-normalize and --option normalize contradict each other";
+    rerank().args(contradiction).assert().code(2).stderr(contains(message));
+
     // The short help includes the everyday flags.
     for command in ["run", "score", "sql"] {
         rerank().args([command, "--help"]).assert().success().stdout(contains("--no-normalize"));

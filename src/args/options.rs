@@ -54,7 +54,14 @@ impl<const GRAPH_ONLY: bool> Args for OptionFlags<GRAPH_ONLY> {
 impl<const GRAPH_ONLY: bool> FromArgMatches for OptionFlags<GRAPH_ONLY> {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let flags = Self::declared().filter_map(|option| Some((option.name, value(option, matches)?))).collect();
-        let named = matches.get_many(NAMED).unwrap_or_default().cloned().collect();
+        let named: Vec<(String, String)> = matches.get_many(NAMED).unwrap_or_default().cloned().collect();
+        // The negation of a flag, which commands with settings have, sets no value.
+        let negation = |name: &str| format!("no-{}", name.replace('_', "-"));
+        let negated = |name: &str| matches!(matches.try_get_one(&negation(name)), Ok(Some(true)));
+        if let Some((name, _)) = named.iter().find(|(name, _)| negated(name)) {
+            let message = format!("--{} and --option {name} contradict each other; give one of them\n", negation(name));
+            return Err(clap::Error::raw(clap::error::ErrorKind::ArgumentConflict, message));
+        }
         Ok(Self { flags, named })
     }
 

@@ -47,6 +47,9 @@ impl Target {
             bail!("OUTPUT '{text}' is a file name; it must be a directory, because INPUT is not one file");
         }
         refuse_input(&output, inputs)?;
+        if output.is_special() {
+            bail!("OUTPUT {output} exists and is not a regular file; name another file");
+        }
         refuse_existing(&output, overwrite).await?;
         Ok(Self::File(output, kind))
     }

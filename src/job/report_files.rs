@@ -41,8 +41,9 @@ fn conflict(file: &Location, inputs: &Inputs, target: &Target) -> Option<&'stati
     if inputs.take(file) {
         return Some("would be read as INPUT too");
     }
-    match target {
+    let of_output = match target {
         Target::File(output, _) => output.is_same(file).then_some("is OUTPUT"),
         Target::Directory(output) => Ledger::owns(output, file).then_some("belongs to the job in OUTPUT"),
-    }
+    };
+    of_output.or_else(|| file.is_special().then_some("is not a regular file"))
 }

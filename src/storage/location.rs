@@ -28,13 +28,20 @@ impl Location {
     /// `gs://`, `AZURE_*` for `az://`).
     pub(crate) fn parse(text: &str) -> Result<Self> {
         if !text.contains("://") {
-            let path = local_path(text).with_context(|| format!("'{text}' is not a path that can be used"))?;
-            return Ok(Self { store: Arc::new(LocalFileSystem::new()), path, root: "/".into() });
+            return Self::local(text, LocalPath::new(text));
         }
         let url = Url::parse(text).with_context(|| format!("'{text}' is not a URL"))?;
+        // Links are resolved in these too.
+        if let ("file", Ok(path)) = (url.scheme(), url.to_file_path()) {
+            return Self::local(text, &path);
+        }
         let (store, path) = store::open(&url).with_context(|| format!("cannot use '{text}'"))?;
-        let root = if url.scheme() == "file" { "/".into() } else { format!("{}/", &url[..Position::BeforePath]) };
-        Ok(Self { store, path, root: root.into() })
+        Ok(Self { store, path, root: format!("{}/", &url[..Position::BeforePath]).into() })
+    }
+
+    fn local(text: &str, path: &LocalPath) -> Result<Self> {
+        let path = local_path(path).with_context(|| format!("'{text}' is not a path that can be used"))?;
+        Ok(Self { store: Arc::new(LocalFileSystem::new()), path, root: "/".into() })
     }
 
     /// The prefix of the path: `/` for local disks, else the URL of the store.
@@ -109,6 +116,12 @@ impl Location {
         }
     }
 
+    /// Whether a directory, device, pipe or socket is here, on a local disk: nothing that a file may replace.
+    pub(crate) fn is_special(&self) -> bool {
+        let meta = self.local_path().and_then(|path| std::fs::metadata(path).ok());
+        meta.is_some_and(|meta| !meta.is_file())
+    }
+
     /// The path in the local file system; `None` for other stores.
     pub(crate) fn local_path(&self) -> Option<PathBuf> {
         (*self.root == *"/").then(|| LocalFileSystem::new().path_to_filesystem(&self.path).ok())?
@@ -121,8 +134,8 @@ impl fmt::Display for Location {
     }
 }
 
-fn local_path(text: &str) -> Result<Path> {
-    Ok(Path::from_absolute_path(real_path(&std::path::absolute(text)?))?)
+fn local_path(path: &LocalPath) -> Result<Path> {
+    Ok(Path::from_absolute_path(real_path(&std::path::absolute(path)?))?)
 }
 
 /// Resolves links and `..` as far as the path exists, so that two names of one file become equal.
@@ -153,6 +166,8 @@ mod tests {
             std::fs::create_dir(folder.path().join("real")).unwrap();
             std::os::unix::fs::symlink(folder.path().join("real"), folder.path().join("link")).unwrap();
             assert!(at("real/x").is_same(&at("link/x")));
+            let url = Url::from_file_path(folder.path().join("link/x")).unwrap();
+            assert!(at("real/x").is_same(&Location::parse(url.as_str()).unwrap()));
             let below = at("").below("link/x");
             assert!(!below.is_same(&at("link/x")) && below.resolved().is_same(&at("link/x")));
         }
