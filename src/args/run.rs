@@ -52,18 +52,20 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) window: WindowArgs,
 
-    /// Rows in a unit of work. Each unit is one file of the output; a killed job repeats at most the units in flight.
-    /// Inputs are divided between row groups (record batches of Arrow files), so a unit may be larger.
+    /// Rows in a unit of work. A killed job repeats at most the units in flight. With `--sql`, and of Arrow files, each
+    /// unit is a file of the output and inputs are divided between row groups or record batches, so that a unit may be
+    /// larger.
     #[arg(long, help_heading = "Job", value_name = "ROWS", default_value_t = 1_000_000, value_parser = at_least_one)]
     pub(crate) unit_rows: usize,
 
-    /// Compression of the output.
+    /// Compression of what is encoded: the score column, or the whole output with `--sql` and of Arrow files.
     #[arg(long, help_heading = "Job", value_enum, default_value_t = Compression::Zstd)]
     pub(crate) compression: Compression,
 
-    /// Maximum rows in a row group of the output; a group also ends at 64 MiB.
-    #[arg(long, help_heading = "Job", value_name = "ROWS", default_value_t = 131_072, value_parser = at_least_one)]
-    pub(crate) row_group_rows: usize,
+    /// Maximum rows in a row group of an output that is encoded (`--sql`, Arrow inputs) [default: 131072]; a group also
+    /// ends at 64 MiB. The output of a Parquet file has the row groups of the file.
+    #[arg(long, help_heading = "Job", value_name = "ROWS", value_parser = at_least_one)]
+    pub(crate) row_group_rows: Option<usize>,
 
     /// What to do about a row that cannot be scored: fail the run, or set the score to NULL and write the reason to the
     /// column `<score>_error`. A NULL query or passage is not a failure: its score is NULL.

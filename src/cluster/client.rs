@@ -29,10 +29,10 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use super::job_codec::JobCodec;
-use super::messages::{JobMessage, UnitMessage};
+use super::messages::{JobMessage, UnitMessage, Work};
 use super::score_units_exec::ScoreUnitsExec;
 use crate::job::{Ledger, Unit};
-use crate::run::{Plan, Progress, Task};
+use crate::run::{Content, Plan, Progress, ScoredCopy, Task};
 use crate::storage::write_small;
 use crate::terminal::{LINE_INTERVAL, Stopped};
 
@@ -113,25 +113,34 @@ impl Cluster {
         progress: &mut Progress,
         mut stop: Pin<&mut impl Future<Output = Stopped>>,
     ) -> Result<Duration> {
-        ledger.forget_failures(plan.tasks.iter().map(|task| &task.unit)).await?;
-        let mut watch = Watch { plan, left: plan.tasks.iter().collect(), load: Duration::ZERO, progress };
+        let firsts = || plan.copies.iter().filter_map(|copy| copy.units.first()).map(|(unit, _)| unit);
+        // A copy may have failed although its unit is done.
+        ledger.expect_failures(firsts().map(|first| first.id.clone()));
+        ledger.forget_failures(plan.tasks.iter().map(|task| &task.unit).chain(firsts())).await?;
+        let mut watch = Watch {
+            plan,
+            left: plan.tasks.iter().collect(),
+            copies: plan.copies.iter().collect(),
+            load: Duration::ZERO,
+            progress,
+        };
         let mut fruitless = 0;
-        while !watch.left.is_empty() {
-            let before = watch.left.len();
-            let units: Vec<UnitMessage> =
-                watch.left.iter().take(UNITS_AT_ONCE).map(|task| message(plan, task)).collect();
-            let end = self.run_units(job, &units, ledger, &mut watch, stop.as_mut()).await?;
+        while !watch.is_done() {
+            let before = watch.work_left();
+            let messages = watch.next_messages();
+            let end = self.run_units(job, &messages, ledger, &mut watch, stop.as_mut()).await?;
             watch.look(ledger).await?;
+            watch.look_at_copies(ledger).await?;
             if let Some(failure) = ledger.failure(watch.units()).await? {
                 bail!("unit {} of {}: {}", failure.number, failure.input, failure.reason);
             }
-            fruitless = if watch.left.len() < before { 0 } else { fruitless + 1 };
+            fruitless = if watch.work_left() < before { 0 } else { fruitless + 1 };
             match end {
                 End::Failed(cause) if fruitless == FRUITLESS_ATTEMPTS => {
                     bail!("the cluster {} cannot do the job: {cause}", self.address)
                 }
                 End::Failed(cause) => {
-                    tracing::warn!(%cause, units = watch.left.len(), "units are handed to the scheduler again");
+                    tracing::warn!(%cause, units = watch.work_left(), "units are handed to the scheduler again");
                     sleep(PAUSE * fruitless).await;
                 }
                 End::Done if fruitless == FRUITLESS_ATTEMPTS => {
@@ -252,25 +261,59 @@ impl Cluster {
     }
 }
 
-fn message(plan: &Plan, task: &Task) -> UnitMessage {
-    UnitMessage::new(&task.unit, &plan.inputs[task.unit.input])
-}
-
 async fn remove_record(ledger: &Ledger) -> Result<()> {
     ledger.cluster_record().remove().await
 }
 
-/// The remaining units, and the results of those that were committed meanwhile.
+/// The remaining units and copies, and the results of those that were committed meanwhile.
 struct Watch<'a> {
     plan: &'a Plan,
     left: Vec<&'a Task>,
+    copies: Vec<&'a ScoredCopy>,
     load: Duration,
     progress: &'a mut Progress,
 }
 
 impl Watch<'_> {
+    /// The units of the remaining work.
     fn units(&self) -> impl Iterator<Item = &Unit> {
-        self.left.iter().map(|task| &task.unit)
+        let firsts = self.copies.iter().filter_map(|copy| copy.units.first());
+        self.left.iter().map(|task| &task.unit).chain(firsts.map(|(unit, _)| unit))
+    }
+
+    fn work_left(&self) -> usize {
+        self.left.len() + self.copies.len()
+    }
+
+    fn is_done(&self) -> bool {
+        self.work_left() == 0
+    }
+
+    /// The messages of the next submission: copies whose units are all done, and units.
+    fn next_messages(&self) -> Vec<UnitMessage> {
+        let waited_for: HashSet<usize> = self.left.iter().map(|task| task.unit.input).collect();
+        let ready = self.copies.iter().filter(|copy| !waited_for.contains(&copy.input));
+        let copies = ready.filter_map(|copy| {
+            let (first, _) = copy.units.first()?;
+            Some(UnitMessage::new(first, Work::Copy, &copy.file))
+        });
+        let units = self.left.iter();
+        let units = units.map(|task| UnitMessage::new(&task.unit, Work::Score, &self.plan.inputs[task.unit.input]));
+        copies.chain(units).take(UNITS_AT_ONCE).collect()
+    }
+
+    /// Counts the copies that were completed.
+    async fn look_at_copies(&mut self, ledger: &Ledger) -> Result<()> {
+        let mut left = Vec::new();
+        for copy in std::mem::take(&mut self.copies) {
+            let done = match copy.units.first() {
+                Some((first, _)) => ledger.is_copied(first, &copy.file.identity.name).await?,
+                None => true,
+            };
+            if done { self.progress.add_file() } else { left.push(copy) }
+        }
+        self.copies = left;
+        Ok(())
     }
 
     /// Counts the units committed since the last call.
@@ -279,13 +322,17 @@ impl Watch<'_> {
         let found = self.left.iter().copied().filter(|task| marked.contains(&task.unit.id));
         let reading = found.map(|task| {
             let (ledger, input) = (&*ledger, self.plan.input_name(task));
-            async move { Ok::<_, anyhow::Error>((task, ledger.marker(&task.unit, input).await?)) }
+            let spliced = task.content == Content::Scores;
+            async move { Ok::<_, anyhow::Error>((task, ledger.marker(&task.unit, input, spliced).await?)) }
         });
         let markers: Vec<_> = stream::iter(reading).buffer_unordered(MARKERS_AT_ONCE).try_collect().await?;
         let mut done = HashSet::new();
         for (task, marker) in &markers {
             let Some(marker) = marker else { continue };
             self.progress.add(&marker.tally, &task.unit);
+            if task.content == Content::Rows {
+                self.progress.add_file();
+            }
             let load_seconds = marker.executor.as_ref().map_or(0.0, |worker| worker.load_seconds);
             self.load = self.load.max(Duration::try_from_secs_f64(load_seconds).unwrap_or_default());
             done.insert(task.unit.id.as_str());

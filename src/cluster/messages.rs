@@ -12,7 +12,7 @@ use crate::job::{JobSettings, Unit};
 use crate::storage::Location;
 
 /// Version of the messages. Raise it with every change that an older program would misread.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// The advice when programs of different versions meet.
 const MIXED_VERSIONS: &str = "run one version of this program on client, scheduler and executors";
@@ -86,20 +86,30 @@ impl JobMessage {
     }
 }
 
+/// What an executor does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Work {
+    /// Scores the unit.
+    Score,
+    /// Makes the copy of the input with the scores of its units; the unit is the first.
+    Copy,
+}
+
 /// A unit and its input.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UnitMessage {
     /// Its input index is 0: the message holds one file.
     pub(crate) unit: Unit,
+    pub(crate) work: Work,
     file: Place,
     input: InputIdentity,
 }
 
 impl UnitMessage {
-    pub(crate) fn new(unit: &Unit, file: &InputFile) -> Self {
+    pub(crate) fn new(unit: &Unit, work: Work, file: &InputFile) -> Self {
         let unit = Unit { input: 0, ..unit.clone() };
-        Self { unit, file: Place::of(&file.location), input: file.identity.clone() }
+        Self { unit, work, file: Place::of(&file.location), input: file.identity.clone() }
     }
 
     pub(crate) fn to_text(&self) -> Result<String> {
@@ -158,9 +168,9 @@ mod tests {
 
     #[test]
     fn other_versions_are_refused() {
-        let newer = JobMessage { version: 3, ..job() }.to_text().unwrap();
+        let newer = JobMessage { version: 4, ..job() }.to_text().unwrap();
         let error = JobMessage::parse(newer.as_bytes()).unwrap_err().to_string();
-        assert!(error.starts_with("the plan has a job of version 3, this program knows version 2"), "{error}");
+        assert!(error.starts_with("the plan has a job of version 4, this program knows version 3"), "{error}");
         let mut unknown: Value = serde_json::from_str(&job().to_text().unwrap()).unwrap();
         unknown["more"] = json!(1);
         let error = format!("{:#}", JobMessage::parse(unknown.to_string().as_bytes()).unwrap_err());
@@ -174,13 +184,13 @@ mod tests {
         let file = InputFile { location, identity };
         let id = "0123456789abcdef".to_owned();
         let unit = Unit { id, input: 3, number: 2, groups: 4..6, first_row: 40, rows: 20, bytes: 100 };
-        let message = UnitMessage::new(&unit, &file);
+        let message = UnitMessage::new(&unit, Work::Copy, &file);
         let read = UnitMessage::parse(&message.to_text().unwrap()).unwrap();
         assert_eq!(read, message);
         assert_eq!(read.unit, Unit { input: 0, ..unit });
         let input = read.input().unwrap();
         assert!(input.location.is_same(&file.location), "{}", input.location);
         assert_eq!(input.identity, file.identity);
-        assert_eq!(read.unit.output_name(read.input_name()), "a b/100%-00002-0123456789abcdef.parquet");
+        assert_eq!(read.unit.data_name(read.input_name(), false), "a b/100%-00002-0123456789abcdef.parquet");
     }
 }

@@ -26,7 +26,7 @@ use crate::terminal::{Stopped, one_line};
 static SCHEMA: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)])));
 
-/// Scores, writes and commits the units of its input, and returns their ids. Dropping the stream stops the work within
+/// Does the work of the messages of its input, and returns the ids of their units. Dropping the stream stops the work within
 /// one device batch and removes the unfinished file.
 #[derive(Debug, Clone)]
 pub(crate) struct ScoreUnitsExec {

@@ -1,8 +1,9 @@
-//! Runs a unit of a job on an executor: scores, writes and commits it.
+//! Does the work of a job on an executor: scores a unit and commits it, or copies an input with its scores.
 
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, bail};
@@ -11,10 +12,10 @@ use datafusion::common::config::ExtensionOptions;
 use datafusion_rerank::cluster::{ExecutorModels, PlannedModel};
 use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker};
 
-use super::messages::{JobMessage, UnitMessage};
+use super::messages::{JobMessage, UnitMessage, Work};
 use crate::files::{Columns, Compression, Format, InputFile, OutputKind, Source};
-use crate::job::{Ledger, OnError, Query, Scoring, UnitWorker};
-use crate::run::{Journal, Plan, Progress, Task, run_plan};
+use crate::job::{JobSettings, Ledger, OnError, Query, Scoring, UnitWorker};
+use crate::run::{Journal, Plan, Progress, ScoredCopy, Task, run_plan};
 use crate::terminal::{Printer, Stopped, one_line};
 
 /// What an executor needs to run units.
@@ -28,34 +29,105 @@ pub(crate) struct UnitWork {
 }
 
 impl UnitWork {
-    /// Runs a unit unless it is already done. Records the reason of a failure with the executor's name.
+    /// Does the work of a message unless it is already done. Records the reason of a failure with the executor's name.
     pub(crate) async fn run(
         &self,
         job: &JobMessage,
-        unit: &UnitMessage,
+        message: &UnitMessage,
         stop: impl Future<Output = Stopped>,
     ) -> Result<()> {
-        let input = unit.input_name();
         let mut ledger = Ledger::new(job.output.location()?);
-        ledger.join(&unit.unit)?;
-        if ledger.marker(&unit.unit, input).await?.is_some() {
+        ledger.join(&message.unit)?;
+        match message.work {
+            Work::Score => self.score(job, message, ledger, stop).await,
+            Work::Copy => self.copy(job, message, ledger, stop).await,
+        }
+    }
+
+    async fn score(
+        &self,
+        job: &JobMessage,
+        message: &UnitMessage,
+        mut ledger: Ledger,
+        stop: impl Future<Output = Stopped>,
+    ) -> Result<()> {
+        let (unit, input) = (&message.unit, message.input_name());
+        let spliced = job.settings.splices(input);
+        if ledger.marker(unit, input, spliced).await?.is_some() {
             return Ok(());
         }
-        let (output, staging) = (ledger.data_file(&unit.unit, input), ledger.staging_file(&unit.unit.id));
-        let task = Task { unit: unit.unit.clone(), output, staging };
-        let (reranker, plan, worker) = match self.open(job, unit, task).await {
+        let task = ledger.task(unit, input, spliced);
+        let (reranker, plan, worker) = match self.open(job, message, task).await {
             Ok((reranker, plan, load_seconds)) => {
                 (reranker, plan, UnitWorker { name: self.models.executor().to_owned(), load_seconds })
             }
             Err(error) => {
-                let reason = format!("executor {}: {}", self.models.executor(), one_line(&error));
-                ledger.fail(&unit.unit, input, reason).await;
+                self.record_failure(&ledger, message, &error).await;
                 return Err(error);
             }
         };
         let journal = Journal { ledger: &mut ledger, worker: Some(worker) };
         let mut progress = Progress::start(self.printer, plan.extent());
         run_plan(Arc::new(plan), reranker, Some(journal), &mut progress, pin!(stop)).await
+    }
+
+    async fn copy(
+        &self,
+        job: &JobMessage,
+        message: &UnitMessage,
+        mut ledger: Ledger,
+        stop: impl Future<Output = Stopped>,
+    ) -> Result<()> {
+        let stopped = Arc::<AtomicBool>::default();
+        let made = {
+            let mut making = pin!(self.make_copy(job, message, &ledger, Arc::clone(&stopped)));
+            tokio::select! {
+                made = &mut making => made,
+                reason = stop => {
+                    stopped.store(true, Ordering::Relaxed);
+                    drop(making.await);
+                    return Err(reason.into());
+                }
+            }
+        };
+        match made {
+            Ok(()) => ledger.forget_failure(&message.unit.id).await,
+            Err(error) => {
+                self.record_failure(&ledger, message, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn make_copy(
+        &self,
+        job: &JobMessage,
+        message: &UnitMessage,
+        ledger: &Ledger,
+        stopped: Arc<AtomicBool>,
+    ) -> Result<()> {
+        let name = message.input_name();
+        if ledger.is_copied(&message.unit, name).await? {
+            return Ok(());
+        }
+        let manifest = ledger.manifest().await?.context("the job in OUTPUT is gone")?;
+        let units = manifest.inputs.iter().position(|input| input.name == name).map(|input| manifest.units_of(input));
+        let Some(units) = units.filter(|units| units.first().is_some_and(|first| first.id == message.unit.id)) else {
+            bail!("the job in OUTPUT is another by now");
+        };
+        let planned = PlannedModel::from_json(&job.model)?;
+        let models = self.models.clone();
+        let opening = tokio::task::spawn_blocking(move || models.open(&planned));
+        let reranker = opening.await.context("the model could not be opened")??;
+        let columns = columns(&job.settings, &reranker)?;
+        let compression = value::<Compression>("--compression", &job.settings.compression)?;
+        let copy = ScoredCopy::new(ledger, 0, message.input()?, units, columns, compression);
+        copy.make(stopped).await.map(drop)
+    }
+
+    async fn record_failure(&self, ledger: &Ledger, message: &UnitMessage, error: &anyhow::Error) {
+        let reason = format!("executor {}: {}", self.models.executor(), one_line(error));
+        ledger.fail(&message.unit, message.input_name(), reason).await;
     }
 
     /// Returns the loaded model, the plan of the unit, and the seconds that loading took.
@@ -77,15 +149,9 @@ impl UnitWork {
         let input = unit.input()?;
         let scoring = match &settings.sql {
             Some(sql) => Scoring::Query(self.query(job, sql, &input).await?),
-            None => Scoring::Columns(Columns {
-                query: settings.query.clone(),
-                passage: settings.passage.clone(),
-                score: settings.score.clone(),
-                score_type: reranker.score_type(),
-                errors: on_error == OnError::Null,
-            }),
+            None => Scoring::Columns(columns(settings, &reranker)?),
         };
-        let plan = Plan { inputs: vec![input], tasks: vec![task], scoring, format, on_error };
+        let plan = Plan { inputs: vec![input], tasks: vec![task], scoring, copies: Vec::new(), format, on_error };
         Ok((reranker, plan, load_seconds))
     }
 
@@ -113,6 +179,16 @@ impl UnitWork {
         }
         Ok(Arc::new(query))
     }
+}
+
+fn columns(settings: &JobSettings, reranker: &Reranker) -> Result<Columns> {
+    Ok(Columns {
+        query: settings.query.clone(),
+        passage: settings.passage.clone(),
+        score: settings.score.clone(),
+        score_type: reranker.score_type(),
+        errors: value::<OnError>("--on-error", &settings.on_error)? == OnError::Null,
+    })
 }
 
 /// Parses the value of a flag.

@@ -59,7 +59,7 @@ async fn execute(args: RunArgs, printer: Printer) -> Result<()> {
     for marker in committed.values() {
         before.add(&marker.tally, marker.seconds);
     }
-    let report = Report { files: units - committed.len(), totals, load, before };
+    let report = Report { units: units - committed.len(), totals, load, before };
     for line in report.lines() {
         printer.note(&line);
     }

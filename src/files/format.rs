@@ -12,6 +12,11 @@ pub(crate) enum FileFormat {
 }
 
 impl FileFormat {
+    /// The format of an input with this name. Without a known extension it is read as Parquet.
+    pub(crate) fn of_input(name: &str) -> Self {
+        Self::of(name).unwrap_or(Self::Parquet)
+    }
+
     /// The format of a file name's extension.
     pub(crate) fn of(name: &str) -> Option<Self> {
         match name.rsplit_once('.')?.1.to_ascii_lowercase().as_str() {

@@ -1,13 +1,12 @@
 //! The files that a run reads.
 
 use anyhow::{Context, Result, bail};
-use futures::TryStreamExt;
 use glob::{MatchOptions, Pattern};
 use object_store::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 use super::format::FileFormat;
-use crate::storage::Location;
+use crate::storage::{Location, list};
 
 /// The files that an INPUT argument selects.
 #[derive(Debug)]
@@ -44,14 +43,26 @@ impl InputFile {
         Self { location, identity: InputIdentity { name, size_bytes: meta.size, version } }
     }
 
-    /// The file's format. A name without a known extension is read as Parquet.
+    /// # Errors
+    /// If the file is another than when the job began.
+    pub(crate) async fn check_unchanged(&self) -> Result<()> {
+        let location = &self.location;
+        let Some(meta) = location.meta().await? else { bail!("{location} was removed during the run") };
+        let now = Self::new(location.clone(), meta, self.identity.name.clone()).identity;
+        if now != self.identity {
+            bail!("{location} was changed during the run; the scores are of what it was, start the job over");
+        }
+        Ok(())
+    }
+
+    /// The file's format.
     pub(crate) fn format(&self) -> FileFormat {
-        FileFormat::of(&self.identity.name).unwrap_or(FileFormat::Parquet)
+        FileFormat::of_input(&self.identity.name)
     }
 }
 
 /// Selects files below a directory.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum InputSelection {
     /// The argument is a file.
     OneFile,
@@ -104,13 +115,13 @@ impl Inputs {
             return Ok(Self { base, selection: InputSelection::OneFile, files: vec![file] });
         }
 
-        let listed: Vec<_> =
-            base.store.list(Some(&base.path)).try_collect().await.with_context(|| format!("cannot list {base}"))?;
+        let taken = selection.clone();
+        let listed = list(&base, move |name| taken.takes(name)).await?;
         let mut files: Vec<InputFile> = listed
             .into_iter()
             .filter_map(|meta| {
                 let location = base.with_path(meta.location.clone());
-                let name = location.relative_to(&base).filter(|name| selection.takes(name))?;
+                let name = location.relative_to(&base)?;
                 Some(InputFile::new(location, meta, name))
             })
             .collect();

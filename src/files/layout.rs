@@ -2,13 +2,9 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
-use arrow::array::{ArrayRef, RecordBatch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use anyhow::{Result, bail};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion_rerank::is_text;
-
-use super::input::InputFile;
-use super::source::Source;
 
 /// The columns that a run reads and adds, by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,9 +22,11 @@ pub(crate) struct Columns {
 }
 
 impl Columns {
-    /// The column for the reasons of failed rows.
-    fn error(&self) -> Option<String> {
-        self.errors.then(|| format!("{}_error", self.score))
+    /// The columns to add.
+    pub(crate) fn added(&self) -> SchemaRef {
+        let score = Field::new(&self.score, self.score_type.clone(), true);
+        let error = self.errors.then(|| Field::new(format!("{}_error", self.score), DataType::Utf8, true));
+        Arc::new(Schema::new(std::iter::once(score).chain(error).collect::<Vec<_>>()))
     }
 }
 
@@ -39,8 +37,8 @@ pub(crate) struct Layout {
     pub(crate) query: usize,
     /// Index of the passage column.
     pub(crate) passage: usize,
-    /// The schema of the scored file: the input's columns and the added ones.
-    pub(crate) scored: SchemaRef,
+    /// The columns to add.
+    pub(crate) added: SchemaRef,
 }
 
 impl Layout {
@@ -49,47 +47,32 @@ impl Layout {
     /// # Errors
     /// If a column is missing or not text, or a column to add already exists.
     pub(crate) fn new(input: &Schema, columns: &Columns) -> Result<Self> {
-        let mut fields = input.fields().to_vec();
-        let mut add = |flag: &str, name: String, data_type: DataType| {
-            if input.index_of(&name).is_ok() {
-                bail!("it has a column '{name}' already; name another with {flag}");
-            }
-            fields.push(Arc::new(Field::new(name, data_type, true)));
-            Ok(())
-        };
-        add("--score", columns.score.clone(), columns.score_type.clone())?;
-        if let Some(name) = columns.error() {
-            add("--score", name, DataType::Utf8)?;
+        let added = columns.added();
+        if let Some(field) = added.fields().iter().find(|field| input.index_of(field.name()).is_ok()) {
+            bail!("it has a column '{}' already; name another with --score", field.name());
         }
         Ok(Self {
             query: text_column(input, &columns.query, "--query")?,
             passage: text_column(input, &columns.passage, "--passage")?,
-            scored: Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())),
+            added,
         })
     }
 
-    /// Finds the columns in an open file.
-    ///
-    /// # Errors
-    /// Like [`Self::new`]; the errors name the file.
-    pub(crate) fn of(source: &Source, file: &InputFile, columns: &Columns) -> Result<Self> {
-        Self::new(source.schema(), columns).with_context(|| format!("cannot score {}", file.location))
-    }
-
-    /// The rows with the added columns.
-    pub(crate) fn append(&self, rows: &RecordBatch, added: impl IntoIterator<Item = ArrayRef>) -> Result<RecordBatch> {
-        let columns = rows.columns().iter().cloned().chain(added).collect();
-        Ok(RecordBatch::try_new(Arc::clone(&self.scored), columns)?)
+    /// The schema of the scored file: the input's columns and the added ones.
+    pub(crate) fn scored(&self, input: &Schema) -> SchemaRef {
+        let fields: Vec<FieldRef> = input.fields().iter().chain(self.added.fields()).cloned().collect();
+        Arc::new(Schema::new_with_metadata(fields, input.metadata().clone()))
     }
 }
 
-/// Describes how a file's columns differ from another's. Returns `None` if names, order and types are the same.
-/// Nullability and metadata may differ: each output keeps those of its input.
+/// Describes how a file's columns differ from another's. Returns `None` if names, order and values are of the same
+/// kinds. How text is packaged (dictionaries, 64-bit offsets, views), nullability and metadata may differ, and so may a
+/// column that is all NULL and has no type: each output keeps those of its input.
 pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
     for field in schema.fields() {
         match other.field_with_name(field.name()) {
             Err(_) => return Some(format!("column '{}' is missing there", field.name())),
-            Ok(there) if !there.data_type().equals_datatype(field.data_type()) => {
+            Ok(there) if !is_alike(field.data_type(), there.data_type()) => {
                 return Some(format!(
                     "column '{}' is of type {} here and {} there",
                     field.name(),
@@ -105,6 +88,36 @@ pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
     }
     let moved = schema.fields().iter().zip(other.fields()).find(|(here, there)| here.name() != there.name());
     moved.map(|(here, there)| format!("column '{}' stands here where '{}' stands there", here.name(), there.name()))
+}
+
+/// Whether two types hold the same kind of values, packaged in one way or another.
+fn is_alike(one: &DataType, other: &DataType) -> bool {
+    use DataType::{
+        Binary, BinaryView, Dictionary, FixedSizeList, LargeBinary, LargeList, LargeListView, LargeUtf8, List, ListView,
+        Map, Null, RunEndEncoded, Struct, Utf8, Utf8View,
+    };
+    match (one, other) {
+        (Null, _) | (_, Null) => true,
+        (Dictionary(_, values), other) | (other, Dictionary(_, values)) => is_alike(values, other),
+        (RunEndEncoded(_, values), other) | (other, RunEndEncoded(_, values)) => is_alike(values.data_type(), other),
+        (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View)
+        | (Binary | LargeBinary | BinaryView, Binary | LargeBinary | BinaryView) => true,
+        (
+            List(one) | LargeList(one) | ListView(one) | LargeListView(one),
+            List(other) | LargeList(other) | ListView(other) | LargeListView(other),
+        ) => is_alike(one.data_type(), other.data_type()),
+        (FixedSizeList(one, size), FixedSizeList(other, other_size)) => {
+            size == other_size && is_alike(one.data_type(), other.data_type())
+        }
+        (Map(one, _), Map(other, _)) => is_alike(one.data_type(), other.data_type()),
+        (Struct(one), Struct(other)) => {
+            one.len() == other.len()
+                && one.iter().zip(other).all(|(one, other)| {
+                    one.name() == other.name() && is_alike(one.data_type(), other.data_type())
+                })
+        }
+        (one, other) => one == other,
+    }
 }
 
 /// Whether the type or one nested in it satisfies the predicate.
@@ -168,9 +181,10 @@ mod tests {
         let input = schema(&[("passage", DataType::Utf8View), ("id", DataType::Int64), ("query", dictionary)]);
         let layout = Layout::new(&input, &columns()).unwrap();
         assert_eq!((layout.query, layout.passage), (2, 0));
-        assert_eq!(layout.scored.fields()[..3], input.fields()[..]);
-        assert_eq!(layout.scored.metadata(), input.metadata());
-        let added: Vec<_> = layout.scored.fields()[3..].iter().map(|f| (f.name().as_str(), f.data_type())).collect();
+        let scored = layout.scored(&input);
+        assert_eq!(scored.fields()[..3], input.fields()[..]);
+        assert_eq!(scored.metadata(), input.metadata());
+        let added: Vec<_> = scored.fields()[3..].iter().map(|f| (f.name().as_str(), f.data_type())).collect();
         assert_eq!(added, [("score", &DataType::Float32), ("score_error", &DataType::Utf8)]);
     }
 
@@ -192,6 +206,25 @@ mod tests {
         );
         let nullable = Schema::new(vec![Field::new("id", Int64, true), Field::new("query", Utf8, true)]);
         assert_eq!(difference(&nullable, &base), None);
+    }
+
+    #[test]
+    fn packaging_is_no_difference() {
+        use DataType::{Binary, Dictionary, Float64, Int8, Int32, LargeList, LargeUtf8, List, Null, Utf8, Utf8View};
+        let item = |data_type| Arc::new(Field::new("item", data_type, true));
+        let words = Dictionary(Box::new(Int8), Box::new(LargeUtf8));
+        let alike = [
+            (Utf8, words.clone()),
+            (words, Dictionary(Box::new(Int32), Box::new(Utf8View))),
+            (Null, Float64),
+            (LargeList(item(Utf8)), List(item(Null))),
+        ];
+        for (one, other) in alike {
+            assert!(is_alike(&one, &other) && is_alike(&other, &one), "{one}, {other}");
+        }
+        for (one, other) in [(Utf8, Binary), (Float64, Int32), (List(item(Utf8)), List(item(Float64)))] {
+            assert!(!is_alike(&one, &other) && !is_alike(&other, &one), "{one}, {other}");
+        }
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Where a run writes, and the files that it writes.
 
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -12,9 +15,10 @@ use parquet::file::properties::WriterProperties;
 use super::arrow_output;
 use super::arrow_output::ArrowWriter;
 use super::format::{Compression, OutputKind};
-use super::input::Inputs;
+use super::input::{InputFile, Inputs};
 use super::layout::any_type;
-use crate::storage::{Location, Upload, Written};
+use super::splice::Splice;
+use crate::storage::{Location, Replaces, Upload, Written};
 
 /// A row group ends at this size at the latest: it is buffered in memory until then.
 const ROW_GROUP_BYTES: usize = 64 << 20;
@@ -105,16 +109,11 @@ impl Format {
     }
 
     fn properties(self, schema: &SchemaRef) -> WriterProperties {
-        let codec = match self.compression {
-            Compression::Zstd => Codec::ZSTD(ZstdLevel::default()),
-            Compression::Snappy => Codec::SNAPPY,
-            Compression::None => Codec::UNCOMPRESSED,
-        };
         // Readers that do not know Arrow look for metadata (of pandas, of GeoParquet) in the footer itself.
         let metadata: Vec<KeyValue> =
             schema.metadata().iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone())).collect();
         WriterProperties::builder()
-            .set_compression(codec)
+            .set_compression(codec(self.compression))
             .set_max_row_group_row_count(Some(self.row_group_rows))
             .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .set_key_value_metadata((!metadata.is_empty()).then_some(metadata))
@@ -122,30 +121,52 @@ impl Format {
     }
 }
 
+/// The codec of Parquet pages.
+pub(super) fn codec(compression: Compression) -> Codec {
+    match compression {
+        Compression::Zstd => Codec::ZSTD(ZstdLevel::default()),
+        Compression::Snappy => Codec::SNAPPY,
+        Compression::None => Codec::UNCOMPRESSED,
+    }
+}
+
+/// Where a file is written.
+#[derive(Debug, Clone)]
+pub(crate) struct Destination {
+    pub(crate) location: Location,
+    /// The path to write to until the file is complete, if it differs.
+    pub(crate) staging: Option<Location>,
+    pub(crate) replaces: Replaces,
+}
+
+impl Destination {
+    fn upload(&self) -> Upload {
+        match &self.staging {
+            Some(staging) => Upload::new(staging.clone()),
+            None => Upload::new(self.location.clone()).replacing(self.replaces),
+        }
+    }
+}
+
 /// A file being written.
 ///
 /// Finish or abort it, do not drop it: a dropped upload leaves its parts behind.
 pub(crate) struct OutputFile {
-    location: Location,
-    staging: Option<Location>,
+    destination: Destination,
     encoder: Encoder,
 }
 
 enum Encoder {
     Parquet(Box<AsyncArrowWriter<Upload>>),
+    Spliced(Box<Splice>),
     Arrow(Box<ArrowWriter>),
 }
 
 impl OutputFile {
-    /// Begins a file. Nothing is created until there is a row group to write. With `staging`, rows are written there,
-    /// and the file is moved once it is complete and on disk.
-    pub(crate) fn create(
-        location: Location,
-        staging: Option<Location>,
-        schema: SchemaRef,
-        format: Format,
-    ) -> Result<Self> {
-        let upload = Upload::new(staging.as_ref().unwrap_or(&location).clone());
+    /// Begins a file of rows. Nothing is created until there is a row group to write. With a staging path, rows are
+    /// written there, and the file is moved once it is complete and on disk.
+    pub(crate) fn create(destination: Destination, schema: SchemaRef, format: Format) -> Result<Self> {
+        let upload = destination.upload();
         let encoder = match format.kind {
             OutputKind::Parquet => {
                 let properties = format.properties(&schema);
@@ -155,40 +176,59 @@ impl OutputFile {
             OutputKind::ArrowFile => ArrowWriter::file(upload, &schema, format.compression).map(Encoder::arrow),
             OutputKind::ArrowStream => ArrowWriter::stream(upload, &schema, format.compression).map(Encoder::arrow),
         };
-        let encoder = encoder.with_context(|| format!("cannot write {location}"))?;
-        Ok(Self { location, staging, encoder })
+        let encoder = encoder.with_context(|| format!("cannot write {}", destination.location))?;
+        Ok(Self { destination, encoder })
+    }
+
+    /// Begins a copy of a Parquet file with added columns; the rows that are written have only these. Once `stopped`
+    /// is true, writing ends with an error at the next opportunity.
+    pub(crate) async fn splice(
+        destination: Destination,
+        input: InputFile,
+        added: SchemaRef,
+        compression: Compression,
+        stopped: Arc<AtomicBool>,
+    ) -> Result<Self> {
+        let context = format!("cannot add columns to {}", input.location);
+        let splice = Splice::begin(input, added, compression, destination.upload(), stopped).await.context(context)?;
+        Ok(Self { destination, encoder: Encoder::Spliced(Box::new(splice)) })
     }
 
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         let written = match &mut self.encoder {
             Encoder::Parquet(writer) => writer.write(rows).await.map_err(anyhow::Error::from),
+            Encoder::Spliced(splice) => splice.write(rows).await,
             Encoder::Arrow(writer) => writer.write(rows).await,
         };
-        written.with_context(|| format!("cannot write {}", self.location))
+        written.with_context(|| format!("cannot write {}", self.destination.location))
     }
 
     /// Writes the rest and makes the file appear.
     pub(crate) async fn finish(mut self) -> Result<Written> {
-        let context = format!("cannot write {}", self.location);
+        let context = format!("cannot write {}", self.destination.location);
         let finished = match &mut self.encoder {
             Encoder::Parquet(writer) => writer.finish().await.map(drop).map_err(anyhow::Error::from),
+            Encoder::Spliced(splice) => splice.finish().await,
             Encoder::Arrow(writer) => writer.finish().await,
         };
         if let Err(error) = finished {
             self.abort().await;
             return Err(error.context(context));
         }
-        let mut written = self.encoder.into_upload().written();
-        if let Some(staging) = self.staging {
-            written.etag = publish(&staging, &self.location).await.context(context)?;
+        let Destination { location, staging, replaces } = self.destination;
+        let upload = self.encoder.into_upload().with_context(|| context.clone())?;
+        let mut written = upload.written();
+        if let Some(staging) = staging {
+            written.etag = publish(&staging, &location, replaces, written.size_bytes).await.context(context)?;
         }
         Ok(written)
     }
 
     /// Removes what was written. A failure is only logged: there is already an error to report.
     pub(crate) async fn abort(self) {
-        if let Err(error) = self.encoder.into_upload().abort().await {
-            tracing::warn!(file = %self.location, %error, "an unfinished file could not be removed");
+        let Some(upload) = self.encoder.into_upload() else { return };
+        if let Err(error) = upload.abort().await {
+            tracing::warn!(file = %self.destination.location, %error, "an unfinished file could not be removed");
         }
     }
 }
@@ -198,22 +238,39 @@ impl Encoder {
         Self::Arrow(Box::new(writer))
     }
 
-    fn into_upload(self) -> Upload {
+    /// The upload; `None` if a thread has it that was not waited for.
+    fn into_upload(self) -> Option<Upload> {
         match self {
-            Self::Parquet(writer) => writer.into_inner(),
-            Self::Arrow(writer) => writer.into_upload(),
+            Self::Parquet(writer) => Some(writer.into_inner()),
+            Self::Spliced(splice) => splice.into_upload(),
+            Self::Arrow(writer) => Some(writer.into_upload()),
         }
     }
 }
 
 /// Moves a complete local file to its final path and returns its entity tag. The content is synced to disk before the
 /// rename, so that a power failure cannot leave a name without its content.
-async fn publish(staging: &Location, location: &Location) -> Result<Option<String>> {
+async fn publish(
+    staging: &Location,
+    location: &Location,
+    replaces: Replaces,
+    size_bytes: u64,
+) -> Result<Option<String>> {
     if let Some(path) = staging.local_path() {
         let sync = move || std::fs::File::options().write(true).open(path)?.sync_all();
         tokio::task::spawn_blocking(sync).await.context("the file was not written to disk")??;
     }
-    if let Err(error) = location.store.rename(&staging.path, &location.path).await {
+    let moved = async {
+        if replaces != Replaces::Any {
+            match location.store.rename_if_not_exists(&staging.path, &location.path).await {
+                Ok(()) => return Ok(()),
+                // Something is there, or the file system has no hard links.
+                Err(_) => replaces.check(location, size_bytes).await?,
+            }
+        }
+        location.store.rename(&staging.path, &location.path).await
+    };
+    if let Err(error) = moved.await {
         drop(staging.store.delete(&staging.path).await);
         return Err(error.into());
     }
@@ -222,8 +279,6 @@ async fn publish(staging: &Location, location: &Location) -> Result<Option<Strin
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use arrow::array::{ArrayRef, Int64Array};
 
     use super::*;
@@ -260,15 +315,33 @@ mod tests {
         let at = |name: &str| Location::parse(folder.path().join(name).to_str().unwrap()).unwrap();
         let rows = RecordBatch::try_from_iter([("a", Arc::new(Int64Array::from(vec![1, 2])) as ArrayRef)]).unwrap();
         let format = Format { kind: OutputKind::Parquet, compression: Compression::None, row_group_rows: 10 };
-        let mut file = OutputFile::create(at("out/x"), Some(at("tmp/y")), rows.schema(), format).unwrap();
+        let destination = |name: &str, staging: Option<&str>| Destination {
+            location: at(name),
+            staging: staging.map(at),
+            replaces: Replaces::Nothing,
+        };
+        let mut file = OutputFile::create(destination("out/x", Some("tmp/y")), rows.schema(), format).unwrap();
         file.write(&rows).await.unwrap();
         let written = file.finish().await.unwrap();
         let meta = at("out/x").meta().await.unwrap().unwrap();
         assert_eq!(written, Written { size_bytes: meta.size, etag: meta.e_tag });
         assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
 
-        let empty = OutputFile::create(at("out/e"), None, rows.schema(), format).unwrap();
+        let empty = OutputFile::create(destination("out/e", None), rows.schema(), format).unwrap();
         let written = empty.finish().await.unwrap();
         assert_eq!(at("out/e").file_size_bytes().await.unwrap(), Some(written.size_bytes));
+
+        // What another process made in the meantime stays.
+        for staging in [None, Some("tmp/y")] {
+            std::fs::write(folder.path().join("out/z"), "another's").unwrap();
+            let file = OutputFile::create(destination("out/z", staging), rows.schema(), format).unwrap();
+            let error = format!("{:#}", file.finish().await.unwrap_err());
+            assert!(error.contains("another process made it during the run; it was not replaced"), "{error}");
+            assert_eq!(std::fs::read(folder.path().join("out/z")).unwrap(), b"another's");
+            assert_eq!(std::fs::read_dir(folder.path().join("tmp")).unwrap().count(), 0);
+        }
+        let same = Destination { replaces: Replaces::Same, ..destination("out/e", Some("tmp/y")) };
+        let file = OutputFile::create(same, rows.schema(), format).unwrap();
+        assert_eq!(file.finish().await.unwrap().size_bytes, written.size_bytes);
     }
 }

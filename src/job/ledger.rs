@@ -2,9 +2,12 @@
 //!
 //! ```text
 //! OUTPUT/
-//!   part-00000-6b1e0c52f7a9d384.parquet     a unit's rows with their scores
+//!   lang=en/part.parquet                    a Parquet input with its scores
+//!   part-00000-6b1e0c52f7a9d384.parquet     or a unit's encoded rows with their scores
 //!   _rerank/job.json                        the definition of the job; written before any work
+//!   _rerank/scores/6b1e0c52f7a9d384         a unit's scores, for the copy of its input
 //!   _rerank/units/6b1e0c52f7a9d384.json     the unit is done: written after its data file appeared
+//!   _rerank/files/6b1e0c52f7a9d384.json     the copy of an input is complete: written after it appeared
 //!   _rerank/failed/6b1e0c52f7a9d384.json    why a run ended at this unit
 //!   _rerank/begin.lock                      locked while a run begins, on local disks
 //!   _rerank/tmp/                            data files being written, on local disks
@@ -29,19 +32,19 @@ use object_store::path::Path;
 use serde::Serialize;
 
 use super::manifest::{Manifest, now};
-use super::marker::{Marker, UnitFailure};
-use super::unit::Unit;
+use super::marker::{FileMarker, Marker, UnitFailure};
+use super::unit::{RECORDS, Unit};
 use crate::files::FileFormat;
-use crate::storage::{Location, Lock, Others, is_unfinished, remove_unfinished, write_small, writer_id};
-
-/// The folder of the records.
-const FOLDER: &str = "_rerank";
+use crate::storage::{Location, Lock, Others, is_unfinished, list, remove_unfinished, write_small, writer_id};
 
 /// The folder of the records of units that are done.
 pub(crate) const DONE: &str = "units";
 
 /// The folder of the records of units at which runs ended.
 pub(crate) const FAILED: &str = "failed";
+
+/// The folder of the records of copies that are complete.
+const FILES: &str = "files";
 
 /// Small files read or deleted concurrently.
 const FILES_AT_ONCE: usize = 32;
@@ -79,6 +82,8 @@ pub(crate) struct JobProgress {
     pub(crate) committed: HashMap<String, Marker>,
     /// Failures of units that are not done, by id.
     pub(crate) failed: HashMap<String, UnitFailure>,
+    /// The copies of inputs that are complete, by index of the input.
+    pub(crate) files: HashMap<usize, FileMarker>,
 }
 
 /// Sizes of the files below OUTPUT.
@@ -92,7 +97,7 @@ impl Ledger {
 
     /// Whether a file is, or may become, a record or data file of a job with this output directory.
     pub(crate) fn owns(output: &Location, file: &Location) -> bool {
-        if file.relative_to(&output.below(FOLDER).resolved()).is_some() {
+        if file.relative_to(&output.below(RECORDS).resolved()).is_some() {
             return true;
         }
         // The data files depend on the inputs, including those of earlier runs.
@@ -100,8 +105,23 @@ impl Ledger {
     }
 
     /// The path of a unit's data file.
-    pub(crate) fn data_file(&self, unit: &Unit, input: &str) -> Location {
-        self.output.below(&unit.output_name(input))
+    pub(crate) fn data_file(&self, unit: &Unit, input: &str, spliced: bool) -> Location {
+        self.output.below(&unit.data_name(input, spliced))
+    }
+
+    /// The path of the copy of an input.
+    pub(crate) fn copy(&self, input: &str) -> Location {
+        self.output.below(input)
+    }
+
+    /// The path of the record that the copy of an input is complete.
+    pub(crate) fn copy_record(&self, first: &Unit) -> Location {
+        self.unit_record(FILES, &first.id)
+    }
+
+    /// The path of the data file of a unit of this job.
+    fn data_file_of(&self, manifest: &Manifest, unit: &Unit) -> Location {
+        self.data_file(unit, manifest.input_name(unit), manifest.splices(unit.input))
     }
 
     /// Where the data file is written until it is complete, if not at its path. `object_store` writes local files
@@ -221,7 +241,7 @@ impl Ledger {
 
     /// The path of a record.
     pub(crate) fn record(&self, name: &str) -> Location {
-        self.output.below(&format!("{FOLDER}/{name}"))
+        self.output.below(&format!("{RECORDS}/{name}"))
     }
 
     /// The path of a unit's record of the kind [`DONE`] or [`FAILED`].
@@ -230,9 +250,8 @@ impl Ledger {
     }
 
     async fn list(&self) -> Result<Listing> {
-        let output = &self.output;
-        let files = output.store.list(Some(&output.path)).map_ok(|meta| (meta.location, meta.size));
-        files.try_collect().await.with_context(|| format!("cannot list OUTPUT {output}"))
+        let files = list(&self.output, |_| true).await.context("cannot look at OUTPUT")?;
+        Ok(files.into_iter().map(|meta| (meta.location, meta.size)).collect())
     }
 
     /// Checks that the job may resume or begin, given the existing files.
@@ -251,6 +270,10 @@ impl Ledger {
                 );
             }
             return Ok(());
+        }
+        let copies = manifest.spliced_inputs().map(|input| self.copy(&manifest.inputs[input].name));
+        if let Some(copy) = copies.into_iter().find(|copy| listing.contains_key(&copy.path)) {
+            bail!("OUTPUT {output} has a file {copy}, which the job would write; move it away or name another OUTPUT");
         }
         if permissions.overwrite {
             return Ok(());
@@ -321,10 +344,9 @@ impl Ledger {
         if others == Others::AtWork {
             tracing::warn!("another process is at work on this job");
         } else {
-            for (folder, all) in
-                [(folder.join("tmp"), true), (folder.join(DONE), false), (folder.join(FAILED), false), (folder, false)]
-            {
-                remove_unfinished(&folder, |name| all || is_unfinished(name));
+            remove_unfinished(&folder.join("tmp"), |_| true);
+            for kind in [DONE, FAILED, FILES, ""] {
+                remove_unfinished(&folder.join(kind), is_unfinished);
             }
         }
         self.hold(lock);
@@ -332,18 +354,20 @@ impl Ledger {
     }
 
     async fn progress_of(&self, manifest: &Manifest, listing: &Listing) -> Result<JobProgress> {
-        let committed = self.read_all(manifest, listing, DONE).await?;
+        let files = self.files_of(manifest, listing).await?;
+        let committed = self.read_all(&manifest.units, listing, DONE).await?;
         let committed: HashMap<String, Marker> = manifest
             .units
             .iter()
             .zip(committed)
             .filter_map(|(unit, marker): (_, Option<Marker>)| {
                 let marker = marker?;
-                let size_bytes = listing.get(&self.data_file(unit, manifest.input_name(unit)).path);
-                (size_bytes == Some(&marker.size_bytes)).then(|| (unit.id.clone(), marker))
+                let size_bytes = listing.get(&self.data_file_of(manifest, unit).path);
+                let is_done = size_bytes == Some(&marker.size_bytes) || files.contains_key(&unit.input);
+                is_done.then(|| (unit.id.clone(), marker))
             })
             .collect();
-        let failed = self.read_all(manifest, listing, FAILED).await?;
+        let failed = self.read_all(&manifest.units, listing, FAILED).await?;
         let failed = manifest
             .units
             .iter()
@@ -351,13 +375,26 @@ impl Ledger {
             .filter_map(|(unit, failure)| Some((unit.id.clone(), failure?)))
             .filter(|(unit, _)| !committed.contains_key(unit))
             .collect();
-        Ok(JobProgress { committed, failed })
+        Ok(JobProgress { committed, failed, files })
+    }
+
+    /// The copies that are complete.
+    async fn files_of(&self, manifest: &Manifest, listing: &Listing) -> Result<HashMap<usize, FileMarker>> {
+        let inputs: Vec<usize> = manifest.spliced_inputs().collect();
+        let firsts = inputs.iter().filter_map(|&input| manifest.units_of(input).first());
+        let found: Vec<Option<FileMarker>> = self.read_all(firsts, listing, FILES).await?;
+        let complete = inputs.into_iter().zip(found).filter_map(|(input, marker)| {
+            let marker = marker?;
+            let size_bytes = listing.get(&self.copy(&manifest.inputs[input].name).path);
+            (size_bytes == Some(&marker.size_bytes)).then_some((input, marker))
+        });
+        Ok(complete.collect())
     }
 
     /// Reads all records of one kind; `None` for units without one. A damaged record counts as missing.
     async fn read_all<T: serde::de::DeserializeOwned>(
         &self,
-        manifest: &Manifest,
+        units: impl IntoIterator<Item = &Unit>,
         listing: &Listing,
         kind: &str,
     ) -> Result<Vec<Option<T>>> {
@@ -369,7 +406,9 @@ impl Ledger {
                 Ok::<_, anyhow::Error>(bytes.and_then(|bytes| serde_json::from_slice(&bytes).ok()))
             }
         };
-        stream::iter(&manifest.units).map(read).buffered(FILES_AT_ONCE).try_collect().await
+        // Before the first request, so that no borrowed iterator is held across it.
+        let reading: Vec<_> = units.into_iter().map(read).collect();
+        stream::iter(reading).buffered(FILES_AT_ONCE).try_collect().await
     }
 
     /// Deletes a job's data files and records, and nothing else.
@@ -383,9 +422,17 @@ impl Ledger {
             return Err(self.at_work());
         }
         let files = manifest.units.iter().flat_map(|unit| {
-            let data = self.data_file(unit, manifest.input_name(unit));
+            let data = self.data_file_of(manifest, unit);
             [self.unit_record(DONE, &unit.id), self.unit_record(FAILED, &unit.id), data]
         });
+        // A copy without a record is the job's if it can have been written: a run may have been killed in between.
+        let is_scored = |unit: &Unit| listing.contains_key(&self.unit_record(DONE, &unit.id).path);
+        let copies = manifest.spliced_inputs().filter(|&input| manifest.units_of(input).iter().all(is_scored));
+        let copies = copies.flat_map(|input| {
+            let records = manifest.units_of(input).iter().take(1).map(|first| self.copy_record(first));
+            records.chain([self.copy(&manifest.inputs[input].name)])
+        });
+        let files = copies.chain(files);
         let existing: Vec<Location> = files.filter(|file| listing.contains_key(&file.path)).collect();
         let removals = existing.iter().map(Location::remove);
         stream::iter(removals).buffer_unordered(FILES_AT_ONCE).try_collect::<()>().await?;

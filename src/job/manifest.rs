@@ -7,10 +7,10 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::unit::Unit;
-use crate::files::InputIdentity;
+use crate::files::{FileFormat, InputIdentity};
 
 /// Version of the files below `_rerank`, and of how units are divided and named.
-pub(crate) const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 2;
 
 /// `_rerank/job.json`: written before any work, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,6 +114,23 @@ impl Manifest {
         &self.inputs[unit.input].name
     }
 
+    /// The units of an input, by number.
+    pub(crate) fn units_of(&self, input: usize) -> &[Unit] {
+        let start = self.units.partition_point(|unit| unit.input < input);
+        let end = self.units.partition_point(|unit| unit.input <= input);
+        &self.units[start..end]
+    }
+
+    /// The inputs whose output files are copies of them with the scores of all their units, by index.
+    pub(crate) fn spliced_inputs(&self) -> impl Iterator<Item = usize> {
+        (0..self.inputs.len()).filter(|&input| self.splices(input))
+    }
+
+    /// Whether the output of an input is a copy of it. Jobs of format 1 had none.
+    pub(crate) fn splices(&self, input: usize) -> bool {
+        self.format > 1 && self.settings.splices(&self.inputs[input].name)
+    }
+
     /// The number of rows of the job.
     pub(crate) fn rows(&self) -> u64 {
         self.units.iter().map(|unit| unit.rows).sum()
@@ -166,6 +183,12 @@ impl Manifest {
 }
 
 impl JobSettings {
+    /// Whether the output of the input with this name is a copy of it with columns added. Otherwise it is the encoded
+    /// rows of a unit.
+    pub(crate) fn splices(&self, input: &str) -> bool {
+        self.sql.is_none() && FileFormat::of_input(input) == FileFormat::Parquet
+    }
+
     fn difference(&self, now: &Self) -> Option<String> {
         let Self { options, sql, query, passage, score, on_error, unit_rows, compression, row_group_rows } = self;
         let text = |sql: &Option<String>| sql.clone().unwrap_or_else(|| "not given".to_owned());
@@ -208,7 +231,7 @@ fn unit_id(key: &str, input: &InputIdentity, unit: &Unit) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::unit::cut;
+    use super::super::unit::{Cut, cut};
     use super::*;
     use crate::files::Group;
 
@@ -243,7 +266,7 @@ mod tests {
 
     fn units(files: usize, unit_rows: u64) -> Vec<Unit> {
         let groups = [Group { rows: 6, bytes: 1 }, Group { rows: 6, bytes: 1 }];
-        (0..files).flat_map(|file| cut(file, &groups, unit_rows)).collect()
+        (0..files).flat_map(|file| cut(file, &groups, unit_rows, Cut::Groups)).collect()
     }
 
     fn base() -> Manifest {
@@ -314,27 +337,36 @@ mod tests {
         assert!(older.len() < text.len());
         assert_eq!(serde_json::from_str::<Manifest>(&older).unwrap(), base());
     }
-    /// `job.json` as version 0.1.0 wrote it before units recorded their groups.
-    const FIRST_FORMAT: &str = r#"{"format":1,"version":"0.1.0","created":"2026-01-01T00:00:00Z","input":"in","models":[{"location":"/models/m3","family":"m3","fingerprint":"f","precision":"fp32"}],"settings":{"options":{"max_length":512},"sql":null,"query":"query","passage":"passage","score":"score","on_error":"fail","unit_rows":10,"compression":"zstd","row_group_rows":100},"inputs":[{"name":"a.parquet","size_bytes":5,"version":"v1"},{"name":"b.parquet","size_bytes":5,"version":"v1"}],"units":[UNITS]}"#;
+
+    /// `job.json` as version 0.1.0 first wrote it: units do not record their groups.
+    const FIRST_FORMAT: &str = r#"{"format":1,"version":"0.1.0","created":"2026-01-01T00:00:00Z","input":"in","models":[{"location":"/models/m3","family":"m3","fingerprint":"f","precision":"fp32"}],"settings":{"options":{"max_length":512},"sql":null,"query":"query","passage":"passage","score":"score","on_error":"fail","unit_rows":10,"compression":"zstd","row_group_rows":100},"inputs":[{"name":"a.parquet","size_bytes":5,"version":"v1"}],"units":[{"id":"c8b9242eeb3e78b4","input":0,"number":1,"rows":6,"bytes":1}]}"#;
 
     #[test]
-    fn a_job_of_an_earlier_program_resumes() {
+    fn a_job_of_an_earlier_format_is_known_with_its_files() {
+        let earlier: Manifest = serde_json::from_str(FIRST_FORMAT).unwrap();
+        let difference = earlier.difference(&base()).unwrap();
+        assert_eq!(difference, "the job's files are of format 1, this program's of 2");
+        // Its data files, which `--restart` deletes, are the encoded rows of units.
+        assert!(!earlier.splices(0) && earlier.spliced_inputs().next().is_none());
+        assert!(base().splices(0));
+    }
+
+    #[test]
+    fn outputs_are_copies_of_parquet_inputs_unless_a_query_makes_them() {
+        let settings = settings();
+        for (input, splices) in [("a.parquet", true), ("deep/b", true), ("c.arrow", false), ("d.FEATHER", false)] {
+            assert_eq!(settings.splices(input), splices, "{input}");
+        }
+        assert!(!JobSettings { sql: Some("SELECT 1".into()), ..settings }.splices("a.parquet"));
+    }
+
+    #[test]
+    fn units_are_found_by_input() {
         let base = base();
-        let unit = |unit: &Unit| {
-            let Unit { id, input, number, rows, bytes, .. } = unit;
-            format!(r#"{{"id":"{id}","input":{input},"number":{number},"rows":{rows},"bytes":{bytes}}}"#)
-        };
-        let units: Vec<String> = base.units.iter().map(unit).collect();
-        assert_eq!(units[1], r#"{"id":"c8b9242eeb3e78b4","input":0,"number":1,"rows":6,"bytes":1}"#);
-        let earlier = FIRST_FORMAT.replace("UNITS", &units.join(","));
-        let earlier: Manifest = serde_json::from_str(&earlier).unwrap();
-        assert_eq!(earlier.difference(&base), None);
-        assert_eq!(earlier.rows(), base.rows());
-        // That version can read current manifests: they have all the keys it knows, and it ignores others.
-        let written = serde_json::to_value(&base).unwrap();
-        let known: serde_json::Value = serde_json::from_str(&FIRST_FORMAT.replace("UNITS", &units[1])).unwrap();
-        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
-        assert_eq!(keys(&written), keys(&known));
-        assert!(keys(&known["units"][0]).iter().all(|key| written["units"][1].get(key) == known["units"][0].get(key)));
+        for input in 0..2 {
+            assert!(base.units_of(input).iter().all(|unit| unit.input == input));
+        }
+        assert_eq!(base.units_of(0).len() + base.units_of(1).len(), base.units.len());
+        assert!(base.units_of(2).is_empty());
     }
 }

@@ -1,11 +1,11 @@
-//! The records of units that are done or have failed.
+//! The records of units that are done or have failed, and of files that are complete.
 
 use serde::{Deserialize, Serialize};
 
 use crate::report::Tally;
 
-/// `_rerank/units/<id>.json`: written after the unit's data file appeared. A unit is done if it has a marker and its
-/// file has the recorded size.
+/// `_rerank/units/<id>.json`: written after the unit's data file appeared: its scores, or its rows if they are encoded.
+/// A unit is done if it has a marker and its file has the recorded size, or the file made of its scores is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     /// The unit's id.
@@ -29,6 +29,22 @@ pub(crate) struct Marker {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) executor: Option<UnitWorker>,
     /// When the unit was committed, in RFC 3339.
+    pub(crate) finished: String,
+}
+
+/// `_rerank/files/<id of the input's first unit>.json`: written after an output file appeared that is its input and the
+/// scores of all its units. The file is complete if it has the recorded size.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileMarker {
+    /// Path of the input relative to INPUT.
+    pub(crate) input: String,
+    /// Path of the file relative to OUTPUT.
+    pub(crate) output: String,
+    pub(crate) rows: u64,
+    pub(crate) size_bytes: u64,
+    /// The store's entity tag, if it has one.
+    pub(crate) etag: Option<String>,
+    /// When it was written, in RFC 3339.
     pub(crate) finished: String,
 }
 

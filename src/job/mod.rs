@@ -23,7 +23,7 @@ pub(crate) use manifest::JobSettings;
 pub(crate) use manifest::now;
 #[cfg(feature = "cluster")]
 pub(crate) use marker::UnitFailure;
-pub(crate) use marker::{Marker, UnitWorker};
+pub(crate) use marker::{FileMarker, Marker, UnitWorker};
 pub(crate) use query::Query;
 #[cfg(feature = "shell")]
 pub(crate) use query_error::root_error;
@@ -31,4 +31,4 @@ pub(crate) use resolve::Job;
 pub(crate) use scoring::{OnError, Scoring};
 pub(crate) use status::Status;
 pub(crate) use unit::Unit;
-pub(crate) use unit_rows::read_groups;
+pub(crate) use unit_rows::RowCursor;

@@ -106,7 +106,7 @@ impl PartitionStream for UnitPartition {
         stream.spawn_blocking(move || {
             read_unit(&input, &unit, columns.as_deref(), batch_rows, &runtime, |batch| {
                 rows_read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-                sender.blocking_send(Ok(batch)).is_ok()
+                Ok(sender.blocking_send(Ok(batch)).is_ok())
             })
             .map(drop)
             .map_err(|error| DataFusionError::External(error.into()))

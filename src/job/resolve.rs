@@ -12,10 +12,13 @@ use super::query::Query;
 use super::report_files::ReportFiles;
 use super::scoring::{OnError, Scoring};
 use super::survey::survey;
-use super::unit::{Unit, cut};
+use super::unit::{Cut, Unit, cut};
 use crate::args::RunArgs;
 use crate::files::{Columns, Format, Group, InputFile, Inputs, OutputKind, Target};
 use crate::model::{open, session};
+
+/// The most rows in a row group of an encoded output.
+const DEFAULT_ROW_GROUP_ROWS: usize = 131_072;
 
 /// A resolved job: files found, model opened, units divided. Later steps use this, not the command line.
 #[derive(Debug)]
@@ -63,7 +66,8 @@ impl Job {
             Target::File(_, kind) => (*kind, u64::MAX),
             Target::Directory(_) => (OutputKind::Parquet, args.unit_rows as u64),
         };
-        let format = Format { kind, compression: args.compression, row_group_rows: args.row_group_rows };
+        let row_group_rows = args.row_group_rows.unwrap_or(DEFAULT_ROW_GROUP_ROWS);
+        let format = Format { kind, compression: args.compression, row_group_rows };
         let (scoring, groups) = if let Some(sql) = &args.sql {
             let model = args.model.model.as_deref();
             let session = session::query_settings(model, &args.options, &args.engine, args.window.window_rows)?;
@@ -77,6 +81,9 @@ impl Job {
                 errors: args.on_error == OnError::Null,
             };
             let groups = survey(&inputs.files, Some(&columns), format).await?.groups;
+            if args.row_group_rows.is_some() && inputs.files.iter().all(|file| file.is_spliced(kind)) {
+                bail!("--row-group-rows is for outputs that are encoded; those of Parquet files keep the row groups of INPUT");
+            }
             (Scoring::Columns(columns), groups)
         };
         let settings = JobSettings {
@@ -88,10 +95,13 @@ impl Job {
             on_error: value_name(&args.on_error),
             unit_rows: args.unit_rows as u64,
             compression: value_name(&args.compression),
-            row_group_rows: args.row_group_rows as u64,
+            row_group_rows: row_group_rows as u64,
         };
-        let units: Vec<Unit> =
-            groups.iter().enumerate().flat_map(|(file, groups)| cut(file, groups, unit_rows)).collect();
+        let units_of = |(file, groups): (usize, &Vec<Group>)| {
+            let at = if settings.splices(&inputs.files[file].identity.name) { Cut::Rows } else { Cut::Groups };
+            cut(file, groups, unit_rows, at)
+        };
+        let units: Vec<Unit> = groups.iter().enumerate().flat_map(units_of).collect();
         let identities = inputs.files.iter().map(|file| file.identity.clone()).collect();
         let manifest = Manifest::new(&args.input, models(&reranker, &scoring)?, settings, identities, units)?;
         Ok(Self {

@@ -7,7 +7,7 @@ use arrow::datatypes::SchemaRef;
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 
-use crate::files::{Columns, Format, Group, InputFile, Layout, Source, difference};
+use crate::files::{Columns, Format, Group, InputFile, Rows, Source, difference};
 
 /// Footers read concurrently before the run.
 const SURVEYS_AT_ONCE: usize = 16;
@@ -29,14 +29,18 @@ pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, forma
         async move {
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || {
-                let source = Source::open(&file, &runtime)?;
-                if let Some(columns) = columns {
-                    let layout = Layout::of(&source, &file, &columns)?;
+                let Some(columns) = columns else {
+                    let source = Source::open(&file, &runtime)?;
+                    return anyhow::Ok((Arc::clone(source.schema()), source.groups()));
+                };
+                let rows = Rows::open(&file, &columns, format.kind, &runtime)?;
+                let layout = rows.layout();
+                if layout.carries {
                     format
-                        .check(&layout.scored)
+                        .check(&layout.written)
                         .with_context(|| format!("cannot write the columns of {}", file.location))?;
                 }
-                Ok::<_, anyhow::Error>((Arc::clone(source.schema()), source.groups()))
+                anyhow::Ok((Arc::clone(rows.schema()), rows.groups().to_vec()))
             })
             .await
             .context("a file could not be examined")?

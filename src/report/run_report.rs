@@ -13,8 +13,8 @@ use crate::terminal::{busy_percent, human_count, human_rate, per_second};
 /// The report of a run that succeeded.
 #[derive(Debug)]
 pub(crate) struct Report {
-    /// Units that this run wrote; each is a file.
-    pub(crate) files: usize,
+    /// Units that this run scored.
+    pub(crate) units: usize,
     /// The counts of this run.
     pub(crate) totals: Totals,
     /// Time to load the model.
@@ -59,7 +59,7 @@ impl Report {
             format!(
                 "{} in {}; {}, {} truncated, {}; model loaded in {:.1} s",
                 human_count(tally.rows_written(), "row"),
-                human_count(self.files as u64, "file"),
+                human_count(self.totals.files as u64, "file"),
                 human_count(stats.duplicates, "duplicate"),
                 HumanCount(stats.truncated),
                 human_count(stats.errors, "error"),
@@ -104,7 +104,7 @@ impl Report {
             "threads": engine.threads,
             "batch_tokens": model.model().batch_tokens(),
             "window_rows": model.window_rows(),
-            "files": self.files,
+            "files": self.totals.files,
             "rows_written": tally.rows_written(),
             "errors_by_reason": tally.errors,
             "padding_percent": stats.padding_percent(),
@@ -117,7 +117,7 @@ impl Report {
                 "start_seconds": start, "end_seconds": end, "pairs_per_second": rate,
             })).collect::<Vec<_>>(),
             "job": {
-                "units": self.before.units + self.files,
+                "units": self.before.units + self.units,
                 "units_before": self.before.units,
                 "rows": job.stats.rows,
                 "rows_written": job.rows_written(),
@@ -177,8 +177,8 @@ mod tests {
         let mut timeline = Histogram::new(1.0);
         timeline.add(2.5, 100);
         timeline.add(4.1, 40);
-        let totals = Totals { tally, timeline, wall: Duration::from_millis(4500) };
-        Report { files: 1, totals, load: Duration::from_millis(1500), before: Before::default() }
+        let totals = Totals { tally, files: 1, timeline, wall: Duration::from_millis(4500) };
+        Report { units: 1, totals, load: Duration::from_millis(1500), before: Before::default() }
     }
 
     #[test]

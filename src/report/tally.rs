@@ -112,6 +112,8 @@ impl Tally {
 pub(crate) struct Totals {
     /// Counts and distributions.
     pub(crate) tally: Tally,
+    /// Output files that were written.
+    pub(crate) files: usize,
     /// Pairs by completion time, in seconds since the start.
     pub(crate) timeline: Histogram,
     /// Elapsed time.

@@ -11,7 +11,7 @@ use tokio::runtime::Handle;
 
 use super::plan::Plan;
 use super::progress::Extent;
-use crate::files::{Columns, Layout, Source};
+use crate::files::{Columns, Rows};
 use crate::job::{Query, Scoring};
 use crate::terminal::{human_count, human_rate, per_second};
 
@@ -141,10 +141,10 @@ fn sample(plan: &Plan, columns: &Columns, runtime: &Handle) -> Result<Vec<(Array
     let mut samples = Vec::new();
     for task in spaced(tasks.len(), UNITS_SAMPLED).map(|index| tasks[index]) {
         let input = &plan.inputs[task.unit.input];
-        let source = Source::open(input, runtime)?;
-        let layout = Layout::new(source.schema(), columns)?;
+        let source = Rows::open(input, columns, plan.format.kind, runtime)?;
+        let layout = source.layout();
         let mut rows = 0;
-        for batch in source.read(input, task.unit.groups.clone(), None, ROWS_OF_A_UNIT, runtime)? {
+        for batch in source.read(task.unit.groups.clone(), task.unit.first_row, ROWS_OF_A_UNIT)? {
             let batch = batch.with_context(|| format!("cannot read {}", input.location))?;
             let batch = batch.slice(0, batch.num_rows().min(ROWS_OF_A_UNIT - rows));
             rows += batch.num_rows();

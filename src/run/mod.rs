@@ -8,6 +8,7 @@ mod plan;
 mod progress;
 mod query_units;
 mod reader;
+mod scored_copy;
 mod scorer;
 mod window;
 mod work;
@@ -21,7 +22,9 @@ pub(crate) use local::with_advice;
 #[cfg(feature = "cluster")]
 pub(crate) use pipeline::run_plan;
 #[cfg(feature = "cluster")]
-pub(crate) use plan::{Journal, Plan, Task};
+pub(crate) use plan::{Content, Journal, Plan, Task};
 #[cfg(feature = "cluster")]
 pub(crate) use progress::Progress;
+#[cfg(feature = "cluster")]
+pub(crate) use scored_copy::ScoredCopy;
 pub(crate) use work::Work;

@@ -4,10 +4,10 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 
 use super::progress::Extent;
-use crate::files::{Format, InputFile};
+use super::scored_copy::ScoredCopy;
+use crate::files::{Destination, Format, InputFile};
 use crate::job::{Ledger, OnError, Scoring, Unit, UnitWorker};
 use crate::report::Tally;
-use crate::storage::Location;
 
 /// The inputs, outputs and settings of a run.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(crate) struct Plan {
     pub(crate) tasks: Vec<Task>,
     /// How to score their rows.
     pub(crate) scoring: Scoring,
+    /// The copies of inputs to make when all their units are done.
+    pub(crate) copies: Vec<ScoredCopy>,
     /// The output format.
     pub(crate) format: Format,
     /// What happens on a failed row.
@@ -40,10 +42,22 @@ impl Plan {
 pub(crate) struct Task {
     /// The unit to read.
     pub(crate) unit: Unit,
+    /// The path of the file to write, relative to OUTPUT.
+    pub(crate) name: String,
     /// The file to write.
-    pub(crate) output: Location,
-    /// The path to write to until the file is complete, if it differs.
-    pub(crate) staging: Option<Location>,
+    pub(crate) destination: Destination,
+    pub(crate) content: Content,
+}
+
+/// What the file of a unit holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Content {
+    /// The unit's rows, encoded.
+    Rows,
+    /// The added columns only.
+    Scores,
+    /// A copy of the input with the added columns. The unit is the whole input.
+    Copy,
 }
 
 /// Commits the units of a resumable job.

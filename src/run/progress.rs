@@ -15,6 +15,7 @@ pub(crate) struct Progress {
     done: Extent,
     start: Instant,
     tally: Tally,
+    files: usize,
     timeline: Histogram,
 }
 
@@ -50,8 +51,14 @@ impl Progress {
             done: Extent::default(),
             start: Instant::now(),
             tally: Tally::default(),
+            files: 0,
             timeline: Histogram::new(1.0),
         }
+    }
+
+    /// Counts an output file that is complete.
+    pub(crate) fn add_file(&mut self) {
+        self.files += 1;
     }
 
     /// Adds scored rows of a unit.
@@ -71,7 +78,12 @@ impl Progress {
 
     /// The totals so far.
     pub(crate) fn totals(&self) -> Totals {
-        Totals { tally: self.tally.clone(), timeline: self.timeline.clone(), wall: self.start.elapsed() }
+        Totals {
+            tally: self.tally.clone(),
+            files: self.files,
+            timeline: self.timeline.clone(),
+            wall: self.start.elapsed(),
+        }
     }
 
     fn rates(&self) -> String {

@@ -6,10 +6,10 @@ use anyhow::Result;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
-use super::plan::{Failed, Plan};
+use super::plan::{Failed, Plan, Task};
 use super::window::{UnitWindow, UnitWindows};
-use crate::files::{Columns, Layout, Source};
-use crate::job::read_groups;
+use crate::files::{Columns, Rows};
+use crate::job::{RowCursor, Unit};
 
 /// Windows read ahead of scoring.
 const WINDOWS_AHEAD: usize = 1;
@@ -43,8 +43,8 @@ pub(crate) fn read(
 /// The open input file.
 struct Current {
     input: usize,
-    source: Source,
-    layout: Arc<Layout>,
+    rows: Rows,
+    cursor: Option<RowCursor>,
 }
 
 fn read_all(
@@ -78,18 +78,31 @@ fn read_windows(
 ) -> Result<bool> {
     let unit = &plan.tasks[task].unit;
     let input = &plan.inputs[unit.input];
-    let Current { source, layout, .. } = match current {
+    let Current { rows, cursor, .. } = match current {
         Some(current) if current.input == unit.input => current,
         _ => {
-            let source = Source::open(input, runtime)?;
-            let layout = Arc::new(Layout::of(&source, input, columns)?);
-            current.insert(Current { input: unit.input, source, layout })
+            let rows = Rows::open(input, columns, plan.format.kind, runtime)?;
+            current.insert(Current { input: unit.input, rows, cursor: None })
         }
     };
-    let mut windows = UnitWindows::new(task, Arc::clone(layout), window_rows);
+    let mut windows = UnitWindows::new(task, Arc::clone(rows.layout()), window_rows);
+    let cursor = match cursor {
+        Some(cursor) if cursor.is_at(unit) => cursor,
+        _ => cursor.insert(RowCursor::begin(rows, unit, last_in_a_row(plan, task), window_rows)?),
+    };
     let wanted = |window| sender.blocking_send(Ok(window)).is_ok();
-    let all = read_groups(source, input, unit, None, window_rows, runtime, |batch| {
-        windows.push(batch).into_iter().all(wanted) && !sender.is_closed()
+    let all = cursor.read(input, unit, |batch| {
+        Ok(windows.push(batch).into_iter().all(wanted) && !sender.is_closed())
     })?;
     Ok(all && wanted(windows.finish()))
+}
+
+/// The last of the tasks that read one file from this task on without a gap.
+fn last_in_a_row(plan: &Plan, task: usize) -> &Unit {
+    let follows = |pair: &[Task]| {
+        let [before, after] = [&pair[0].unit, &pair[1].unit];
+        before.input == after.input && before.first_row + before.rows == after.first_row
+    };
+    let more = plan.tasks[task..].windows(2).take_while(|pair| follows(pair)).count();
+    &plan.tasks[task + more].unit
 }

@@ -98,7 +98,7 @@ async fn append_scores(plan: &Plan, with_reasons: bool, reranker: &Reranker, win
             layout.append(batch, added)
         })
         .collect::<Result<_>>()?;
-    Ok(Scored { task, schema: Arc::clone(&layout.scored), batches, tally, last })
+    Ok(Scored { task, schema: Arc::clone(&layout.written), batches, tally, last })
 }
 
 /// The reasons of the failed rows among `count` rows from `offset` on; NULL for the others.

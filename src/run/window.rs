@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use datafusion_rerank::WindowCutter;
 
-use crate::files::Layout;
+use crate::files::RowLayout;
 
 /// Consecutive rows of one unit that are scored together.
 ///
@@ -15,11 +15,11 @@ use crate::files::Layout;
 pub(crate) struct UnitWindow {
     /// The index of the unit in the plan.
     pub(crate) task: usize,
-    /// The columns of the unit's file.
-    pub(crate) layout: Arc<Layout>,
+    /// The columns of the rows.
+    pub(crate) layout: Arc<RowLayout>,
     /// The number of the first row within the unit.
     pub(crate) first_row: u64,
-    /// The rows in order, with all columns.
+    /// The rows in order.
     pub(crate) batches: Vec<RecordBatch>,
     /// Whether this is the last window of the unit.
     pub(crate) last: bool,
@@ -44,14 +44,14 @@ impl UnitWindow {
 #[derive(Debug)]
 pub(crate) struct UnitWindows {
     task: usize,
-    layout: Arc<Layout>,
+    layout: Arc<RowLayout>,
     cutter: WindowCutter<RecordBatch>,
     /// The number of the next window's first row within the unit.
     first_row: u64,
 }
 
 impl UnitWindows {
-    pub(crate) fn new(task: usize, layout: Arc<Layout>, window_rows: usize) -> Self {
+    pub(crate) fn new(task: usize, layout: Arc<RowLayout>, window_rows: usize) -> Self {
         Self { task, layout, cutter: WindowCutter::new(window_rows).keeping_last(), first_row: 0 }
     }
 
@@ -87,7 +87,8 @@ mod tests {
     use super::*;
 
     fn windows() -> UnitWindows {
-        let layout = Arc::new(Layout { query: 0, passage: 0, scored: Arc::new(Schema::empty()) });
+        let written = Arc::new(Schema::empty());
+        let layout = Arc::new(RowLayout { query: 0, passage: 0, written, carries: true });
         UnitWindows::new(7, layout, 10)
     }
 

@@ -8,10 +8,11 @@ use std::task::Poll;
 
 use anyhow::Result;
 
-use super::plan::{Plan, Task};
-use crate::files::{Target, refuse_existing, refuse_input};
-use crate::job::{Job, Ledger, Marker, Unit};
-use crate::storage::{Claim, Location};
+use super::plan::{Content, Plan, Task};
+use super::scored_copy::ScoredCopy;
+use crate::files::{Columns, Destination, Target, refuse_existing, refuse_input};
+use crate::job::{Job, Ledger, Marker, Scoring, Unit};
+use crate::storage::{Claim, Location, Replaces};
 use crate::terminal::Stopped;
 
 /// The remaining work of a job.
@@ -34,28 +35,51 @@ impl Work {
     /// If the output would be read as input, OUTPUT holds something else, or another process is writing it.
     pub(crate) async fn begin(job: &Job, dry_run: bool, stop: Pin<&mut impl Future<Output = Stopped>>) -> Result<Self> {
         let Job { inputs, target, manifest, .. } = job;
+        let mut copies = Vec::new();
         let (ledger, claim, committed, tasks) = match target {
-            Target::File(file, _) => {
-                let claim = if dry_run { None } else { claim(file, job.permissions.overwrite, stop).await? };
-                let staging = claim.as_ref().map(Claim::staging);
-                let tasks = manifest.units.iter().map(|unit| task(unit, file.clone(), staging.cloned())).collect();
-                (None, claim, HashMap::new(), tasks)
+            Target::File(file, kind) => {
+                let overwrite = job.permissions.overwrite;
+                let claim = if dry_run { None } else { claim(file, overwrite, stop).await? };
+                let destination = Destination {
+                    location: file.clone(),
+                    staging: claim.as_ref().map(Claim::staging).cloned(),
+                    replaces: if overwrite { Replaces::Any } else { Replaces::Nothing },
+                };
+                let task = |unit: &Unit| {
+                    let is_copy = matches!(job.scoring, Scoring::Columns(_))
+                        && inputs.files[unit.input].is_spliced(*kind);
+                    Task {
+                        unit: unit.clone(),
+                        name: String::new(),
+                        destination: destination.clone(),
+                        content: if is_copy { Content::Copy } else { Content::Rows },
+                    }
+                };
+                (None, claim, HashMap::new(), manifest.units.iter().map(task).collect())
             }
             Target::Directory(output) => {
                 let mut ledger = Ledger::new(output.clone());
-                let data_file = |ledger: &Ledger, unit| ledger.data_file(unit, manifest.input_name(unit));
                 // Refuse outputs that the next run would read before creating anything.
                 for unit in &manifest.units {
-                    refuse_input(&data_file(&ledger, unit), inputs)?;
+                    let (name, spliced) = (manifest.input_name(unit), manifest.splices(unit.input));
+                    refuse_input(&ledger.data_file(unit, name, spliced), inputs)?;
+                    if spliced {
+                        refuse_input(&ledger.copy(name), inputs)?;
+                    }
                 }
                 let progress = if dry_run {
                     ledger.look(manifest, job.permissions).await?
                 } else {
                     ledger.begin(manifest, job.permissions).await?
                 };
+                if let Scoring::Columns(columns) = &job.scoring {
+                    let missing = manifest.spliced_inputs().filter(|input| !progress.files.contains_key(input));
+                    copies.extend(missing.map(|input| scored_copy(job, &ledger, columns, input)));
+                }
                 let left = manifest.units.iter().filter(|unit| !progress.committed.contains_key(&unit.id));
-                let tasks =
-                    left.map(|unit| task(unit, data_file(&ledger, unit), ledger.staging_file(&unit.id))).collect();
+                let tasks = left
+                    .map(|unit| ledger.task(unit, manifest.input_name(unit), manifest.splices(unit.input)))
+                    .collect();
                 (Some(ledger), None, progress.committed, tasks)
             }
         };
@@ -63,6 +87,7 @@ impl Work {
             inputs: inputs.files.clone(),
             tasks,
             scoring: job.scoring.clone(),
+            copies,
             format: job.format,
             on_error: job.on_error,
         };
@@ -70,8 +95,22 @@ impl Work {
     }
 }
 
-fn task(unit: &Unit, output: Location, staging: Option<Location>) -> Task {
-    Task { unit: unit.clone(), output, staging }
+impl Ledger {
+    /// The task of a unit of this job.
+    pub(crate) fn task(&self, unit: &Unit, input: &str, spliced: bool) -> Task {
+        let destination = Destination {
+            location: self.data_file(unit, input, spliced),
+            staging: self.staging_file(&unit.id),
+            replaces: Replaces::Any,
+        };
+        let content = if spliced { Content::Scores } else { Content::Rows };
+        Task { unit: unit.clone(), name: unit.data_name(input, spliced), destination, content }
+    }
+}
+
+fn scored_copy(job: &Job, ledger: &Ledger, columns: &Columns, input: usize) -> ScoredCopy {
+    let units = job.manifest.units_of(input);
+    ScoredCopy::new(ledger, input, job.inputs.files[input].clone(), units, columns.clone(), job.format.compression)
 }
 
 /// Claims the file if it is on a local disk.

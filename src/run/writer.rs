@@ -1,20 +1,28 @@
-//! Writes scored rows to files and commits units.
+//! Writes scored rows to files, commits units, and makes the copies of inputs whose units are done.
 
+use std::collections::HashMap;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
 use tokio::time::interval_at;
 
-use super::plan::{Failed, Journal, Plan, Scored, Task};
+use super::plan::{Content, Failed, Journal, Plan, Scored, Task};
 use super::progress::Progress;
+use super::scored_copy::ScoredCopy;
 use crate::files::OutputFile;
-use crate::job::{Marker, now};
+use crate::job::{FileMarker, Marker, now};
 use crate::report::Tally;
 use crate::storage::Written;
 use crate::terminal::{LINE_INTERVAL, Stopped, one_line};
+
+/// Copies being made at once. They share the disk or the network with the reader.
+const COPIES_AT_ONCE: usize = 2;
 
 /// Writes rows as they arrive, one file per unit.
 pub(crate) async fn write(
@@ -24,8 +32,19 @@ pub(crate) async fn write(
     progress: &mut Progress,
     stop: Pin<&mut impl Future<Output = Stopped>>,
 ) -> Result<()> {
-    let mut writer = Writer { plan, journal, current: None, since: Instant::now(), finished: 0 };
+    let stopped = Arc::<AtomicBool>::default();
+    let mut writer = Writer {
+        plan,
+        journal,
+        current: None,
+        since: Instant::now(),
+        finished: 0,
+        copies: Copies::new(plan, Arc::clone(&stopped)),
+        stopped,
+    };
     let Err(Failed { task, error }) = write_all(scored, &mut writer, progress, stop).await else { return Ok(()) };
+    writer.stopped.store(true, Ordering::Relaxed);
+    writer.copies.stop().await;
     if let Some(unfinished) = writer.current {
         unfinished.file.abort().await;
     }
@@ -46,14 +65,19 @@ async fn write_all(
     progress: &mut Progress,
     mut stop: Pin<&mut impl Future<Output = Stopped>>,
 ) -> Result<(), Failed> {
+    let no_unit = |error| Failed { task: None, error };
     let mut lines = interval_at(tokio::time::Instant::now() + LINE_INTERVAL, LINE_INTERVAL);
     loop {
-        // Only waiting can be interrupted, not writing.
         let next = tokio::select! {
             biased;
-            stopped = &mut stop => return Err(Failed { task: None, error: stopped.into() }),
+            stopped = &mut stop => return Err(no_unit(stopped.into())),
             _ = lines.tick() => {
                 progress.line();
+                continue;
+            }
+            Some(copied) = writer.copies.next() => {
+                copied.map_err(no_unit)?;
+                progress.add_file();
                 continue;
             }
             next = scored.recv() => next,
@@ -63,14 +87,43 @@ async fn write_all(
         next.tally.add_written(next.batches.iter().map(|batch| batch.num_rows() as u64).sum());
         let task = next.task;
         progress.add(&next.tally, &writer.plan.tasks[task].unit);
-        writer.write(next).await.map_err(|error| Failed { task: Some(task), error })?;
+        let makes_file = next.last && writer.plan.tasks[task].content != Content::Scores;
+        // Writing is not interrupted, but copying ends early when the run is stopped.
+        let flag = Arc::clone(&writer.stopped);
+        let mut writing = pin!(writer.write(next));
+        let written = tokio::select! {
+            biased;
+            written = &mut writing => written,
+            stopped = &mut stop => {
+                flag.store(true, Ordering::Relaxed);
+                drop(writing.await);
+                return Err(no_unit(stopped.into()));
+            }
+        };
+        written.map_err(|error| Failed { task: Some(task), error })?;
+        if makes_file {
+            progress.add_file();
+        }
     }
     // A stage that panics closes its channel, just like one that has finished.
     let (done, all) = (writer.finished, writer.plan.tasks.len());
-    if done == all {
-        return Ok(());
+    if done != all {
+        return Err(no_unit(anyhow!("the run stopped after {done} of {all} units were complete")));
     }
-    Err(Failed { task: None, error: anyhow!("the run stopped after {done} of {all} units were complete") })
+    loop {
+        let copied = tokio::select! {
+            biased;
+            stopped = &mut stop => return Err(no_unit(stopped.into())),
+            _ = lines.tick() => {
+                progress.line();
+                continue;
+            }
+            copied = writer.copies.next() => copied,
+        };
+        let Some(copied) = copied else { return Ok(()) };
+        copied.map_err(no_unit)?;
+        progress.add_file();
+    }
 }
 
 /// Writes scored rows to files.
@@ -81,6 +134,9 @@ struct Writer<'a> {
     /// When the last unit was committed.
     since: Instant,
     finished: usize,
+    copies: Copies<'a>,
+    /// Whether copying must end.
+    stopped: Arc<AtomicBool>,
 }
 
 /// The unit being written.
@@ -100,8 +156,16 @@ impl Writer<'_> {
                 return Err(anyhow!("unit {} ended before it was complete", current.task));
             }
             None => {
-                let Task { output, staging, .. } = &self.plan.tasks[task];
-                let file = OutputFile::create(output.clone(), staging.clone(), schema, self.plan.format)?;
+                let Task { unit, destination, content, .. } = &self.plan.tasks[task];
+                let (destination, format) = (destination.clone(), self.plan.format);
+                let file = match content {
+                    Content::Rows | Content::Scores => OutputFile::create(destination, schema, format)?,
+                    Content::Copy => {
+                        let input = self.plan.inputs[unit.input].clone();
+                        let stopped = Arc::clone(&self.stopped);
+                        OutputFile::splice(destination, input, schema, format.compression, stopped).await?
+                    }
+                };
                 CurrentUnit { task, file, tally: Tally::default() }
             }
         };
@@ -119,6 +183,7 @@ impl Writer<'_> {
         let written = current.file.finish().await?;
         self.commit(task, current.tally, written).await?;
         self.finished += 1;
+        self.copies.unit_is_done(self.plan.tasks[task].unit.input);
         Ok(())
     }
 
@@ -127,12 +192,11 @@ impl Writer<'_> {
         self.since = Instant::now();
         let Some(Journal { ledger, worker }) = &mut self.journal else { return Ok(()) };
         let task = &self.plan.tasks[task];
-        let input = self.plan.input_name(task);
         let marker = Marker {
             unit: task.unit.id.clone(),
-            input: input.to_owned(),
+            input: self.plan.input_name(task).to_owned(),
             number: task.unit.number,
-            output: task.unit.output_name(input),
+            output: task.name.clone(),
             size_bytes: written.size_bytes,
             etag: written.etag,
             tally,
@@ -140,6 +204,63 @@ impl Writer<'_> {
             executor: worker.clone(),
             finished: now(),
         };
-        ledger.commit(&marker).await.with_context(|| format!("cannot commit unit {}", marker.output))
+        ledger.commit(&marker).await.with_context(|| format!("cannot commit unit {}", marker.unit))
+    }
+}
+
+/// The copies of inputs, each begun when all units of its input are done.
+struct Copies<'a> {
+    /// The copies that wait for units: how many, by index of the input.
+    waiting: HashMap<usize, (usize, &'a ScoredCopy)>,
+    running: JoinSet<Result<FileMarker>>,
+    room: Arc<Semaphore>,
+    stopped: Arc<AtomicBool>,
+}
+
+impl<'a> Copies<'a> {
+    fn new(plan: &'a Plan, stopped: Arc<AtomicBool>) -> Self {
+        let mut copies =
+            Self { waiting: HashMap::new(), running: JoinSet::new(), room: Semaphore::new(COPIES_AT_ONCE).into(), stopped };
+        let mut units = HashMap::<usize, usize>::new();
+        for task in &plan.tasks {
+            *units.entry(task.unit.input).or_default() += 1;
+        }
+        for copy in &plan.copies {
+            match units.get(&copy.input) {
+                Some(units) => drop(copies.waiting.insert(copy.input, (*units, copy))),
+                None => copies.begin(copy),
+            }
+        }
+        copies
+    }
+
+    fn unit_is_done(&mut self, input: usize) {
+        let Some((units, copy)) = self.waiting.get_mut(&input) else { return };
+        *units -= 1;
+        if *units == 0 {
+            let copy: &ScoredCopy = copy;
+            self.waiting.remove(&input);
+            self.begin(copy);
+        }
+    }
+
+    fn begin(&mut self, copy: &ScoredCopy) {
+        let (copy, room, stopped) = (copy.clone(), Arc::clone(&self.room), Arc::clone(&self.stopped));
+        self.running.spawn(async move {
+            let _permit = room.acquire_owned().await?;
+            copy.make(stopped).await
+        });
+    }
+
+    /// The next copy that is complete; `None` if none is being made.
+    async fn next(&mut self) -> Option<Result<FileMarker>> {
+        let made = self.running.join_next().await?;
+        Some(made.context("a copy was not finished").and_then(|made| made))
+    }
+
+    /// Waits until the copies that are being made have ended.
+    async fn stop(&mut self) {
+        self.room.close();
+        while self.running.join_next().await.is_some() {}
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use object_store::path::{Path, PathPart};
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
 use url::{Position, Url};
 
@@ -55,9 +55,12 @@ impl Location {
         Self { path, ..self.clone() }
     }
 
-    /// The file at this path relative to this directory.
+    /// The file at this path relative to this directory. Names stay as they are, byte for byte.
     pub(crate) fn below(&self, relative: &str) -> Self {
-        self.with_path(self.path.parts().chain(Path::from(relative).parts()).collect())
+        let names = relative.split('/').filter(|name| !name.is_empty());
+        // `Path::from` would percent-encode a name that is percent-encoded already.
+        let names = names.map(|name| PathPart::parse(name).unwrap_or_else(|_| PathPart::from(name)));
+        self.with_path(self.path.parts().chain(names).collect())
     }
 
     /// The same place with symbolic links resolved. A path that was joined from names may contain some.
@@ -180,6 +183,10 @@ mod tests {
         assert_eq!(file.relative_to(&base).as_deref(), Some("a/b c.parquet"));
         assert_eq!(file.to_string(), "/data/in/a/b c.parquet");
         assert_eq!(base.relative_to(&file), None);
+        for name in ["lang=a%2Fb/ts=2020-01-01%2001%3A00/x", "100% #1?.parquet", "中文/é~.parquet"] {
+            assert_eq!(base.below(name).relative_to(&base).as_deref(), Some(name));
+            assert_eq!(base.below(name).local_path(), Some(format!("/data/in/{name}").into()));
+        }
         assert_eq!(Location::parse("/data/input").unwrap().relative_to(&base), None);
     }
 

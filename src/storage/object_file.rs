@@ -28,7 +28,7 @@ const MIN_BLOCK_BYTES: usize = 64 << 10;
 /// memory does not depend on how the input was written.
 ///
 /// The decoder reads the columns in turns. The most recently used blocks are kept: one per column and a few more.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) struct ObjectFile {
     location: Location,
     size_bytes: u64,
@@ -45,6 +45,11 @@ impl ObjectFile {
         let blocks_kept = columns + 2;
         let block_bytes = (CACHE_BYTES / blocks_kept).clamp(MIN_BLOCK_BYTES, MAX_BLOCK_BYTES);
         Self { location, size_bytes, block_bytes, blocks_kept, blocks: Arc::default(), runtime }
+    }
+
+    /// The same file for a decoder that reads this many leaf columns in turns.
+    pub(crate) fn with_columns(&self, columns: usize) -> Self {
+        Self::new(self.location.clone(), self.size_bytes, columns, self.runtime.clone())
     }
 
     /// Returns a block from memory or from the store.

@@ -18,6 +18,7 @@ const PART_BYTES: usize = 16 << 20;
 /// Unlike [`object_store::buffered::BufWriter`], it can be aborted in every state, even after it failed to complete.
 pub(crate) struct Upload {
     location: Location,
+    replaces: Replaces,
     parts: Option<Box<dyn MultipartUpload>>,
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
@@ -25,6 +26,36 @@ pub(crate) struct Upload {
     /// The entity tag of the file that a multipart upload replaces.
     old_etag: Option<String>,
     etag: Option<String>,
+}
+
+/// Which existing file a new one replaces.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Replaces {
+    /// Any.
+    Any,
+    /// None: what exists was made by another process.
+    Nothing,
+    /// One of the same size: it has the same content.
+    Same,
+}
+
+impl Replaces {
+    /// # Errors
+    /// If a file exists that a file of `size_bytes` bytes may not replace.
+    pub(crate) async fn check(self, location: &Location, size_bytes: u64) -> object_store::Result<()> {
+        if self == Self::Any {
+            return Ok(());
+        }
+        match location.store.head(&location.path).await {
+            Ok(found) if self == Self::Same && found.size == size_bytes => Ok(()),
+            Ok(_) => Err(object_store::Error::AlreadyExists {
+                path: location.to_string(),
+                source: "another process made it during the run; it was not replaced".into(),
+            }),
+            Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 /// A written file.
@@ -36,9 +67,11 @@ pub(crate) struct Written {
 }
 
 impl Upload {
+    /// A file that replaces any other at its location.
     pub(crate) fn new(location: Location) -> Self {
         Self {
             location,
+            replaces: Replaces::Any,
             parts: None,
             buffered: Vec::new(),
             buffered_bytes: 0,
@@ -46,6 +79,10 @@ impl Upload {
             old_etag: None,
             etag: None,
         }
+    }
+
+    pub(crate) fn replacing(self, replaces: Replaces) -> Self {
+        Self { replaces, ..self }
     }
 
     pub(crate) async fn put(&mut self, mut bytes: Bytes) -> object_store::Result<()> {
@@ -77,6 +114,7 @@ impl Upload {
 
     /// Uploads the rest and makes the file appear.
     pub(crate) async fn finish(&mut self) -> object_store::Result<()> {
+        self.replaces.check(&self.location, self.size_bytes).await?;
         if self.parts.is_some() && self.buffered_bytes > 0 {
             self.put_part().await?;
         }

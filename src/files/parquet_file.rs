@@ -1,0 +1,103 @@
+//! A Parquet input as its footer describes it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use arrow::datatypes::{Schema, SchemaRef};
+use parquet::arrow::parquet_to_arrow_schema;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
+};
+
+use super::arrow_hint::arrow_hint;
+use super::group::Group;
+use crate::storage::ObjectFile;
+
+/// The footer of a file.
+#[derive(Debug, Clone)]
+pub(crate) struct ParquetFile {
+    metadata: Arc<ParquetMetaData>,
+    /// The Arrow schema in the footer.
+    hint: Option<Schema>,
+    schema: SchemaRef,
+}
+
+impl ParquetFile {
+    /// Reads the footer. Blocks.
+    ///
+    /// # Errors
+    /// If the file is not Parquet, is encrypted, has two columns of one name, or consists of several files.
+    pub(crate) fn open(file: &ObjectFile) -> Result<Self> {
+        // A copy of the file must have the statistics of encodings as they are.
+        let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
+        let metadata = ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(file)?;
+        check(&metadata)?;
+        let entries = metadata.file_metadata().key_value_metadata();
+        let hint = arrow_hint(entries)?;
+        let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), entries)?;
+        Ok(Self { metadata: Arc::new(metadata), hint, schema: Arc::new(schema) })
+    }
+
+    /// Reads the page indexes too, if there are any. Blocks.
+    pub(crate) fn with_page_indexes(self, file: &ObjectFile) -> Result<Self> {
+        let mut reader = ParquetMetaDataReader::new_with_metadata(Arc::unwrap_or_clone(self.metadata))
+            .with_page_index_policy(PageIndexPolicy::Optional);
+        reader.read_page_indexes(file).context("its page indexes cannot be read")?;
+        Ok(Self { metadata: Arc::new(reader.finish()?), ..self })
+    }
+
+    pub(crate) fn metadata(&self) -> &Arc<ParquetMetaData> {
+        &self.metadata
+    }
+
+    pub(super) fn hint(&self) -> Option<&Schema> {
+        self.hint.as_ref()
+    }
+
+    /// The columns as Arrow has them.
+    pub(crate) fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// A group is a row group.
+    pub(crate) fn groups(&self) -> Vec<Group> {
+        let groups = self.metadata.row_groups().iter();
+        groups
+            .map(|group| Group {
+                rows: group.num_rows().unsigned_abs(),
+                bytes: group.compressed_size().unsigned_abs(),
+            })
+            .collect()
+    }
+}
+
+/// Refuses files whose columns cannot be told apart or cannot be read.
+fn check(metadata: &ParquetMetaData) -> Result<()> {
+    let mut names = HashSet::new();
+    for field in metadata.file_metadata().schema().get_fields() {
+        if !names.insert(field.name()) {
+            bail!("it has two columns named '{}'; rename one", field.name());
+        }
+    }
+    for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+        let name = column.column_path().string();
+        if column.crypto_metadata().is_some() {
+            bail!("its column '{name}' is encrypted; write a copy that is not");
+        }
+        if column.file_path().is_some() {
+            bail!("its column '{name}' is in another file; name the files with the data");
+        }
+    }
+    Ok(())
+}
+
+/// The bytes of a column chunk.
+///
+/// The dictionary page comes first, if there is one. Some writers state an offset of 0 where there is none.
+pub(super) fn chunk_bytes(column: &ColumnChunkMetaData) -> std::ops::Range<u64> {
+    let data = column.data_page_offset();
+    let start = column.dictionary_page_offset().filter(|start| *start > 0 && *start < data).unwrap_or(data);
+    let start = start.unsigned_abs();
+    start..start.saturating_add(column.compressed_size().unsigned_abs())
+}
