@@ -113,7 +113,7 @@ impl Cluster {
         progress: &mut Progress,
         mut stop: Pin<&mut impl Future<Output = Stopped>>,
     ) -> Result<Duration> {
-        let firsts = || plan.copies.iter().filter_map(|copy| copy.units.first()).map(|(unit, _)| unit);
+        let firsts = || plan.copies.iter().filter_map(|copy| copy.units.first());
         // A copy may have failed although its unit is done.
         ledger.expect_failures(firsts().map(|first| first.id.clone()));
         ledger.forget_failures(plan.tasks.iter().map(|task| &task.unit).chain(firsts())).await?;
@@ -278,7 +278,11 @@ impl Watch<'_> {
     /// The units of the remaining work.
     fn units(&self) -> impl Iterator<Item = &Unit> {
         let firsts = self.copies.iter().filter_map(|copy| copy.units.first());
-        self.left.iter().map(|task| &task.unit).chain(firsts.map(|(unit, _)| unit))
+        self.units_left().chain(firsts)
+    }
+
+    fn units_left(&self) -> impl Iterator<Item = &Unit> {
+        self.left.iter().map(|task| &task.unit)
     }
 
     fn work_left(&self) -> usize {
@@ -291,11 +295,10 @@ impl Watch<'_> {
 
     /// The messages of the next submission: copies whose units are all done, and units.
     fn next_messages(&self) -> Vec<UnitMessage> {
-        let waited_for: HashSet<usize> = self.left.iter().map(|task| task.unit.input).collect();
-        let ready = self.copies.iter().filter(|copy| !waited_for.contains(&copy.input));
-        let copies = ready.filter_map(|copy| {
-            let (first, _) = copy.units.first()?;
-            Some(UnitMessage::new(first, Work::Copy, &copy.file))
+        let left: HashSet<&str> = self.units_left().map(|unit| unit.id.as_str()).collect();
+        let is_ready = |copy: &&&ScoredCopy| copy.units.iter().all(|unit| !left.contains(unit.id.as_str()));
+        let copies = self.copies.iter().filter(is_ready).filter_map(|copy| {
+            Some(UnitMessage::new(copy.units.first()?, Work::Copy, copy.input()))
         });
         let units = self.left.iter();
         let units = units.map(|task| UnitMessage::new(&task.unit, Work::Score, &self.plan.inputs[task.unit.input]));
@@ -307,7 +310,7 @@ impl Watch<'_> {
         let mut left = Vec::new();
         for copy in std::mem::take(&mut self.copies) {
             let done = match copy.units.first() {
-                Some((first, _)) => ledger.is_copied(first, &copy.file.identity.name).await?,
+                Some(first) => ledger.is_copied(first, &copy.input().identity.name).await?,
                 None => true,
             };
             if done { self.progress.add_file() } else { left.push(copy) }
@@ -322,15 +325,14 @@ impl Watch<'_> {
         let found = self.left.iter().copied().filter(|task| marked.contains(&task.unit.id));
         let reading = found.map(|task| {
             let (ledger, input) = (&*ledger, self.plan.input_name(task));
-            let spliced = task.content == Content::Scores;
-            async move { Ok::<_, anyhow::Error>((task, ledger.marker(&task.unit, input, spliced).await?)) }
+            async move { Ok::<_, anyhow::Error>((task, ledger.marker(&task.unit, input).await?)) }
         });
         let markers: Vec<_> = stream::iter(reading).buffer_unordered(MARKERS_AT_ONCE).try_collect().await?;
         let mut done = HashSet::new();
         for (task, marker) in &markers {
             let Some(marker) = marker else { continue };
             self.progress.add(&marker.tally, &task.unit);
-            if task.content == Content::Rows {
+            if task.content != Content::Scores {
                 self.progress.add_file();
             }
             let load_seconds = marker.executor.as_ref().map_or(0.0, |worker| worker.load_seconds);

@@ -91,7 +91,7 @@ impl JobMessage {
 pub(crate) enum Work {
     /// Scores the unit.
     Score,
-    /// Makes the copy of the input with the scores of its units; the unit is the first.
+    /// Makes the output file of several units, of which the unit is the first.
     Copy,
 }
 
@@ -183,7 +183,7 @@ mod tests {
         let identity = InputIdentity { name: "a b/100%.parquet".into(), size_bytes: 9, version: "v".into() };
         let file = InputFile { location, identity };
         let id = "0123456789abcdef".to_owned();
-        let unit = Unit { id, input: 3, number: 2, groups: 4..6, first_row: 40, rows: 20, bytes: 100 };
+        let unit = Unit { id, input: 3, number: 2, groups: 4..6, first_row: 40, rows: 20, bytes: 100, piece: None };
         let message = UnitMessage::new(&unit, Work::Copy, &file);
         let read = UnitMessage::parse(&message.to_text().unwrap()).unwrap();
         assert_eq!(read, message);
@@ -191,6 +191,6 @@ mod tests {
         let input = read.input().unwrap();
         assert!(input.location.is_same(&file.location), "{}", input.location);
         assert_eq!(input.identity, file.identity);
-        assert_eq!(read.unit.data_name(read.input_name(), false), "a b/100%-00002-0123456789abcdef.parquet");
+        assert_eq!(read.unit.output_name(read.input_name()), "a b/100%-00002-0123456789abcdef.parquet");
     }
 }

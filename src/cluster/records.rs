@@ -23,18 +23,18 @@ impl Ledger {
     }
 
     /// The marker of a unit of this input; `None` if the unit is not done.
-    pub(super) async fn marker(&self, unit: &Unit, input: &str, spliced: bool) -> Result<Option<Marker>> {
+    pub(super) async fn marker(&self, unit: &Unit, input: &str) -> Result<Option<Marker>> {
         let Some(bytes) = self.unit_record(DONE, &unit.id).read().await? else { return Ok(None) };
         let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) else { return Ok(None) };
-        let size_bytes = self.data_file(unit, input, spliced).file_size_bytes().await?;
+        let size_bytes = self.data_file(unit, input).file_size_bytes().await?;
         Ok((size_bytes == Some(marker.size_bytes)).then_some(marker))
     }
 
-    /// Whether the copy of an input is complete; `first` is the input's first unit.
+    /// Whether the file of several units is complete; `first` is the first of them.
     pub(super) async fn is_copied(&self, first: &Unit, input: &str) -> Result<bool> {
-        let Some(bytes) = self.copy_record(first).read().await? else { return Ok(false) };
+        let Some(bytes) = self.file_record(first).read().await? else { return Ok(false) };
         let Ok(marker) = serde_json::from_slice::<FileMarker>(&bytes) else { return Ok(false) };
-        Ok(self.copy(input).file_size_bytes().await? == Some(marker.size_bytes))
+        Ok(self.pieced_file(first, input).file_size_bytes().await? == Some(marker.size_bytes))
     }
 
     /// Deletes the failure records that earlier runs left for these units.

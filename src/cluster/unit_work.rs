@@ -1,4 +1,4 @@
-//! Does the work of a job on an executor: scores a unit and commits it, or copies an input with its scores.
+//! Does the work of a job on an executor: scores a unit and commits it, or makes an output file of several units.
 
 use std::future::Future;
 use std::pin::pin;
@@ -52,11 +52,10 @@ impl UnitWork {
         stop: impl Future<Output = Stopped>,
     ) -> Result<()> {
         let (unit, input) = (&message.unit, message.input_name());
-        let spliced = job.settings.splices(input);
-        if ledger.marker(unit, input, spliced).await?.is_some() {
+        if ledger.marker(unit, input).await?.is_some() {
             return Ok(());
         }
-        let task = ledger.task(unit, input, spliced);
+        let task = ledger.task(unit, input, job.settings.splices(input));
         let (reranker, plan, worker) = match self.open(job, message, task).await {
             Ok((reranker, plan, load_seconds)) => {
                 (reranker, plan, UnitWorker { name: self.models.executor().to_owned(), load_seconds })
@@ -111,17 +110,14 @@ impl UnitWork {
             return Ok(());
         }
         let manifest = ledger.manifest().await?.context("the job in OUTPUT is gone")?;
-        let units = manifest.inputs.iter().position(|input| input.name == name).map(|input| manifest.units_of(input));
-        let Some(units) = units.filter(|units| units.first().is_some_and(|first| first.id == message.unit.id)) else {
-            bail!("the job in OUTPUT is another by now");
-        };
+        let units = manifest.pieces_of(&message.unit.id).context("the job in OUTPUT is another by now")?;
         let planned = PlannedModel::from_json(&job.model)?;
         let models = self.models.clone();
         let opening = tokio::task::spawn_blocking(move || models.open(&planned));
         let reranker = opening.await.context("the model could not be opened")??;
         let columns = columns(&job.settings, &reranker)?;
         let compression = value::<Compression>("--compression", &job.settings.compression)?;
-        let copy = ScoredCopy::new(ledger, 0, message.input()?, units, columns, compression);
+        let copy = ScoredCopy::new(ledger, message.input()?, units, columns, compression);
         copy.make(stopped).await.map(drop)
     }
 

@@ -1,5 +1,6 @@
 //! Where a run writes, and the files that it writes.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -180,17 +181,19 @@ impl OutputFile {
         Ok(Self { destination, encoder })
     }
 
-    /// Begins a copy of a Parquet file with added columns; the rows that are written have only these. Once `stopped`
+    /// Begins a copy of some row groups of a Parquet file with added columns; the rows that are written have only these. Once `stopped`
     /// is true, writing ends with an error at the next opportunity.
     pub(crate) async fn splice(
         destination: Destination,
         input: InputFile,
+        groups: Range<usize>,
         added: SchemaRef,
         compression: Compression,
         stopped: Arc<AtomicBool>,
     ) -> Result<Self> {
         let context = format!("cannot add columns to {}", input.location);
-        let splice = Splice::begin(input, added, compression, destination.upload(), stopped).await.context(context)?;
+        let splice = Splice::begin(input, groups, added, compression, destination.upload(), stopped);
+        let splice = splice.await.context(context)?;
         Ok(Self { destination, encoder: Encoder::Spliced(Box::new(splice)) })
     }
 

@@ -10,6 +10,7 @@
 //! writer: readers decide by it whether statistics can be trusted.
 
 use std::io::{self, Write};
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -41,7 +42,7 @@ const PIECE_BYTES: usize = 1 << 20;
 /// The most row groups that a file is written with: their numbers are 16-bit integers.
 const MOST_GROUPS: usize = i16::MAX as usize;
 
-/// Writes a copy of a Parquet file with added columns, a row group at a time.
+/// Writes a copy of some row groups of a Parquet file with added columns, one at a time.
 pub(crate) struct Splice {
     /// `None` while a thread writes a row group.
     writer: Option<SpliceWriter>,
@@ -70,25 +71,35 @@ struct SpliceWriter {
 }
 
 impl Splice {
-    /// Begins a copy of `input` with the columns `added`. Reads the input's footer.
+    /// Begins a copy of these row groups of `input` with the columns `added`. Reads the input's footer.
     ///
     /// # Errors
     /// If the file cannot be read, or cannot be copied with more columns.
     pub(crate) async fn begin(
         input: InputFile,
+        groups: Range<usize>,
         added: SchemaRef,
         compression: Compression,
         upload: Upload,
         stopped: Arc<AtomicBool>,
     ) -> Result<Self> {
+        if groups.len() > MOST_GROUPS {
+            bail!("a copy can have at most {MOST_GROUPS} row groups, not {}; pass a smaller --unit-rows", groups.len());
+        }
+        let first_group = groups.start;
         let runtime = Handle::current();
         let writer = {
             let (input, added) = (input.clone(), Arc::clone(&added));
-            let open = move || SpliceWriter::open(&input, added, compression, upload, &runtime, stopped);
+            let open = move || {
+                let mut writer = SpliceWriter::open(&input, added, compression, upload, &runtime, stopped)?;
+                writer.next_group = first_group;
+                anyhow::Ok(writer)
+            };
             tokio::task::spawn_blocking(open).await.context("the copy was not begun")??
         };
-        let groups: Vec<usize> = writer.file.groups().iter().map(|group| group.rows as usize).collect();
-        let mut groups = groups.into_iter();
+        let rows = writer.file.groups().get(groups).map(|groups| groups.iter().map(|group| group.rows as usize).collect());
+        let rows: Vec<usize> = rows.context("it has fewer row groups than before; was it changed during the run?")?;
+        let mut groups = rows.into_iter();
         let wanted = groups.next();
         Ok(Self {
             writer: Some(writer),
@@ -170,9 +181,6 @@ impl SpliceWriter {
         let blocks = ObjectFile::new(location.clone(), size, 1, runtime.clone());
         let file = ParquetFile::open(&blocks)?.with_page_indexes(&blocks)?;
         let metadata = file.metadata();
-        if metadata.num_row_groups() > MOST_GROUPS {
-            bail!("it has {} row groups, and a copy can have at most {MOST_GROUPS}", metadata.num_row_groups());
-        }
         let properties = Arc::new(properties(&file, &added, compression));
         let columns = ArrowSchemaConverter::new().convert(&added)?;
         let columns = columns.root_schema().get_fields();

@@ -2,12 +2,11 @@
 //!
 //! ```text
 //! OUTPUT/
-//!   lang=en/part.parquet                    a Parquet input with its scores
-//!   part-00000-6b1e0c52f7a9d384.parquet     or a unit's encoded rows with their scores
+//!   part-00000-6b1e0c52f7a9d384.parquet     a unit's rows with their scores, or those of several units
 //!   _rerank/job.json                        the definition of the job; written before any work
-//!   _rerank/scores/6b1e0c52f7a9d384         a unit's scores, for the copy of its input
 //!   _rerank/units/6b1e0c52f7a9d384.json     the unit is done: written after its data file appeared
-//!   _rerank/files/6b1e0c52f7a9d384.json     the copy of an input is complete: written after it appeared
+//!   _rerank/scores/6b1e0c52f7a9d384         the data file of one of several units: its scores
+//!   _rerank/files/6b1e0c52f7a9d384.json     the file of several units is complete: written after it appeared
 //!   _rerank/failed/6b1e0c52f7a9d384.json    why a run ended at this unit
 //!   _rerank/begin.lock                      locked while a run begins, on local disks
 //!   _rerank/tmp/                            data files being written, on local disks
@@ -43,7 +42,7 @@ pub(crate) const DONE: &str = "units";
 /// The folder of the records of units at which runs ended.
 pub(crate) const FAILED: &str = "failed";
 
-/// The folder of the records of copies that are complete.
+/// The folder of the records of files of several units that are complete.
 const FILES: &str = "files";
 
 /// Small files read or deleted concurrently.
@@ -82,8 +81,8 @@ pub(crate) struct JobProgress {
     pub(crate) committed: HashMap<String, Marker>,
     /// Failures of units that are not done, by id.
     pub(crate) failed: HashMap<String, UnitFailure>,
-    /// The copies of inputs that are complete, by index of the input.
-    pub(crate) files: HashMap<usize, FileMarker>,
+    /// The files of several units that are complete, by the id of their first unit.
+    pub(crate) files: HashMap<String, FileMarker>,
 }
 
 /// Sizes of the files below OUTPUT.
@@ -105,23 +104,18 @@ impl Ledger {
     }
 
     /// The path of a unit's data file.
-    pub(crate) fn data_file(&self, unit: &Unit, input: &str, spliced: bool) -> Location {
-        self.output.below(&unit.data_name(input, spliced))
+    pub(crate) fn data_file(&self, unit: &Unit, input: &str) -> Location {
+        self.output.below(&unit.data_name(input))
     }
 
-    /// The path of the copy of an input.
-    pub(crate) fn copy(&self, input: &str) -> Location {
-        self.output.below(input)
+    /// The path of the file of several units; `first` is the first of them.
+    pub(crate) fn pieced_file(&self, first: &Unit, input: &str) -> Location {
+        self.output.below(&first.output_name(input))
     }
 
-    /// The path of the record that the copy of an input is complete.
-    pub(crate) fn copy_record(&self, first: &Unit) -> Location {
+    /// The path of the record that the file of several units is complete.
+    pub(crate) fn file_record(&self, first: &Unit) -> Location {
         self.unit_record(FILES, &first.id)
-    }
-
-    /// The path of the data file of a unit of this job.
-    fn data_file_of(&self, manifest: &Manifest, unit: &Unit) -> Location {
-        self.data_file(unit, manifest.input_name(unit), manifest.splices(unit.input))
     }
 
     /// Where the data file is written until it is complete, if not at its path. `object_store` writes local files
@@ -271,10 +265,6 @@ impl Ledger {
             }
             return Ok(());
         }
-        let copies = manifest.spliced_inputs().map(|input| self.copy(&manifest.inputs[input].name));
-        if let Some(copy) = copies.into_iter().find(|copy| listing.contains_key(&copy.path)) {
-            bail!("OUTPUT {output} has a file {copy}, which the job would write; move it away or name another OUTPUT");
-        }
         if permissions.overwrite {
             return Ok(());
         }
@@ -355,6 +345,8 @@ impl Ledger {
 
     async fn progress_of(&self, manifest: &Manifest, listing: &Listing) -> Result<JobProgress> {
         let files = self.files_of(manifest, listing).await?;
+        let complete = manifest.pieced_files().filter(|units| files.contains_key(&units[0].id));
+        let complete: HashSet<&String> = complete.flatten().map(|unit| &unit.id).collect();
         let committed = self.read_all(&manifest.units, listing, DONE).await?;
         let committed: HashMap<String, Marker> = manifest
             .units
@@ -362,8 +354,8 @@ impl Ledger {
             .zip(committed)
             .filter_map(|(unit, marker): (_, Option<Marker>)| {
                 let marker = marker?;
-                let size_bytes = listing.get(&self.data_file_of(manifest, unit).path);
-                let is_done = size_bytes == Some(&marker.size_bytes) || files.contains_key(&unit.input);
+                let size_bytes = listing.get(&self.data_file(unit, manifest.input_name(unit)).path);
+                let is_done = size_bytes == Some(&marker.size_bytes) || complete.contains(&unit.id);
                 is_done.then(|| (unit.id.clone(), marker))
             })
             .collect();
@@ -378,15 +370,14 @@ impl Ledger {
         Ok(JobProgress { committed, failed, files })
     }
 
-    /// The copies that are complete.
-    async fn files_of(&self, manifest: &Manifest, listing: &Listing) -> Result<HashMap<usize, FileMarker>> {
-        let inputs: Vec<usize> = manifest.spliced_inputs().collect();
-        let firsts = inputs.iter().filter_map(|&input| manifest.units_of(input).first());
-        let found: Vec<Option<FileMarker>> = self.read_all(firsts, listing, FILES).await?;
-        let complete = inputs.into_iter().zip(found).filter_map(|(input, marker)| {
+    /// The files of several units that are complete.
+    async fn files_of(&self, manifest: &Manifest, listing: &Listing) -> Result<HashMap<String, FileMarker>> {
+        let firsts: Vec<&Unit> = manifest.pieced_files().filter_map(|units| units.first()).collect();
+        let found: Vec<Option<FileMarker>> = self.read_all(firsts.iter().copied(), listing, FILES).await?;
+        let complete = firsts.into_iter().zip(found).filter_map(|(first, marker)| {
             let marker = marker?;
-            let size_bytes = listing.get(&self.copy(&manifest.inputs[input].name).path);
-            (size_bytes == Some(&marker.size_bytes)).then_some((input, marker))
+            let size_bytes = listing.get(&self.pieced_file(first, manifest.input_name(first)).path);
+            (size_bytes == Some(&marker.size_bytes)).then(|| (first.id.clone(), marker))
         });
         Ok(complete.collect())
     }
@@ -422,17 +413,13 @@ impl Ledger {
             return Err(self.at_work());
         }
         let files = manifest.units.iter().flat_map(|unit| {
-            let data = self.data_file_of(manifest, unit);
+            let data = self.data_file(unit, manifest.input_name(unit));
             [self.unit_record(DONE, &unit.id), self.unit_record(FAILED, &unit.id), data]
         });
-        // A copy without a record is the job's if it can have been written: a run may have been killed in between.
-        let is_scored = |unit: &Unit| listing.contains_key(&self.unit_record(DONE, &unit.id).path);
-        let copies = manifest.spliced_inputs().filter(|&input| manifest.units_of(input).iter().all(is_scored));
-        let copies = copies.flat_map(|input| {
-            let records = manifest.units_of(input).iter().take(1).map(|first| self.copy_record(first));
-            records.chain([self.copy(&manifest.inputs[input].name)])
-        });
-        let files = copies.chain(files);
+        let firsts = manifest.pieced_files().filter_map(|units| units.first());
+        let pieced =
+            firsts.flat_map(|first| [self.file_record(first), self.pieced_file(first, manifest.input_name(first))]);
+        let files = files.chain(pieced);
         let existing: Vec<Location> = files.filter(|file| listing.contains_key(&file.path)).collect();
         let removals = existing.iter().map(Location::remove);
         stream::iter(removals).buffer_unordered(FILES_AT_ONCE).try_collect::<()>().await?;

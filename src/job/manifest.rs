@@ -10,7 +10,7 @@ use super::unit::Unit;
 use crate::files::{FileFormat, InputIdentity};
 
 /// Version of the files below `_rerank`, and of how units are divided and named.
-pub(crate) const FORMAT: u32 = 2;
+pub(crate) const FORMAT: u32 = 1;
 
 /// `_rerank/job.json`: written before any work, never changed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -114,21 +114,20 @@ impl Manifest {
         &self.inputs[unit.input].name
     }
 
-    /// The units of an input, by number.
-    pub(crate) fn units_of(&self, input: usize) -> &[Unit] {
-        let start = self.units.partition_point(|unit| unit.input < input);
-        let end = self.units.partition_point(|unit| unit.input <= input);
-        &self.units[start..end]
+    /// The output files that are made of several units: those units, in order.
+    pub(crate) fn pieced_files(&self) -> impl Iterator<Item = &[Unit]> {
+        (0..self.units.len()).filter(|&unit| self.units[unit].begins_file()).map(|first| self.pieces_from(first))
     }
 
-    /// The inputs whose output files are copies of them with the scores of all their units, by index.
-    pub(crate) fn spliced_inputs(&self) -> impl Iterator<Item = usize> {
-        (0..self.inputs.len()).filter(|&input| self.splices(input))
+    /// The units of the output file that begins with the unit of this id; `None` if there is no such file.
+    pub(crate) fn pieces_of(&self, id: &str) -> Option<&[Unit]> {
+        let first = self.units.iter().position(|unit| unit.id == id && unit.begins_file())?;
+        Some(self.pieces_from(first))
     }
 
-    /// Whether the output of an input is a copy of it. Jobs of format 1 had none.
-    pub(crate) fn splices(&self, input: usize) -> bool {
-        self.format > 1 && self.settings.splices(&self.inputs[input].name)
+    fn pieces_from(&self, first: usize) -> &[Unit] {
+        let count = self.units[first].piece.map_or(1, |piece| piece.units);
+        &self.units[first..self.units.len().min(first + count)]
     }
 
     /// The number of rows of the job.
@@ -231,7 +230,7 @@ fn unit_id(key: &str, input: &InputIdentity, unit: &Unit) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::unit::{Cut, cut};
+    use super::super::unit::cut;
     use super::*;
     use crate::files::Group;
 
@@ -266,7 +265,7 @@ mod tests {
 
     fn units(files: usize, unit_rows: u64) -> Vec<Unit> {
         let groups = [Group { rows: 6, bytes: 1 }, Group { rows: 6, bytes: 1 }];
-        (0..files).flat_map(|file| cut(file, &groups, unit_rows, Cut::Groups)).collect()
+        (0..files).flat_map(|file| cut(file, &groups, unit_rows, true)).collect()
     }
 
     fn base() -> Manifest {
@@ -337,18 +336,28 @@ mod tests {
         assert!(older.len() < text.len());
         assert_eq!(serde_json::from_str::<Manifest>(&older).unwrap(), base());
     }
-
-    /// `job.json` as version 0.1.0 first wrote it: units do not record their groups.
-    const FIRST_FORMAT: &str = r#"{"format":1,"version":"0.1.0","created":"2026-01-01T00:00:00Z","input":"in","models":[{"location":"/models/m3","family":"m3","fingerprint":"f","precision":"fp32"}],"settings":{"options":{"max_length":512},"sql":null,"query":"query","passage":"passage","score":"score","on_error":"fail","unit_rows":10,"compression":"zstd","row_group_rows":100},"inputs":[{"name":"a.parquet","size_bytes":5,"version":"v1"}],"units":[{"id":"c8b9242eeb3e78b4","input":0,"number":1,"rows":6,"bytes":1}]}"#;
+    /// `job.json` as version 0.1.0 wrote it before units recorded their groups.
+    const FIRST_FORMAT: &str = r#"{"format":1,"version":"0.1.0","created":"2026-01-01T00:00:00Z","input":"in","models":[{"location":"/models/m3","family":"m3","fingerprint":"f","precision":"fp32"}],"settings":{"options":{"max_length":512},"sql":null,"query":"query","passage":"passage","score":"score","on_error":"fail","unit_rows":10,"compression":"zstd","row_group_rows":100},"inputs":[{"name":"a.parquet","size_bytes":5,"version":"v1"},{"name":"b.parquet","size_bytes":5,"version":"v1"}],"units":[UNITS]}"#;
 
     #[test]
-    fn a_job_of_an_earlier_format_is_known_with_its_files() {
-        let earlier: Manifest = serde_json::from_str(FIRST_FORMAT).unwrap();
-        let difference = earlier.difference(&base()).unwrap();
-        assert_eq!(difference, "the job's files are of format 1, this program's of 2");
-        // Its data files, which `--restart` deletes, are the encoded rows of units.
-        assert!(!earlier.splices(0) && earlier.spliced_inputs().next().is_none());
-        assert!(base().splices(0));
+    fn a_job_of_an_earlier_program_resumes() {
+        let base = base();
+        let unit = |unit: &Unit| {
+            let Unit { id, input, number, rows, bytes, .. } = unit;
+            format!(r#"{{"id":"{id}","input":{input},"number":{number},"rows":{rows},"bytes":{bytes}}}"#)
+        };
+        let units: Vec<String> = base.units.iter().map(unit).collect();
+        assert_eq!(units[1], r#"{"id":"c8b9242eeb3e78b4","input":0,"number":1,"rows":6,"bytes":1}"#);
+        let earlier = FIRST_FORMAT.replace("UNITS", &units.join(","));
+        let earlier: Manifest = serde_json::from_str(&earlier).unwrap();
+        assert_eq!(earlier.difference(&base), None);
+        assert_eq!(earlier.rows(), base.rows());
+        // That version can read current manifests: they have all the keys it knows, and it ignores others.
+        let written = serde_json::to_value(&base).unwrap();
+        let known: serde_json::Value = serde_json::from_str(&FIRST_FORMAT.replace("UNITS", &units[1])).unwrap();
+        let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        assert_eq!(keys(&written), keys(&known));
+        assert!(keys(&known["units"][0]).iter().all(|key| written["units"][1].get(key) == known["units"][0].get(key)));
     }
 
     #[test]
@@ -361,12 +370,15 @@ mod tests {
     }
 
     #[test]
-    fn units_are_found_by_input() {
+    fn the_units_of_a_file_are_found() {
         let base = base();
-        for input in 0..2 {
-            assert!(base.units_of(input).iter().all(|unit| unit.input == input));
-        }
-        assert_eq!(base.units_of(0).len() + base.units_of(1).len(), base.units.len());
-        assert!(base.units_of(2).is_empty());
+        assert_eq!(base.pieced_files().count(), 0);
+        let units = (0..2).flat_map(|file| cut(file, &[Group { rows: 25, bytes: 1 }, Group { rows: 3, bytes: 1 }], 10, true));
+        let pieced = Manifest::new("in", base.models, base.settings, base.inputs, units.collect()).unwrap();
+        let files: Vec<&[Unit]> = pieced.pieced_files().collect();
+        assert_eq!(files, [&pieced.units[..3], &pieced.units[4..7]]);
+        assert_eq!(pieced.pieces_of(&pieced.units[4].id), Some(&pieced.units[4..7]));
+        assert_eq!(pieced.pieces_of(&pieced.units[5].id), None);
+        assert_eq!(pieced.pieces_of(&pieced.units[3].id), None);
     }
 }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::report::Tally;
 
-/// `_rerank/units/<id>.json`: written after the unit's data file appeared: its scores, or its rows if they are encoded.
-/// A unit is done if it has a marker and its file has the recorded size, or the file made of its scores is complete.
+/// `_rerank/units/<id>.json`: written after the unit's data file appeared. A unit is done if it has a marker and its
+/// file has the recorded size, or the output file made of its scores is complete.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Marker {
     /// The unit's id.
@@ -32,8 +32,8 @@ pub(crate) struct Marker {
     pub(crate) finished: String,
 }
 
-/// `_rerank/files/<id of the input's first unit>.json`: written after an output file appeared that is its input and the
-/// scores of all its units. The file is complete if it has the recorded size.
+/// `_rerank/files/<id of the first unit>.json`: written after an output file appeared that is made of several units. It
+/// is complete if it has the recorded size.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileMarker {
     /// Path of the input relative to INPUT.

@@ -12,7 +12,7 @@ use super::query::Query;
 use super::report_files::ReportFiles;
 use super::scoring::{OnError, Scoring};
 use super::survey::survey;
-use super::unit::{Cut, Unit, cut};
+use super::unit::{Unit, cut};
 use crate::args::RunArgs;
 use crate::files::{Columns, Format, Group, InputFile, Inputs, OutputKind, Target};
 use crate::model::{open, session};
@@ -98,8 +98,7 @@ impl Job {
             row_group_rows: row_group_rows as u64,
         };
         let units_of = |(file, groups): (usize, &Vec<Group>)| {
-            let at = if settings.splices(&inputs.files[file].identity.name) { Cut::Rows } else { Cut::Groups };
-            cut(file, groups, unit_rows, at)
+            cut(file, groups, unit_rows, settings.splices(&inputs.files[file].identity.name))
         };
         let units: Vec<Unit> = groups.iter().enumerate().flat_map(units_of).collect();
         let identities = inputs.files.iter().map(|file| file.identity.clone()).collect();

@@ -176,7 +176,7 @@ fn concurrent_seconds(markers: &[&Marker]) -> Option<f64> {
 mod tests {
     use super::super::manifest::{JobSettings, ModelIdentity};
     use super::super::marker::UnitWorker;
-    use super::super::unit::{Cut, cut};
+    use super::super::unit::cut;
     use super::*;
     use crate::files::{Group, InputIdentity};
     use crate::report::Tally;
@@ -201,7 +201,7 @@ mod tests {
             precision: "fp32".into(),
         };
         let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
-        let units = cut(0, &[Group { rows: 100, bytes: 1 }; 30], 100, Cut::Rows);
+        let units = cut(0, &[Group { rows: 100, bytes: 1 }; 30], 100, true);
         let manifest = Manifest::new("in", vec![model], settings, vec![input], units).unwrap();
         Manifest { created: "2026-01-01T00:00:00Z".into(), ..manifest }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::Group;
 
-/// Consecutive rows of one file.
+/// Consecutive rows of one file: some of its groups, or a part of a large one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Unit {
     /// 16 hexadecimal digits: a hash of everything that the unit's output depends on. Empty until the job's manifest
@@ -25,79 +25,100 @@ pub(crate) struct Unit {
     pub(crate) rows: u64,
     /// Its bytes in the file.
     pub(crate) bytes: u64,
+    /// The file of the output that it is a piece of; `None` if it is one by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) piece: Option<Piece>,
+}
+
+/// The units that score the rows of one output file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Piece {
+    /// The number of the first of them.
+    pub(crate) first: usize,
+    /// How many there are.
+    pub(crate) units: usize,
 }
 
 impl Unit {
-    /// The path of the unit's data file relative to OUTPUT. The name depends on the content, so an existing file holds
-    /// what would be written.
+    /// The path of the file that the unit commits, relative to OUTPUT: an output file, or for a piece of one its scores.
     ///
-    /// Its scores, to be spliced into a copy of the input, are a Parquet file among the records, without the extension:
-    /// other programs that search OUTPUT for Parquet files must not find it. Encoded rows have the input's path without
-    /// its extension, the unit's number and its id.
-    pub(crate) fn data_name(&self, input: &str, spliced: bool) -> String {
-        if spliced {
-            return format!("{RECORDS}/scores/{}", self.id);
+    /// Scores are a Parquet file among the records, without the extension: other programs that search OUTPUT for Parquet
+    /// files must not find it.
+    pub(crate) fn data_name(&self, input: &str) -> String {
+        match self.piece {
+            Some(_) => format!("{RECORDS}/scores/{}", self.id),
+            None => self.output_name(input),
         }
+    }
+
+    /// The path of the output file that begins with this unit, relative to OUTPUT: the input's path without its
+    /// extension, the unit's number and its id. The name depends on the content, so an existing file holds what would
+    /// be written.
+    pub(crate) fn output_name(&self, input: &str) -> String {
         let stem = match input.rsplit_once('.') {
             Some((stem, extension)) if !stem.is_empty() && !stem.ends_with('/') && !extension.contains('/') => stem,
             _ => input,
         };
         format!("{stem}-{:05}-{}.parquet", self.number, self.id)
     }
+
+    /// Whether an output file of several units begins with this one.
+    pub(crate) fn begins_file(&self) -> bool {
+        self.piece.is_some_and(|piece| piece.first == self.number)
+    }
 }
 
 /// The folder of the records of a job, relative to OUTPUT.
 pub(super) const RECORDS: &str = "_rerank";
 
-/// Where a file may be divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// Between any two rows.
-    Rows,
-    /// Between groups, because the rows of a unit become a file.
-    Groups,
-}
-
-/// Divides a file into units of at most `unit_rows` rows. Small groups are joined; a larger group is divided too, or is
-/// a unit of its own where units consist of groups. A file without rows is one unit, so that it has an output.
+/// Divides a file into units of at most `unit_rows` rows. Small groups are joined; a larger group is a unit of its own,
+/// or is divided too if its output file can be made of `pieces`. A file without rows is one unit, so that it has an
+/// output.
 ///
 /// The division depends only on the arguments, so a later run finds the same units.
-pub(crate) fn cut(input: usize, groups: &[Group], unit_rows: u64, at: Cut) -> Vec<Unit> {
+pub(crate) fn cut(input: usize, groups: &[Group], unit_rows: u64, pieces: bool) -> Vec<Unit> {
     let mut units = vec![Unit { input, ..Unit::default() }];
     for (index, group) in groups.iter().enumerate() {
-        let mut left = group.rows;
-        loop {
-            let last = &units[units.len() - 1];
-            let full = match at {
-                // A group that fits into a unit is not divided.
-                Cut::Groups => last.rows > 0 && last.rows + group.rows > unit_rows,
-                Cut::Rows => last.rows > 0 && last.rows + left > unit_rows,
-            };
-            if full {
-                let first_row = last.first_row + last.rows;
-                units.push(Unit { input, number: units.len(), groups: index..index, first_row, ..Unit::default() });
-            }
-            let rows = if at == Cut::Rows { left.min(unit_rows) } else { left };
-            if let Some(unit) = units.last_mut() {
-                unit.groups.end = index + 1;
-                unit.rows += rows;
-                unit.bytes += bytes_of(group, rows);
-            }
-            left -= rows;
-            if left == 0 {
-                break;
-            }
+        let last = &units[units.len() - 1];
+        if last.rows > 0 && last.rows + group.rows > unit_rows {
+            let first_row = last.first_row + last.rows;
+            units.push(Unit { input, number: units.len(), groups: index..index, first_row, ..Unit::default() });
+        }
+        if let Some(unit) = units.last_mut() {
+            unit.groups.end = index + 1;
+            unit.rows += group.rows;
+            unit.bytes += group.bytes;
         }
     }
-    units
+    if pieces { units.iter().flat_map(|unit| pieces_of(unit, unit_rows)).enumerate().map(numbered).collect() } else { units }
 }
 
-/// The share of a group's bytes that this many of its rows have.
-fn bytes_of(group: &Group, rows: u64) -> u64 {
-    if rows == group.rows {
-        return group.bytes;
+/// Divides a unit that is larger than it may be. The numbers of the pieces are relative to its own.
+fn pieces_of(unit: &Unit, unit_rows: u64) -> Vec<Unit> {
+    let count = unit.rows.div_ceil(unit_rows);
+    if count <= 1 {
+        return vec![unit.clone()];
     }
-    (u128::from(group.bytes) * u128::from(rows) / u128::from(group.rows.max(1))) as u64
+    let piece = |number: u64| {
+        let first = number * unit_rows;
+        let rows = unit_rows.min(unit.rows - first);
+        // As many bytes as the share of its rows, without a remainder.
+        let bytes_before = |rows: u64| (u128::from(unit.bytes) * u128::from(rows) / u128::from(unit.rows)) as u64;
+        Unit {
+            first_row: unit.first_row + first,
+            rows,
+            bytes: bytes_before(first + rows) - bytes_before(first),
+            piece: Some(Piece { first: number as usize, units: count as usize }),
+            ..unit.clone()
+        }
+    };
+    (0..count).map(piece).collect()
+}
+
+/// A unit with its number in the file, given that of a piece within its output file.
+fn numbered((number, unit): (usize, Unit)) -> Unit {
+    let piece = unit.piece.map(|piece| Piece { first: number - piece.first, ..piece });
+    Unit { number, piece, ..unit }
 }
 
 #[cfg(test)]
@@ -110,23 +131,30 @@ mod tests {
 
     /// The groups and first row of each unit.
     fn shape(rows: &[u64], unit_rows: u64) -> Vec<(Range<usize>, u64)> {
-        cut(0, &groups(rows), unit_rows, Cut::Groups).into_iter().map(|unit| (unit.groups, unit.first_row)).collect()
-    }
-
-    /// The groups, first row and rows of each unit, cut between rows.
-    fn shape_of_rows(rows: &[u64], unit_rows: u64) -> Vec<(Range<usize>, u64, u64)> {
-        let units = cut(0, &groups(rows), unit_rows, Cut::Rows).into_iter();
-        units.map(|unit| (unit.groups, unit.first_row, unit.rows)).collect()
+        cut(0, &groups(rows), unit_rows, false).into_iter().map(|unit| (unit.groups, unit.first_row)).collect()
     }
 
     #[test]
-    fn large_groups_are_divided_where_rows_may_be() {
-        assert_eq!(shape_of_rows(&[20], 8), [(0..1, 0, 8), (0..1, 8, 8), (0..1, 16, 4)]);
-        assert_eq!(shape_of_rows(&[4, 4, 4], 8), [(0..2, 0, 8), (2..3, 8, 4)]);
-        assert_eq!(shape_of_rows(&[3, 20, 2], 8), [(0..1, 0, 3), (1..2, 3, 8), (1..2, 11, 8), (1..3, 19, 6)]);
-        assert_eq!(shape_of_rows(&[], 8), [(0..0, 0, 0)]);
-        assert_eq!(shape_of_rows(&[0, 0], 8), [(0..2, 0, 0)]);
-        assert_eq!(shape_of_rows(&[5], u64::MAX), [(0..1, 0, 5)]);
+    fn large_groups_are_divided_where_their_file_can_be_made_of_pieces() {
+        let pieces = |rows: &[u64], unit_rows| {
+            let units = cut(0, &groups(rows), unit_rows, true).into_iter();
+            let shape = |unit: Unit| {
+                let piece = unit.piece.map(|piece| (piece.first, piece.units));
+                (unit.number, unit.groups, unit.first_row, unit.rows, piece)
+            };
+            units.map(shape).collect::<Vec<_>>()
+        };
+        let of_three = Some((0, 3));
+        assert_eq!(pieces(&[20], 8), [(0, 0..1, 0, 8, of_three), (1, 0..1, 8, 8, of_three), (2, 0..1, 16, 4, of_three)]);
+        let of_two = Some((1, 2));
+        let expected = [(0, 0..1, 0, 3, None), (1, 1..2, 3, 8, of_two), (2, 1..2, 11, 1, of_two), (3, 2..4, 12, 4, None)];
+        assert_eq!(pieces(&[3, 9, 2, 2], 8), expected);
+        assert_eq!(pieces(&[8], 8), [(0, 0..1, 0, 8, None)]);
+        assert_eq!(pieces(&[], 8), [(0, 0..0, 0, 0, None)]);
+        assert_eq!(pieces(&[5], u64::MAX), [(0, 0..1, 0, 5, None)]);
+        let units = cut(0, &[Group { rows: 10, bytes: 7 }], 3, true);
+        assert_eq!(units.iter().map(|unit| unit.bytes).collect::<Vec<_>>(), [2, 2, 2, 1]);
+        assert_eq!(units.iter().map(Unit::begins_file).collect::<Vec<_>>(), [true, false, false, false]);
     }
 
     #[test]
@@ -154,9 +182,11 @@ mod tests {
             ("dir.d/none", "dir.d/none-00001-0123456789abcdef.parquet"),
             (".hidden", ".hidden-00001-0123456789abcdef.parquet"),
         ] {
-            assert_eq!(unit.data_name(input, false), output);
+            assert_eq!((unit.data_name(input), unit.output_name(input)), (output.to_owned(), output.to_owned()));
         }
-        assert_eq!(unit.data_name("a/b.parquet", true), "_rerank/scores/0123456789abcdef");
+        let piece = Unit { piece: Some(Piece { first: 1, units: 2 }), ..unit };
+        assert_eq!(piece.data_name("a/b.parquet"), "_rerank/scores/0123456789abcdef");
+        assert_eq!(piece.output_name("a/b.parquet"), "a/b-00001-0123456789abcdef.parquet");
     }
 
     #[test]
@@ -169,8 +199,8 @@ mod tests {
             };
             let rows: Vec<u64> = (0..next(30)).map(|_| next(50)).collect();
             let unit_rows = 1 + next(100);
-            for at in [Cut::Rows, Cut::Groups] {
-                let units = cut(3, &groups(&rows), unit_rows, at);
+            for pieces in [false, true] {
+                let units = cut(3, &groups(&rows), unit_rows, pieces);
                 assert_eq!(units[0].groups.start, 0);
                 assert_eq!(units.last().unwrap().groups.end, rows.len());
                 let mut first_row = 0;
@@ -180,14 +210,15 @@ mod tests {
                     let within: u64 = rows[unit.groups.clone()].iter().sum();
                     assert!(before <= unit.first_row && unit.first_row + unit.rows <= before + within);
                     assert_eq!(unit.bytes, 10 * unit.rows);
-                    first_row += unit.rows;
+                    assert_eq!(unit.piece.is_some(), pieces && within > unit_rows);
+                    assert!(unit.piece.is_some() || unit.rows == within);
                     let groups = rows[unit.groups.clone()].iter().filter(|rows| **rows > 0).count();
-                    assert!(unit.rows <= unit_rows || at == Cut::Groups && groups == 1 && unit.rows == within);
+                    assert!(unit.rows <= unit_rows || !pieces && groups == 1);
+                    first_row += unit.rows;
                 }
                 assert_eq!(first_row, rows.iter().sum::<u64>());
-                if at == Cut::Groups {
-                    assert!(units.windows(2).all(|pair| pair[0].groups.end == pair[1].groups.start));
-                }
+                let follows = |pair: &[Unit]| pair[0].groups.end == pair[1].groups.start;
+                assert!(units.windows(2).all(|pair| follows(pair) || pair[0].piece.is_some()));
             }
         }
     }

@@ -17,7 +17,7 @@ pub(crate) struct Plan {
     pub(crate) tasks: Vec<Task>,
     /// How to score their rows.
     pub(crate) scoring: Scoring,
-    /// The copies of inputs to make when all their units are done.
+    /// The output files to make of several units when all of them are done.
     pub(crate) copies: Vec<ScoredCopy>,
     /// The output format.
     pub(crate) format: Format,
@@ -54,10 +54,10 @@ pub(crate) struct Task {
 pub(crate) enum Content {
     /// The unit's rows, encoded.
     Rows,
-    /// The added columns only.
-    Scores,
-    /// A copy of the input with the added columns. The unit is the whole input.
+    /// A copy of the unit's row groups with the added columns.
     Copy,
+    /// The added columns only, for a copy that is made of several units.
+    Scores,
 }
 
 /// Commits the units of a resumable job.

@@ -1,4 +1,4 @@
-//! The copy of an input with the scores of all its units.
+//! Output files that are made of the scores of several units.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -17,48 +17,55 @@ const BATCHES_AHEAD: usize = 2;
 /// Rows of scores read at once.
 const BATCH_ROWS: usize = 65_536;
 
-/// An output file that is made when all units of its input are done. Making it twice does no harm: the second is the
-/// same.
+/// A copy of row groups of an input with their scores, which several units commit. Making it twice does no harm: the
+/// second is the same.
 #[derive(Debug, Clone)]
 pub(crate) struct ScoredCopy {
-    /// The index of the input.
-    pub(crate) input: usize,
-    pub(crate) file: InputFile,
-    /// The units of the input in order, each with the file of its scores.
-    pub(crate) units: Vec<(Unit, Location)>,
-    pub(crate) columns: Columns,
+    /// The units in order.
+    pub(crate) units: Vec<Unit>,
+    input: InputFile,
+    /// The files of the units' scores.
+    scores: Vec<Location>,
+    columns: Columns,
     /// The codec of the added columns.
-    pub(crate) compression: Compression,
-    /// Where the copy appears.
-    pub(crate) location: Location,
-    /// Where it is written until it is complete, on local disks.
-    pub(crate) staging: Option<Location>,
+    compression: Compression,
+    /// The path of the copy relative to OUTPUT.
+    name: String,
+    destination: Destination,
     /// Where the record is written that it is complete.
-    pub(crate) record: Location,
+    record: Location,
 }
 
 impl ScoredCopy {
-    /// The copy of an input of the job with these records.
+    /// The output file of these units of the job with these records.
     pub(crate) fn new(
         ledger: &Ledger,
-        input: usize,
-        file: InputFile,
+        input: InputFile,
         units: &[Unit],
         columns: Columns,
         compression: Compression,
     ) -> Self {
-        let name = file.identity.name.clone();
+        let name = &input.identity.name;
         let first = units.first().cloned().unwrap_or_default();
+        let destination = Destination {
+            location: ledger.pieced_file(&first, name),
+            staging: ledger.staging_file(&format!("{}-copy", first.id)),
+            replaces: Replaces::Any,
+        };
         Self {
-            input,
-            units: units.iter().map(|unit| (unit.clone(), ledger.data_file(unit, &name, true))).collect(),
+            units: units.to_vec(),
+            scores: units.iter().map(|unit| ledger.data_file(unit, name)).collect(),
             columns,
             compression,
-            location: ledger.copy(&name),
-            staging: ledger.staging_file(&format!("{}-copy", first.id)),
-            record: ledger.copy_record(&first),
-            file,
+            name: first.output_name(name),
+            destination,
+            record: ledger.file_record(&first),
+            input,
         }
+    }
+
+    pub(crate) fn input(&self) -> &InputFile {
+        &self.input
     }
 
     /// Makes the copy and records it. Ends with an error soon after `stopped` is true.
@@ -66,24 +73,19 @@ impl ScoredCopy {
     /// # Errors
     /// If the scores of a unit are missing, the input was changed, or a file cannot be read or written.
     pub(crate) async fn make(&self, stopped: Arc<AtomicBool>) -> Result<FileMarker> {
-        let destination = Destination {
-            location: self.location.clone(),
-            staging: self.staging.clone(),
-            replaces: Replaces::Same,
-        };
+        let groups = self.units.first().map(|first| first.groups.clone()).unwrap_or_default();
+        let (destination, input) = (self.destination.clone(), self.input.clone());
         let added = self.columns.added();
-        let mut output =
-            OutputFile::splice(destination, self.file.clone(), added, self.compression, stopped).await?;
+        let mut output = OutputFile::splice(destination, input, groups, added, self.compression, stopped).await?;
         if let Err(error) = self.write(&mut output).await {
             output.abort().await;
             return Err(error);
         }
         let written = output.finish().await?;
-        let name = self.file.identity.name.clone();
         let marker = FileMarker {
-            input: name.clone(),
-            output: name,
-            rows: self.units.iter().map(|(unit, _)| unit.rows).sum(),
+            input: self.input.identity.name.clone(),
+            output: self.name.clone(),
+            rows: self.units.iter().map(|unit| unit.rows).sum(),
             size_bytes: written.size_bytes,
             etag: written.etag,
             finished: now(),
@@ -93,7 +95,7 @@ impl ScoredCopy {
     }
 
     async fn write(&self, output: &mut OutputFile) -> Result<()> {
-        for (unit, scores) in &self.units {
+        for (unit, scores) in self.units.iter().zip(&self.scores) {
             let context = || format!("cannot read the scores of unit {}", unit.id);
             let Some(size_bytes) = scores.file_size_bytes().await? else {
                 bail!("the scores of unit {} are gone; run the same command again to score it", unit.id);

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use super::plan::{Content, Plan, Task};
 use super::scored_copy::ScoredCopy;
-use crate::files::{Columns, Destination, Target, refuse_existing, refuse_input};
+use crate::files::{Destination, Target, refuse_existing, refuse_input};
 use crate::job::{Job, Ledger, Marker, Scoring, Unit};
 use crate::storage::{Claim, Location, Replaces};
 use crate::terminal::Stopped;
@@ -61,11 +61,10 @@ impl Work {
                 let mut ledger = Ledger::new(output.clone());
                 // Refuse outputs that the next run would read before creating anything.
                 for unit in &manifest.units {
-                    let (name, spliced) = (manifest.input_name(unit), manifest.splices(unit.input));
-                    refuse_input(&ledger.data_file(unit, name, spliced), inputs)?;
-                    if spliced {
-                        refuse_input(&ledger.copy(name), inputs)?;
-                    }
+                    refuse_input(&ledger.data_file(unit, manifest.input_name(unit)), inputs)?;
+                }
+                for first in manifest.pieced_files().filter_map(|units| units.first()) {
+                    refuse_input(&ledger.pieced_file(first, manifest.input_name(first)), inputs)?;
                 }
                 let progress = if dry_run {
                     ledger.look(manifest, job.permissions).await?
@@ -73,13 +72,15 @@ impl Work {
                     ledger.begin(manifest, job.permissions).await?
                 };
                 if let Scoring::Columns(columns) = &job.scoring {
-                    let missing = manifest.spliced_inputs().filter(|input| !progress.files.contains_key(input));
-                    copies.extend(missing.map(|input| scored_copy(job, &ledger, columns, input)));
+                    let missing = manifest.pieced_files().filter(|units| !progress.files.contains_key(&units[0].id));
+                    copies.extend(missing.map(|units| {
+                        let input = inputs.files[units[0].input].clone();
+                        ScoredCopy::new(&ledger, input, units, columns.clone(), job.format.compression)
+                    }));
                 }
                 let left = manifest.units.iter().filter(|unit| !progress.committed.contains_key(&unit.id));
-                let tasks = left
-                    .map(|unit| ledger.task(unit, manifest.input_name(unit), manifest.splices(unit.input)))
-                    .collect();
+                let splices = |unit: &Unit| manifest.settings.splices(manifest.input_name(unit));
+                let tasks = left.map(|unit| ledger.task(unit, manifest.input_name(unit), splices(unit))).collect();
                 (Some(ledger), None, progress.committed, tasks)
             }
         };
@@ -96,21 +97,20 @@ impl Work {
 }
 
 impl Ledger {
-    /// The task of a unit of this job.
-    pub(crate) fn task(&self, unit: &Unit, input: &str, spliced: bool) -> Task {
+    /// The task of a unit of this job. `splices` says whether output files are copies of this input.
+    pub(crate) fn task(&self, unit: &Unit, input: &str, splices: bool) -> Task {
         let destination = Destination {
-            location: self.data_file(unit, input, spliced),
+            location: self.data_file(unit, input),
             staging: self.staging_file(&unit.id),
             replaces: Replaces::Any,
         };
-        let content = if spliced { Content::Scores } else { Content::Rows };
-        Task { unit: unit.clone(), name: unit.data_name(input, spliced), destination, content }
+        let content = match (unit.piece, splices) {
+            (Some(_), _) => Content::Scores,
+            (None, true) => Content::Copy,
+            (None, false) => Content::Rows,
+        };
+        Task { unit: unit.clone(), name: unit.data_name(input), destination, content }
     }
-}
-
-fn scored_copy(job: &Job, ledger: &Ledger, columns: &Columns, input: usize) -> ScoredCopy {
-    let units = job.manifest.units_of(input);
-    ScoredCopy::new(ledger, input, job.inputs.files[input].clone(), units, columns.clone(), job.format.compression)
 }
 
 /// Claims the file if it is on a local disk.

@@ -1,4 +1,4 @@
-//! Writes scored rows to files, commits units, and makes the copies of inputs whose units are done.
+//! Writes scored rows to files, commits units, and makes the output files of several units.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -16,7 +16,7 @@ use super::plan::{Content, Failed, Journal, Plan, Scored, Task};
 use super::progress::Progress;
 use super::scored_copy::ScoredCopy;
 use crate::files::OutputFile;
-use crate::job::{FileMarker, Marker, now};
+use crate::job::{FileMarker, Marker, Unit, now};
 use crate::report::Tally;
 use crate::storage::Written;
 use crate::terminal::{LINE_INTERVAL, Stopped, one_line};
@@ -163,7 +163,8 @@ impl Writer<'_> {
                     Content::Copy => {
                         let input = self.plan.inputs[unit.input].clone();
                         let stopped = Arc::clone(&self.stopped);
-                        OutputFile::splice(destination, input, schema, format.compression, stopped).await?
+                        let groups = unit.groups.clone();
+                        OutputFile::splice(destination, input, groups, schema, format.compression, stopped).await?
                     }
                 };
                 CurrentUnit { task, file, tally: Tally::default() }
@@ -183,7 +184,7 @@ impl Writer<'_> {
         let written = current.file.finish().await?;
         self.commit(task, current.tally, written).await?;
         self.finished += 1;
-        self.copies.unit_is_done(self.plan.tasks[task].unit.input);
+        self.copies.unit_is_done(&self.plan.tasks[task].unit);
         Ok(())
     }
 
@@ -208,38 +209,45 @@ impl Writer<'_> {
     }
 }
 
-/// The copies of inputs, each begun when all units of its input are done.
+/// The output files of several units, each begun when all of them are done.
 struct Copies<'a> {
-    /// The copies that wait for units: how many, by index of the input.
-    waiting: HashMap<usize, (usize, &'a ScoredCopy)>,
+    /// The copies that wait for units: how many, by index of the input and number of the first unit.
+    waiting: HashMap<(usize, usize), (usize, &'a ScoredCopy)>,
     running: JoinSet<Result<FileMarker>>,
     room: Arc<Semaphore>,
     stopped: Arc<AtomicBool>,
 }
 
+/// Tells output files apart: the input's index, and the number of the first unit.
+fn file_of(unit: &Unit) -> Option<(usize, usize)> {
+    unit.piece.map(|piece| (unit.input, piece.first))
+}
+
 impl<'a> Copies<'a> {
     fn new(plan: &'a Plan, stopped: Arc<AtomicBool>) -> Self {
-        let mut copies =
-            Self { waiting: HashMap::new(), running: JoinSet::new(), room: Semaphore::new(COPIES_AT_ONCE).into(), stopped };
-        let mut units = HashMap::<usize, usize>::new();
-        for task in &plan.tasks {
-            *units.entry(task.unit.input).or_default() += 1;
+        let room = Arc::new(Semaphore::new(COPIES_AT_ONCE));
+        let mut copies = Self { waiting: HashMap::new(), running: JoinSet::new(), room, stopped };
+        let mut units = HashMap::<_, usize>::new();
+        for file in plan.tasks.iter().filter_map(|task| file_of(&task.unit)) {
+            *units.entry(file).or_default() += 1;
         }
         for copy in &plan.copies {
-            match units.get(&copy.input) {
-                Some(units) => drop(copies.waiting.insert(copy.input, (*units, copy))),
+            let Some(file) = copy.units.first().and_then(file_of) else { continue };
+            match units.get(&file) {
+                Some(units) => drop(copies.waiting.insert(file, (*units, copy))),
                 None => copies.begin(copy),
             }
         }
         copies
     }
 
-    fn unit_is_done(&mut self, input: usize) {
-        let Some((units, copy)) = self.waiting.get_mut(&input) else { return };
+    fn unit_is_done(&mut self, unit: &Unit) {
+        let Some(file) = file_of(unit) else { return };
+        let Some((units, copy)) = self.waiting.get_mut(&file) else { return };
         *units -= 1;
         if *units == 0 {
             let copy: &ScoredCopy = copy;
-            self.waiting.remove(&input);
+            self.waiting.remove(&file);
             self.begin(copy);
         }
     }

@@ -10,7 +10,7 @@ use object_store::{
 use serde_json::json;
 
 use super::super::manifest::{JobSettings, ModelIdentity};
-use super::super::unit::{Cut, cut};
+use super::super::unit::cut;
 use super::*;
 use crate::files::{Group, InputIdentity};
 use crate::report::Tally;
@@ -37,7 +37,7 @@ fn manifest(score: &str) -> Manifest {
         precision: "fp32".into(),
     };
     let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
-    let units = cut(0, &[Group { rows: 10, bytes: 1 }], 10, Cut::Rows);
+    let units = cut(0, &[Group { rows: 10, bytes: 1 }], 10, true);
     Manifest::new("in", vec![model], settings, vec![input], units).unwrap()
 }
 
@@ -118,12 +118,12 @@ async fn nobody_begins_a_job_that_is_started_over() {
     let mut first = Ledger::new(output.clone());
     first.begin(&old, Permissions::default()).await.unwrap();
     let unit = &old.units[0];
-    write_small(&first.data_file(unit, "a.parquet", true), b"rows".to_vec()).await.unwrap();
+    write_small(&first.data_file(unit, "a.parquet"), b"rows".to_vec()).await.unwrap();
     let marker = Marker {
         unit: unit.id.clone(),
         input: "a.parquet".into(),
         number: 0,
-        output: unit.data_name("a.parquet", true),
+        output: unit.data_name("a.parquet"),
         size_bytes: 4,
         etag: None,
         tally: Tally::default(),
