@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, Environment, S3Server};
-use crate::support::tables::{decode, encode_groups, numbered, rows_by_id, with_zeros};
+use crate::support::tables::{decode, encode_groups, numbered, rows_by_id, with_noise};
 use crate::support::{files, model};
 
 /// The size of an input: units, and rows per unit.
@@ -168,7 +168,7 @@ struct Undisturbed {
 const UNDISTURBED: &str = "undisturbed";
 
 fn undisturbed(place: &dyn Place, size: Size) -> Undisturbed {
-    let input = with_zeros(&numbered(0, size.units * size.unit_rows), size.row_bytes);
+    let input = with_noise(&numbered(0, size.units * size.unit_rows), size.row_bytes);
     place.put("in.parquet", encode_groups(&input, size.unit_rows));
     let start = Instant::now();
     finish(&mut job(place, size, UNDISTURBED));

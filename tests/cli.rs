@@ -176,14 +176,39 @@ fn flags_and_named_options_do_the_same() {
 fn the_output_is_written_as_asked() {
     let (_folder, at) = folder();
     write(&at("in.parquet"), &many_pairs(100));
+    let footer = |output: &Path| {
+        let file = File::open(output).unwrap();
+        Arc::clone(ArrowReaderMetadata::load(&file, ArrowReaderOptions::default()).unwrap().metadata())
+    };
     for (name, codec) in [("zstd", "ZSTD"), ("snappy", "SNAPPY"), ("none", "UNCOMPRESSED")] {
+        // An encoded output is compressed as a whole.
         let output = at(&format!("{name}.parquet"));
-        run(at("in.parquet"), &output).args(["--compression", name, "--row-group-rows", "30"]).assert().success();
-        let footer = ArrowReaderMetadata::load(&File::open(output).unwrap(), ArrowReaderOptions::default()).unwrap();
-        let groups = footer.metadata().row_groups();
+        run(at("in.parquet"), &output)
+            .args(["--compression", name, "--row-group-rows", "30"])
+            .args(["--sql", "SELECT *, rerank(query, passage) AS score FROM input"])
+            .assert()
+            .success();
+        let footer_of_all = footer(&output);
+        let groups = footer_of_all.row_groups();
         assert_eq!(groups.iter().map(RowGroupMetaData::num_rows).collect::<Vec<_>>(), [30, 30, 30, 10]);
         assert!(groups[0].column(0).compression().to_string().starts_with(codec));
+
+        // In a copy, only the score is.
+        let output = at(&format!("copy-{name}.parquet"));
+        run(at("in.parquet"), &output).args(["--compression", name]).assert().success();
+        let (copy, input) = (footer(&output), footer(&at("in.parquet")));
+        let (columns, own) = (copy.row_group(0).columns(), input.row_group(0).columns());
+        assert_eq!(copy.num_row_groups(), 1);
+        assert_eq!(columns[0].compression(), own[0].compression());
+        assert!(columns.last().unwrap().compression().to_string().starts_with(codec));
     }
+    let mut pointless = run(at("in.parquet"), at("out.parquet"));
+    pointless.args(["--row-group-rows", "30"]);
+    assert_fails(pointless, "--row-group-rows is for outputs that are encoded; those of Parquet files keep");
+    // With an Arrow file it has a purpose, and with a directory of both.
+    run(at("in.parquet"), at("in.arrow")).assert().success();
+    run(at("in.arrow"), at("out.parquet")).args(["--score=again", "--row-group-rows=30"]).assert().success();
+    assert_eq!(footer(&at("out.parquet")).num_row_groups(), 4);
 }
 
 #[test]
@@ -452,7 +477,7 @@ fn start_slowly(input: &Path, output: &Path) -> Child {
     std::process::Command::new(env!("CARGO_BIN_EXE_rerank"))
         .arg("run")
         .args([input, output])
-        .args([&model(MODEL), "--window-rows=100", "--row-group-rows=100", "--compression=none", "--batch-tokens=1024"])
+        .args([&model(MODEL), "--window-rows=100", "--compression=none", "--batch-tokens=1024"])
         .arg("--overwrite")
         .stderr(Stdio::piped())
         .spawn()

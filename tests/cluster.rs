@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use crate::support::s3::{BUCKET, Environment, S3Server};
 use crate::support::scripts::{TABLES, rows, scripts};
-use crate::support::tables::{encode_groups, numbered, with_zeros, write_groups};
+use crate::support::tables::{encode_groups, numbered, with_noise, write_groups};
 use crate::support::{CHECKPOINTS, data_files, files, fixture, models, session};
 
 /// Units of a job, and rows per unit.
@@ -182,7 +182,7 @@ struct Job {
 impl Job {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let input = with_zeros(&numbered(0, UNITS * UNIT_ROWS), ROW_BYTES);
+        let input = with_noise(&numbered(0, UNITS * UNIT_ROWS), ROW_BYTES);
         write_groups(&folder.path().join("in.parquet"), &input, UNIT_ROWS);
         let mut job = Self { folder, undisturbed: Vec::new() };
         let done = job.command("undisturbed").args(["--threads", "1"]).output().unwrap();

@@ -10,7 +10,7 @@ use predicates::str::contains;
 
 use crate::support::faults::{Fault, Faults};
 use crate::support::s3::{BUCKET, S3Server};
-use crate::support::tables::{encode, numbered, rows_by_id, with_zeros, write};
+use crate::support::tables::{encode, numbered, rows_by_id, with_noise, write};
 use crate::support::{assert_fails, files, folder, run};
 
 /// `rerank run` with a server's settings.
@@ -71,9 +71,9 @@ fn directories_and_globs_of_a_bucket() {
     assert_eq!(rows_on(&server, "globbed").num_rows(), 50);
 }
 
-/// A table whose uncompressed output takes more than one part of an upload: 25 MB.
+/// A table that takes more than one part of an upload: 25 MB.
 fn large_output() -> RecordBatch {
-    with_zeros(&numbered(0, 250), 100_000)
+    with_noise(&numbered(0, 250), 100_000)
 }
 
 #[test]
@@ -83,9 +83,9 @@ fn a_large_output_is_uploaded_in_parts() {
     server.put("in.parquet", encode(&table));
     server.take_requests();
 
-    run_on(&server, &url("in.parquet"), &url("out/out.parquet")).arg("--compression=none").assert().success();
+    run_on(&server, &url("in.parquet"), &url("out/out.parquet")).assert().success();
     let scored = rows_on(&server, "out");
-    assert_eq!(scored.column_by_name("zeros"), table.column_by_name("zeros"));
+    assert_eq!(scored.column_by_name("noise"), table.column_by_name("noise"));
     assert_eq!(uploads(&server), ["POST uploads=", "PUT partNumber=1", "PUT partNumber=2", "POST uploadId"]);
 
     // A small file takes a single request.
@@ -114,7 +114,7 @@ fn uploads(server: &S3Server) -> Vec<String> {
 fn no_request_is_lost_by_one_fault() {
     let server = S3Server::start();
     server.put("in/in.parquet", encode(&large_output()));
-    run_on(&server, &url("in"), &url("out")).arg("--compression=none").assert().success();
+    run_on(&server, &url("in"), &url("out")).assert().success();
     let expected = rows_on(&server, "out");
     for fault in [Fault::InternalError, Fault::SlowDown, Fault::ResetBefore, Fault::ResetWithin] {
         let faults = Arc::new(Faults::at_first(fault));
@@ -122,7 +122,7 @@ fn no_request_is_lost_by_one_fault() {
         // The client mistakes a response that contains the name of an error, even in a key, for that error.
         let output = format!("out{}", fault as usize);
         let mut command = run_on(&server, &url("in"), &url(&output));
-        command.arg("--compression=none").envs(environment).assert().success();
+        command.envs(environment).assert().success();
         assert!(rows_on(&server, &output) == expected, "{fault:?}");
         // Listing, reading, and an upload of two parts.
         assert!(faults.injected()[&fault] >= 6, "{:?}", faults.injected());

@@ -1,5 +1,6 @@
 //! `rerank run`: scores the rows of Parquet and Arrow files.
 
+use std::mem::ManuallyDrop;
 use std::pin::pin;
 
 use anyhow::{Context, Result};
@@ -16,10 +17,10 @@ use crate::terminal::{Printer, human_count, stop};
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(execute(args, printer));
-    // After a failure a thread may still be loading a model or waiting for a store; nobody needs the result.
-    runtime.shutdown_background();
-    outcome
+    // After a failure a thread may still be loading a model or reading from a store. Nobody needs the result, and it would
+    // panic without the runtime.
+    let runtime = ManuallyDrop::new(runtime);
+    runtime.block_on(execute(args, printer))
 }
 
 async fn execute(args: RunArgs, printer: Printer) -> Result<()> {

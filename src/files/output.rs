@@ -219,7 +219,7 @@ impl OutputFile {
             return Err(error.context(context));
         }
         let Destination { location, staging, replaces } = self.destination;
-        let upload = self.encoder.into_upload().with_context(|| context.clone())?;
+        let upload = self.encoder.into_upload().await.with_context(|| context.clone())?;
         let mut written = upload.written();
         if let Some(staging) = staging {
             written.etag = publish(&staging, &location, replaces, written.size_bytes).await.context(context)?;
@@ -229,7 +229,7 @@ impl OutputFile {
 
     /// Removes what was written. A failure is only logged: there is already an error to report.
     pub(crate) async fn abort(self) {
-        let Some(upload) = self.encoder.into_upload() else { return };
+        let Some(upload) = self.encoder.into_upload().await else { return };
         if let Err(error) = upload.abort().await {
             tracing::warn!(file = %self.destination.location, %error, "an unfinished file could not be removed");
         }
@@ -241,11 +241,11 @@ impl Encoder {
         Self::Arrow(Box::new(writer))
     }
 
-    /// The upload; `None` if a thread has it that was not waited for.
-    fn into_upload(self) -> Option<Upload> {
+    /// The upload; `None` if the thread panicked that wrote to it.
+    async fn into_upload(self) -> Option<Upload> {
         match self {
             Self::Parquet(writer) => Some(writer.into_inner()),
-            Self::Spliced(splice) => splice.into_upload(),
+            Self::Spliced(splice) => splice.into_upload().await,
             Self::Arrow(writer) => Some(writer.into_upload()),
         }
     }

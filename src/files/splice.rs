@@ -28,6 +28,8 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::Type;
 use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::arrow_hint::with_fields;
 use super::format::Compression;
@@ -39,25 +41,34 @@ use crate::storage::{ObjectFile, RangeReader, Upload};
 /// Bytes handed to the upload at once.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// Row groups of added columns that wait for the thread.
+const GROUPS_AHEAD: usize = 1;
+
 /// The most row groups that a file is written with: their numbers are 16-bit integers.
 const MOST_GROUPS: usize = i16::MAX as usize;
 
-/// Writes a copy of some row groups of a Parquet file with added columns, one at a time.
+/// Writes a copy of some row groups of a Parquet file with added columns.
+///
+/// A thread copies the chunks of a row group while its scores are being computed, and waits for them.
 pub(crate) struct Splice {
-    /// `None` while a thread writes a row group.
-    writer: Option<SpliceWriter>,
+    thread: Option<JoinHandle<(SpliceWriter, Result<()>)>>,
+    /// Takes the added columns of one row group after the other.
+    sender: Option<mpsc::Sender<RecordBatch>>,
     /// The rows of each row group that is left.
     groups: std::vec::IntoIter<usize>,
     /// The rows of the row group that is being filled; `None` after the last.
     wanted: Option<usize>,
-    /// Rows of the added columns that have not been written.
+    /// Rows of the added columns that do not make up a row group yet.
     pending: Vec<RecordBatch>,
     pending_rows: usize,
     input: InputFile,
     added: SchemaRef,
+    /// The upload, after a thread that has ended.
+    upload: Option<Upload>,
+    abandoned: Arc<AtomicBool>,
 }
 
-/// What the thread needs that writes a row group.
+/// What the thread needs that copies.
 struct SpliceWriter {
     file: ParquetFile,
     chunks: RangeReader,
@@ -67,11 +78,11 @@ struct SpliceWriter {
     /// Makes encoders of the added columns.
     encoders: ArrowRowGroupWriterFactory,
     added: SchemaRef,
-    next_group: usize,
 }
 
 impl Splice {
-    /// Begins a copy of these row groups of `input` with the columns `added`. Reads the input's footer.
+    /// Begins a copy of these row groups of `input` with the columns `added`. Reads the input's footer. Copying ends with
+    /// an error soon after `stopped` is true.
     ///
     /// # Errors
     /// If the file cannot be read, or cannot be copied with more columns.
@@ -86,29 +97,34 @@ impl Splice {
         if groups.len() > MOST_GROUPS {
             bail!("a copy can have at most {MOST_GROUPS} row groups, not {}; pass a smaller --unit-rows", groups.len());
         }
-        let first_group = groups.start;
         let runtime = Handle::current();
-        let writer = {
+        let abandoned = Arc::<AtomicBool>::default();
+        let mut writer = {
             let (input, added) = (input.clone(), Arc::clone(&added));
-            let open = move || {
-                let mut writer = SpliceWriter::open(&input, added, compression, upload, &runtime, stopped)?;
-                writer.next_group = first_group;
-                anyhow::Ok(writer)
-            };
+            let stopped = [stopped, Arc::clone(&abandoned)];
+            let open = move || SpliceWriter::open(&input, added, compression, upload, &runtime, stopped);
             tokio::task::spawn_blocking(open).await.context("the copy was not begun")??
         };
-        let rows = writer.file.groups().get(groups).map(|groups| groups.iter().map(|group| group.rows as usize).collect());
+        let rows = writer.file.groups().get(groups.clone()).map(|groups| groups.iter().map(|group| group.rows as usize).collect());
         let rows: Vec<usize> = rows.context("it has fewer row groups than before; was it changed during the run?")?;
-        let mut groups = rows.into_iter();
-        let wanted = groups.next();
+        let mut rows = rows.into_iter();
+        let wanted = rows.next();
+        let (sender, receiver) = mpsc::channel(GROUPS_AHEAD);
+        let thread = tokio::task::spawn_blocking(move || {
+            let written = writer.write_groups(groups, receiver);
+            (writer, written)
+        });
         Ok(Self {
-            writer: Some(writer),
-            groups,
+            thread: Some(thread),
+            sender: Some(sender),
+            groups: rows,
             wanted,
             pending: Vec::new(),
             pending_rows: 0,
             input,
             added,
+            upload: None,
+            abandoned,
         })
     }
 
@@ -116,17 +132,19 @@ impl Splice {
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         self.pending_rows += rows.num_rows();
         self.pending.push(rows.clone());
-        self.write_full().await
+        self.send_full().await
     }
 
-    /// Writes the row groups that are complete.
-    async fn write_full(&mut self) -> Result<()> {
+    /// Hands the row groups that are complete to the thread.
+    async fn send_full(&mut self) -> Result<()> {
         while let Some(wanted) = self.wanted.filter(|wanted| *wanted <= self.pending_rows) {
             let pending = concat_batches(&self.added, &self.pending)?;
-            let rows = pending.slice(0, wanted);
             self.pending_rows -= wanted;
             self.pending = vec![pending.slice(wanted, self.pending_rows)];
-            self.on_thread(move |writer| writer.write_group(&rows)).await?;
+            let sender = self.sender.as_ref().context("the copy has ended")?;
+            if sender.send(pending.slice(0, wanted)).await.is_err() {
+                return self.join(false).await;
+            }
             self.wanted = self.groups.next();
         }
         Ok(())
@@ -134,37 +152,35 @@ impl Splice {
 
     /// Writes the footer and makes the file appear, if it is complete and the input is what it was.
     pub(crate) async fn finish(&mut self) -> Result<()> {
-        self.write_full().await?;
+        self.send_full().await?;
         if self.wanted.is_some() || self.pending_rows > 0 {
             bail!("the scores are not those of {}: it has another number of rows", self.input.location);
         }
+        self.join(true).await?;
         self.input.check_unchanged().await?;
-        self.on_thread(|writer| Ok(drop(writer.output.finish()?))).await?;
-        Ok(self.upload()?.finish().await?)
+        Ok(self.upload.as_mut().context("the copy has ended")?.finish().await?)
     }
 
-    /// The upload, also of a copy that failed.
-    pub(crate) fn into_upload(mut self) -> Option<Upload> {
-        self.writer.as_mut()?.output.inner_mut().upload.take()
+    /// Waits for the thread, which writes the footer if the copy is complete.
+    async fn join(&mut self, complete: bool) -> Result<()> {
+        self.sender = None;
+        let Some(thread) = self.thread.take() else { return Ok(()) };
+        let (mut writer, written) = thread.await.context("the copy has ended")?;
+        let footer = move || {
+            let written = written.and_then(|()| Ok(if complete { drop(writer.output.finish()?) }));
+            (writer.output.inner_mut().upload.take(), written)
+        };
+        let (upload, written) = tokio::task::spawn_blocking(footer).await.context("the copy has ended")?;
+        self.upload = upload;
+        written
     }
 
-    fn upload(&mut self) -> Result<&mut Upload> {
-        let writer = self.writer.as_mut();
-        writer.and_then(|writer| writer.output.inner_mut().upload.as_mut()).context("the copy has ended")
-    }
-
-    async fn on_thread(
-        &mut self,
-        work: impl FnOnce(&mut SpliceWriter) -> Result<()> + Send + 'static,
-    ) -> Result<()> {
-        let mut writer = self.writer.take().context("the copy has ended")?;
-        let working = tokio::task::spawn_blocking(move || {
-            let done = work(&mut writer);
-            (writer, done)
-        });
-        let (writer, done) = working.await.context("the copy has ended")?;
-        self.writer = Some(writer);
-        done
+    /// The upload, also of a copy that failed or is not complete.
+    pub(crate) async fn into_upload(mut self) -> Option<Upload> {
+        self.abandoned.store(true, Ordering::Relaxed);
+        // There is another error to report.
+        drop(self.join(false).await);
+        self.upload
     }
 }
 
@@ -175,28 +191,33 @@ impl SpliceWriter {
         compression: Compression,
         upload: Upload,
         runtime: &Handle,
-        stopped: Arc<AtomicBool>,
+        stopped: [Arc<AtomicBool>; 2],
     ) -> Result<Self> {
         let (location, size) = (input.location.clone(), input.identity.size_bytes);
         let blocks = ObjectFile::new(location.clone(), size, 1, runtime.clone());
         let file = ParquetFile::open(&blocks)?.with_page_indexes(&blocks)?;
-        let metadata = file.metadata();
         let properties = Arc::new(properties(&file, &added, compression));
         let columns = ArrowSchemaConverter::new().convert(&added)?;
         let columns = columns.root_schema().get_fields();
-        let schema = with_columns(metadata.file_metadata().schema(), columns)?;
+        let schema = with_columns(file.metadata().file_metadata().schema(), columns)?;
         let only = with_columns(&Type::group_type_builder("schema").build()?, columns)?;
         let encoders = SerializedFileWriter::new(io::sink(), Arc::new(only), Arc::clone(&properties))?;
         let encoders = ArrowRowGroupWriterFactory::new(&encoders, Arc::clone(&added));
         let sink = UploadSink { upload: Some(upload), piece: Vec::new(), runtime: runtime.clone(), stopped };
         let output = SerializedFileWriter::new(sink, Arc::new(schema), properties)?;
         let chunks = RangeReader::new(location, size, runtime.clone());
-        Ok(Self { file, chunks, blocks, output, encoders, added, next_group: 0 })
+        Ok(Self { file, chunks, blocks, output, encoders, added })
     }
 
-    /// Copies the next row group, and encodes the added columns behind it.
-    fn write_group(&mut self, rows: &RecordBatch) -> Result<()> {
-        let index = self.next_group;
+    fn write_groups(&mut self, groups: Range<usize>, mut scores: mpsc::Receiver<RecordBatch>) -> Result<()> {
+        for group in groups {
+            self.write_group(group, &mut scores)?;
+        }
+        Ok(())
+    }
+
+    /// Copies a row group, and encodes the added columns behind it.
+    fn write_group(&mut self, index: usize, scores: &mut mpsc::Receiver<RecordBatch>) -> Result<()> {
         let metadata = Arc::clone(self.file.metadata());
         let group = metadata.row_group(index);
         self.chunks.announce(group.columns().iter().map(chunk_bytes));
@@ -206,6 +227,7 @@ impl SpliceWriter {
                 .and_then(|close| Ok(output.append_column(&self.chunks, close)?));
             copied.with_context(|| format!("column '{}' of row group {index}", chunk.column_path().string()))?;
         }
+        let rows = scores.blocking_recv().context("the copy was abandoned")?;
         let mut encoders = self.encoders.create_column_writers(index)?.into_iter();
         for (field, values) in self.added.fields().iter().zip(rows.columns()) {
             for leaf in compute_leaves(field, values)? {
@@ -215,7 +237,6 @@ impl SpliceWriter {
             }
         }
         output.close()?;
-        self.next_group += 1;
         Ok(())
     }
 }
@@ -282,13 +303,13 @@ struct UploadSink {
     upload: Option<Upload>,
     piece: Vec<u8>,
     runtime: Handle,
-    /// Whether nobody needs the file any longer.
-    stopped: Arc<AtomicBool>,
+    /// Whether the file is no longer wanted: because the run was stopped, or because this copy failed.
+    stopped: [Arc<AtomicBool>; 2],
 }
 
 impl UploadSink {
     fn send(&mut self) -> io::Result<()> {
-        if self.stopped.load(Ordering::Relaxed) {
+        if self.stopped.iter().any(|stopped| stopped.load(Ordering::Relaxed)) {
             return Err(io::Error::other("the copy was stopped"));
         }
         let piece = std::mem::take(&mut self.piece);

@@ -102,18 +102,17 @@ pub(crate) fn numbered(first: i64, count: usize) -> RecordBatch {
     .unwrap()
 }
 
-/// Adds a column that consists mostly of zeros: it takes many bytes in an uncompressed output, and few in a compressed
-/// input.
-pub(crate) fn with_zeros(table: &RecordBatch, row_bytes: usize) -> RecordBatch {
-    let zeros = BinaryArray::from_iter_values((0..table.num_rows()).map(|row| {
+/// Adds a column of noise, which no codec makes smaller: copying it takes time.
+pub(crate) fn with_noise(table: &RecordBatch, row_bytes: usize) -> RecordBatch {
+    let mut random = fastrand::Rng::with_seed(1);
+    let noise = BinaryArray::from_iter_values((0..table.num_rows()).map(|_| {
         let mut bytes = vec![0; row_bytes];
-        // Parquet stores equal values only once.
-        bytes[..8].copy_from_slice(&row.to_le_bytes());
+        random.fill(&mut bytes);
         bytes
     }));
     let schema = table.schema();
     let columns = schema.fields().iter().map(|field| field.name().as_str()).zip(table.columns().iter().cloned());
-    RecordBatch::try_from_iter(columns.chain([("zeros", Arc::new(zeros) as ArrayRef)])).unwrap()
+    RecordBatch::try_from_iter(columns.chain([("noise", Arc::new(noise) as ArrayRef)])).unwrap()
 }
 
 /// A table with columns of every kind, all with NULLs, including its texts.
