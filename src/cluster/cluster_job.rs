@@ -49,13 +49,13 @@ impl ClusterJob {
         stop: Pin<&mut impl Future<Output = Stopped>>,
     ) -> Result<(Totals, Duration)> {
         let model = PlannedModel::of(&job.model_name, &job.reranker)?;
-        let session = match &job.scoring {
-            Scoring::Query(query) => session::session_settings(&query.settings()),
-            Scoring::Columns(_) => BTreeMap::new(),
+        let (session, input) = match &job.scoring {
+            Scoring::Query(query) => (session::session_settings(&query.settings()), Some(query.input())),
+            Scoring::Columns(_) => (BTreeMap::new(), None),
         };
         let fingerprints = job.manifest.models.iter().map(|model| model.fingerprint.clone()).collect();
-        let message =
-            JobMessage::new(&self.output, model.to_json(), fingerprints, job.manifest.settings.clone(), session);
+        let settings = job.manifest.settings.clone();
+        let message = JobMessage::new(&self.output, model.to_json(), fingerprints, settings, session, input.as_deref());
         let mut progress = Progress::start(printer, plan.extent());
         match self.cluster.run(&message, plan, ledger, &mut progress, stop).await {
             Ok(load) => Ok((progress.totals(), load)),

@@ -1,13 +1,16 @@
 //! The JSON messages that carry a job and its units to executors.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use arrow::datatypes::{Schema, SchemaRef};
 use object_store::path::Path;
+use parquet::arrow::encode_arrow_schema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::files::{InputFile, InputIdentity};
+use crate::files::{InputFile, InputIdentity, decode_arrow_schema};
 use crate::job::{JobSettings, Unit};
 use crate::storage::Location;
 
@@ -53,6 +56,8 @@ pub(crate) struct JobMessage {
     pub(crate) settings: JobSettings,
     /// For a query, the settings of calls that do not set them themselves.
     pub(crate) session: BTreeMap<String, String>,
+    /// For a query, the columns of its input, in the encoding of Parquet footers.
+    pub(crate) input: Option<String>,
 }
 
 impl JobMessage {
@@ -62,8 +67,16 @@ impl JobMessage {
         fingerprints: Vec<String>,
         settings: JobSettings,
         session: BTreeMap<String, String>,
+        input: Option<&Schema>,
     ) -> Self {
-        Self { version: VERSION, output: Place::of(output), model, fingerprints, settings, session }
+        let input = input.map(encode_arrow_schema);
+        Self { version: VERSION, output: Place::of(output), model, fingerprints, settings, session, input }
+    }
+
+    /// For a query, the columns of its input.
+    pub(crate) fn input(&self) -> Result<SchemaRef> {
+        let input = self.input.as_deref().context("the job has a query, but no columns")?;
+        Ok(Arc::new(decode_arrow_schema(input)?))
     }
 
     pub(crate) fn to_text(&self) -> Result<String> {
@@ -158,6 +171,7 @@ mod tests {
             fingerprints: vec!["f".into()],
             settings: settings(),
             session: BTreeMap::from([("rerank.model".to_owned(), "m3".to_owned())]),
+            input: None,
         }
     }
 

@@ -13,7 +13,7 @@ use datafusion_rerank::cluster::{ExecutorModels, PlannedModel};
 use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker};
 
 use super::messages::{JobMessage, UnitMessage, Work};
-use crate::files::{Columns, Compression, Format, InputFile, OutputKind, Source};
+use crate::files::{Columns, Compression, Format, OutputKind};
 use crate::job::{JobSettings, Ledger, OnError, Query, Scoring, UnitWorker};
 use crate::run::{Journal, Plan, Progress, ScoredCopy, Task, run_plan};
 use crate::terminal::{Printer, Stopped, one_line};
@@ -144,26 +144,20 @@ impl UnitWork {
         let format = Format { kind: OutputKind::Parquet, compression, row_group_rows };
         let input = unit.input()?;
         let scoring = match &settings.sql {
-            Some(sql) => Scoring::Query(self.query(job, sql, &input).await?),
+            Some(sql) => Scoring::Query(self.query(job, sql).await?),
             None => Scoring::Columns(columns(settings, &reranker)?),
         };
         let plan = Plan { inputs: vec![input], tasks: vec![task], scoring, copies: Vec::new(), format, on_error };
         Ok((reranker, plan, load_seconds))
     }
 
-    async fn query(&self, job: &JobMessage, sql: &str, input: &InputFile) -> Result<Arc<Query>> {
-        let runtime = tokio::runtime::Handle::current();
-        let file = input.clone();
-        let reading = tokio::task::spawn_blocking(move || {
-            Source::open(&file, &runtime).map(|source| Arc::clone(source.schema()))
-        });
-        let schema = reading.await.context("a file could not be examined")??;
+    async fn query(&self, job: &JobMessage, sql: &str) -> Result<Arc<Query>> {
         let mut settings = self.settings.clone();
         for (key, value) in &job.session {
             let key = key.strip_prefix("rerank.").unwrap_or(key);
             settings.set(key, value).map_err(|error| anyhow!("{}", error.strip_backtrace()))?;
         }
-        let query = Query::plan(sql, &schema, &self.registry, settings).await?;
+        let query = Query::plan(sql, &job.input()?, &self.registry, settings).await?;
         for model in query.models() {
             let fingerprint = model.model().fingerprint()?;
             if !job.fingerprints.iter().any(|known| known == fingerprint) {

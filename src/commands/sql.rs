@@ -101,6 +101,8 @@ fn session(
     if std::env::var_os("DATAFUSION_FORMAT_NULL").is_none() {
         "NULL".clone_into(&mut options.format.null);
     }
+    // In nanoseconds, as is the default, dates after 2262 would be others.
+    options.execution.parquet.coerce_int96.get_or_insert_with(|| "us".to_owned());
     let config = SessionConfig::from(options).with_information_schema(true).with_option_extension(settings);
     let runtime = RuntimeEnvBuilder::new().with_object_store_registry(stores).build_arc()?;
     let state = SessionStateBuilder::new_with_default_features()

@@ -20,10 +20,11 @@ const CONTINUATION: [u8; 4] = [0xff; 4];
 pub(super) fn arrow_hint(metadata: Option<&Vec<KeyValue>>) -> Result<Option<Schema>> {
     let mut values = metadata.into_iter().flatten().filter(|entry| entry.key == ARROW_SCHEMA_META_KEY);
     let Some(text) = values.next().and_then(|entry| entry.value.as_deref()) else { return Ok(None) };
-    decode(text).with_context(|| format!("the footer's {ARROW_SCHEMA_META_KEY} cannot be used")).map(Some)
+    decode_arrow_schema(text).with_context(|| format!("the footer's {ARROW_SCHEMA_META_KEY} cannot be used")).map(Some)
 }
 
-fn decode(text: &str) -> Result<Schema> {
+/// The schema that [`encode_arrow_schema`] encoded.
+pub(crate) fn decode_arrow_schema(text: &str) -> Result<Schema> {
     let bytes = BASE64_STANDARD.decode(text)?;
     let message = if bytes.starts_with(&CONTINUATION) { bytes.get(8..).unwrap_or_default() } else { &bytes };
     let message = root_as_message(message).map_err(|error| anyhow!("{error}"))?;

@@ -6,8 +6,9 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use object_store::ObjectStoreExt;
+use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::arrow::{ArrowSchemaConverter, AsyncArrowWriter};
 use parquet::basic::{Compression as Codec, ZstdLevel};
 use parquet::file::metadata::KeyValue;
@@ -17,6 +18,7 @@ use super::arrow_output;
 use super::arrow_output::ArrowWriter;
 use super::format::{Compression, OutputKind};
 use super::input::{InputFile, Inputs};
+use super::interval::{INTERVAL, IntervalEncoder};
 use super::layout::any_type;
 use super::splice::Splice;
 use crate::storage::{Location, Replaces, Upload, Written};
@@ -102,6 +104,12 @@ impl Format {
                         field.name()
                     );
                 }
+                let has_interval = |field: &&FieldRef| {
+                    *field.data_type() != INTERVAL && any_type(field.data_type(), |data_type| *data_type == INTERVAL)
+                };
+                if let Some(field) = schema.fields().iter().find(has_interval) {
+                    bail!("column '{}' has intervals inside, which cannot be written to Parquet", field.name());
+                }
                 Ok(ArrowSchemaConverter::new().convert(schema).map(drop)?)
             }
             OutputKind::ArrowFile => arrow_output::check_file(schema, self.compression),
@@ -158,7 +166,7 @@ pub(crate) struct OutputFile {
 }
 
 enum Encoder {
-    Parquet(Box<AsyncArrowWriter<Upload>>),
+    Parquet(Box<AsyncArrowWriter<Upload>>, Option<IntervalEncoder>),
     Spliced(Box<Splice>),
     Arrow(Box<ArrowWriter>),
 }
@@ -170,9 +178,7 @@ impl OutputFile {
         let upload = destination.upload();
         let encoder = match format.kind {
             OutputKind::Parquet => {
-                let properties = format.properties(&schema);
-                let writer = AsyncArrowWriter::try_new(upload, schema, Some(properties));
-                writer.map(|writer| Encoder::Parquet(Box::new(writer))).map_err(anyhow::Error::from)
+                parquet_encoder(upload, schema, format)
             }
             OutputKind::ArrowFile => ArrowWriter::file(upload, &schema, format.compression).map(Encoder::arrow),
             OutputKind::ArrowStream => ArrowWriter::stream(upload, &schema, format.compression).map(Encoder::arrow),
@@ -199,7 +205,11 @@ impl OutputFile {
 
     pub(crate) async fn write(&mut self, rows: &RecordBatch) -> Result<()> {
         let written = match &mut self.encoder {
-            Encoder::Parquet(writer) => writer.write(rows).await.map_err(anyhow::Error::from),
+            Encoder::Parquet(writer, None) => writer.write(rows).await.map_err(anyhow::Error::from),
+            Encoder::Parquet(writer, Some(intervals)) => match intervals.encode(rows) {
+                Ok(rows) => writer.write(&rows).await.map_err(anyhow::Error::from),
+                Err(error) => Err(error),
+            },
             Encoder::Spliced(splice) => splice.write(rows).await,
             Encoder::Arrow(writer) => writer.write(rows).await,
         };
@@ -210,7 +220,7 @@ impl OutputFile {
     pub(crate) async fn finish(mut self) -> Result<Written> {
         let context = format!("cannot write {}", self.destination.location);
         let finished = match &mut self.encoder {
-            Encoder::Parquet(writer) => writer.finish().await.map(drop).map_err(anyhow::Error::from),
+            Encoder::Parquet(writer, _) => writer.finish().await.map(drop).map_err(anyhow::Error::from),
             Encoder::Spliced(splice) => splice.finish().await,
             Encoder::Arrow(writer) => writer.finish().await,
         };
@@ -236,6 +246,18 @@ impl OutputFile {
     }
 }
 
+fn parquet_encoder(upload: Upload, schema: SchemaRef, format: Format) -> Result<Encoder> {
+    let mut options = ArrowWriterOptions::new().with_properties(format.properties(&schema));
+    let mut encoded = schema;
+    let intervals = IntervalEncoder::of(&encoded)?;
+    if let Some(intervals) = &intervals {
+        encoded = Arc::clone(intervals.schema());
+        options = options.with_parquet_schema(intervals.parquet.clone());
+    }
+    let writer = AsyncArrowWriter::try_new_with_options(upload, encoded, options)?;
+    Ok(Encoder::Parquet(Box::new(writer), intervals))
+}
+
 impl Encoder {
     fn arrow(writer: ArrowWriter) -> Self {
         Self::Arrow(Box::new(writer))
@@ -244,7 +266,7 @@ impl Encoder {
     /// The upload; `None` if the thread panicked that wrote to it.
     async fn into_upload(self) -> Option<Upload> {
         match self {
-            Self::Parquet(writer) => Some(writer.into_inner()),
+            Self::Parquet(writer, _) => Some(writer.into_inner()),
             Self::Spliced(splice) => splice.into_upload().await,
             Self::Arrow(writer) => Some(writer.into_upload()),
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use arrow::datatypes::{Schema, SchemaRef};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{
     ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
@@ -12,6 +13,8 @@ use parquet::file::metadata::{
 
 use super::arrow_hint::arrow_hint;
 use super::group::Group;
+use super::interval;
+use super::readable::readable;
 use crate::storage::ObjectFile;
 
 /// The footer of a file.
@@ -31,11 +34,12 @@ impl ParquetFile {
     pub(crate) fn open(file: &ObjectFile) -> Result<Self> {
         // A copy of the file must have the statistics of encodings as they are.
         let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
-        let metadata = ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(file)?;
+        let metadata = footer(file, options)?;
         check(&metadata)?;
         let entries = metadata.file_metadata().key_value_metadata();
         let hint = arrow_hint(entries)?;
-        let schema = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), entries)?;
+        let suggested = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), entries)?;
+        let schema = readable(&suggested, metadata.file_metadata().schema());
         Ok(Self { metadata: Arc::new(metadata), hint, schema: Arc::new(schema) })
     }
 
@@ -47,6 +51,20 @@ impl ParquetFile {
         Ok(Self { metadata: Arc::new(reader.finish()?), ..self })
     }
 
+    /// What a reader of all columns needs, and the columns that result. Intervals are read as bytes, which
+    /// [`interval::decode`] turns into the columns. Blocks.
+    pub(super) fn reader_metadata(&self, file: &ObjectFile) -> Result<(ArrowReaderMetadata, SchemaRef)> {
+        let parquet = self.metadata.file_metadata().schema();
+        let Some(bytes) = interval::without_intervals(parquet)? else {
+            let options = ArrowReaderOptions::new().with_schema(Arc::clone(&self.schema));
+            return Ok((ArrowReaderMetadata::try_new(Arc::clone(&self.metadata), options)?, Arc::clone(&self.schema)));
+        };
+        let metadata = footer(file, ParquetMetaDataOptions::new().with_schema(Arc::new(bytes)))?;
+        let options = ArrowReaderOptions::new().with_schema(interval::stored(&self.schema, parquet));
+        let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), options)?;
+        Ok((metadata, interval::decoded_schema(&self.schema, parquet)))
+    }
+
     pub(crate) fn metadata(&self) -> &Arc<ParquetMetaData> {
         &self.metadata
     }
@@ -55,7 +73,7 @@ impl ParquetFile {
         self.hint.as_ref()
     }
 
-    /// The columns as Arrow has them.
+    /// The columns as they are read.
     pub(crate) fn schema(&self) -> &SchemaRef {
         &self.schema
     }
@@ -70,6 +88,10 @@ impl ParquetFile {
             })
             .collect()
     }
+}
+
+fn footer(file: &ObjectFile, options: ParquetMetaDataOptions) -> Result<ParquetMetaData> {
+    Ok(ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(file)?)
 }
 
 /// Refuses files whose columns cannot be told apart or cannot be read.

@@ -8,19 +8,25 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ParquetRecordBatchReaderBuilder};
 use tokio::runtime::Handle;
 
 use super::arrow_file::ArrowFile;
 use super::format::FileFormat;
 use super::group::Group;
 use super::input::InputFile;
+use super::interval;
+use super::parquet_file::ParquetFile;
 use crate::storage::ObjectFile;
 
 /// The footer of a file. Opening and reading block.
 #[derive(Debug)]
 pub(crate) enum Source {
-    Parquet(ArrowReaderMetadata),
+    Parquet {
+        metadata: ArrowReaderMetadata,
+        /// The columns, once intervals are decoded.
+        schema: SchemaRef,
+    },
     Arrow(Arc<ArrowFile>),
 }
 
@@ -33,8 +39,9 @@ impl Source {
         // A footer is read sequentially, like one column.
         let file = ObjectFile::new(input.location.clone(), input.identity.size_bytes, 1, runtime.clone());
         match input.format() {
-            FileFormat::Parquet => ArrowReaderMetadata::load(&file, ArrowReaderOptions::new())
-                .map(Self::Parquet)
+            FileFormat::Parquet => ParquetFile::open(&file)
+                .and_then(|parquet| parquet.reader_metadata(&file))
+                .map(|(metadata, schema)| Self::Parquet { metadata, schema })
                 .with_context(|| format!("cannot read {} as Parquet", input.location)),
             FileFormat::Arrow => ArrowFile::open(&file)
                 .map(|file| Self::Arrow(Arc::new(file)))
@@ -44,7 +51,7 @@ impl Source {
 
     pub(crate) fn schema(&self) -> &SchemaRef {
         match self {
-            Self::Parquet(metadata) => metadata.schema(),
+            Self::Parquet { schema, .. } => schema,
             Self::Arrow(file) => file.schema(),
         }
     }
@@ -52,7 +59,7 @@ impl Source {
     /// The parts that can be read alone, in order.
     pub(crate) fn groups(&self) -> Vec<Group> {
         match self {
-            Self::Parquet(metadata) => {
+            Self::Parquet { metadata, .. } => {
                 let groups = metadata.metadata().row_groups().iter();
                 groups
                     .map(|group| Group {
@@ -77,13 +84,13 @@ impl Source {
     ) -> Result<Batches> {
         let (location, size_bytes) = (input.location.clone(), input.identity.size_bytes);
         match self {
-            Self::Parquet(metadata) => {
-                let schema = metadata.parquet_schema();
+            Self::Parquet { metadata, schema } => {
+                let parquet = metadata.parquet_schema();
                 let mask = match columns {
                     None => ProjectionMask::all(),
-                    Some(columns) => ProjectionMask::roots(schema, columns.iter().copied()),
+                    Some(columns) => ProjectionMask::roots(parquet, columns.iter().copied()),
                 };
-                let leaves = (0..schema.num_columns()).filter(|&leaf| mask.leaf_included(leaf)).count();
+                let leaves = (0..parquet.num_columns()).filter(|&leaf| mask.leaf_included(leaf)).count();
                 let file = ObjectFile::new(location, size_bytes, leaves, runtime.clone());
                 let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file, metadata.clone())
                     .with_row_groups(groups.collect())
@@ -97,7 +104,15 @@ impl Source {
                     sorted.sort_unstable();
                     columns.iter().filter_map(|column| sorted.binary_search(column).ok()).collect::<Vec<_>>()
                 });
-                Ok(in_order(Box::new(batches), order))
+                let batches = in_order(Box::new(batches), order);
+                if schema == metadata.schema() {
+                    return Ok(batches);
+                }
+                let schema = match columns {
+                    None => Arc::clone(schema),
+                    Some(columns) => Arc::new(schema.project(columns)?),
+                };
+                Ok(Box::new(batches.map(move |batch| interval::decode(&batch?, &schema))))
             }
             Self::Arrow(arrow) => {
                 let file = ObjectFile::new(location, size_bytes, 1, runtime.clone());

@@ -8,9 +8,9 @@ use std::fmt::{self, Debug, Formatter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -25,12 +25,14 @@ use super::query_check::check;
 use super::query_error::root_error;
 use super::query_table::{INPUT, StreamInput, UnitTable};
 use super::unit::Unit;
-use crate::files::InputFile;
+use crate::files::{InputFile, partition_of, unmarked};
 
 /// A planned query.
 pub(crate) struct Query {
     session: SessionContext,
     plan: LogicalPlan,
+    /// The columns of the result that are written.
+    written: Arc<Written>,
     table: Arc<UnitTable>,
     models: Vec<Reranker>,
 }
@@ -53,7 +55,9 @@ impl Query {
         settings: RerankConfig,
     ) -> Result<Self> {
         // One partition, so that rows keep their order. The operator keeps the device busy by itself.
-        let config = SessionConfig::new().with_target_partitions(1).with_option_extension(settings);
+        let mut config = SessionConfig::new().with_target_partitions(1).with_option_extension(settings);
+        // For other tables; in nanoseconds, as is the default, dates after 2262 would be others.
+        config.options_mut().execution.parquet.coerce_int96 = Some("us".to_owned());
         let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_rerank(&RerankFunctions::new(models.clone()));
@@ -70,15 +74,22 @@ impl Query {
             .context("cannot plan --sql")?;
         let plan = frame.into_optimized_plan().map_err(|error| root_error(&error)).context("cannot plan --sql")?;
         check(&plan)?;
-        let mut query = Self { session, plan, table, models: Vec::new() };
+        let written = Arc::new(Written::of(plan.schema().as_arrow(), input)?);
+        let mut query = Self { session, plan, written, table, models: Vec::new() };
         // Planning finds the remaining errors now, rather than at the first unit.
         query.models = plan_models(&query.physical_plan().await?);
         Ok(query)
     }
 
-    /// The columns of the result.
+    /// The columns that are written.
     pub(crate) fn schema(&self) -> SchemaRef {
-        Arc::clone(self.plan.schema().inner())
+        Arc::clone(&self.written.schema)
+    }
+
+    /// The columns of the table `input`.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn input(&self) -> SchemaRef {
+        self.table.schema()
     }
 
     /// The plan as text, one operator per line.
@@ -113,7 +124,8 @@ impl Query {
         let physical = self.physical_plan().await?;
         let rows =
             execute_stream(Arc::clone(&physical), self.session.task_ctx()).map_err(|error| root_error(&error))?;
-        Ok(UnitResult { physical, rows, rows_read, counted: ScoreStats::default() })
+        let written = Arc::clone(&self.written);
+        Ok(UnitResult { physical, rows, written, rows_read, counted: ScoreStats::default() })
     }
 }
 
@@ -121,13 +133,15 @@ impl Query {
 pub(crate) struct UnitResult {
     physical: Arc<dyn ExecutionPlan>,
     rows: SendableRecordBatchStream,
+    written: Arc<Written>,
     rows_read: Arc<AtomicU64>,
     counted: ScoreStats,
 }
 
 impl UnitResult {
+    /// The columns of the rows.
     pub(crate) fn schema(&self) -> SchemaRef {
-        self.rows.schema()
+        Arc::clone(&self.written.schema)
     }
 
     /// Returns the next rows, or `None` after the last, and what was counted since the previous call.
@@ -137,7 +151,46 @@ impl UnitResult {
         now.rows = self.rows_read.load(Ordering::Relaxed);
         let since = now - self.counted;
         self.counted = now;
-        Ok((batch, since))
+        Ok((batch.map(|batch| self.written.project(&batch)).transpose()?, since))
+    }
+}
+
+/// The columns of a result that are written: all but partition columns under their own names, which are in the paths
+/// of the output as they are in those of the input.
+#[derive(Debug)]
+struct Written {
+    columns: Vec<usize>,
+    schema: SchemaRef,
+}
+
+impl Written {
+    /// # Errors
+    /// If a column that is no partition column has the name of one, or no column is left.
+    fn of(result: &Schema, input: &Schema) -> Result<Self> {
+        let is_partition = |name: &str| input.field_with_name(name).is_ok_and(|field| partition_of(field).is_some());
+        let mut columns = Vec::with_capacity(result.fields().len());
+        for (index, field) in result.fields().iter().enumerate() {
+            if partition_of(field) == Some(field.name()) {
+                continue;
+            }
+            if is_partition(field.name()) {
+                bail!(
+                    "--sql: the column '{0}' of the result would have another value than the folders '{0}=..' of OUTPUT; give it another name",
+                    field.name()
+                );
+            }
+            columns.push(index);
+        }
+        if columns.is_empty() {
+            bail!("--sql: the query returns only columns that are in the names of folders");
+        }
+        let fields: Vec<_> = columns.iter().map(|&index| unmarked(result.field(index))).collect();
+        Ok(Self { columns, schema: Arc::new(Schema::new_with_metadata(fields, result.metadata().clone())) })
+    }
+
+    fn project(&self, batch: &RecordBatch) -> Result<RecordBatch> {
+        let columns = self.columns.iter().map(|&column| Arc::clone(batch.column(column))).collect();
+        Ok(RecordBatch::try_new(Arc::clone(&self.schema), columns)?)
     }
 }
 

@@ -71,7 +71,7 @@ impl TableProvider for UnitTable {
     ) -> DataFusionResult<Arc<dyn ExecutionPlan>> {
         let schema = project_schema(&self.schema, projection)?;
         let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let partition = UnitPartition { schema: Arc::clone(&schema), columns: projection.cloned(), reading };
+        let partition = UnitPartition { schema: Arc::clone(&schema), reading };
         Ok(Arc::new(StreamingTableExec::try_new(schema, vec![Arc::new(partition)], None, [], false, None)?))
     }
 }
@@ -88,7 +88,6 @@ struct Reading {
 #[derive(Debug)]
 struct UnitPartition {
     schema: SchemaRef,
-    columns: Option<Vec<usize>>,
     reading: Option<Reading>,
 }
 
@@ -101,10 +100,10 @@ impl PartitionStream for UnitPartition {
         let mut stream = RecordBatchReceiverStream::builder(Arc::clone(&self.schema), BATCHES_AHEAD);
         let Some(Reading { input, unit, rows_read }) = self.reading.clone() else { return stream.build() };
         let (sender, runtime) = (stream.tx(), Handle::current());
-        let columns = self.columns.clone();
+        let schema = Arc::clone(&self.schema);
         let batch_rows = context.session_config().batch_size();
         stream.spawn_blocking(move || {
-            read_unit(&input, &unit, columns.as_deref(), batch_rows, &runtime, |batch| {
+            read_unit(&input, &unit, &schema, batch_rows, &runtime, |batch| {
                 rows_read.fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
                 Ok(sender.blocking_send(Ok(batch)).is_ok())
             })

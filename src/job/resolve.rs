@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use clap::ValueEnum;
 use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker, ScoreOptions};
 
@@ -14,7 +15,7 @@ use super::scoring::{OnError, Scoring};
 use super::survey::survey;
 use super::unit::{Unit, cut};
 use crate::args::RunArgs;
-use crate::files::{Columns, Format, Group, InputFile, Inputs, OutputKind, Target};
+use crate::files::{Columns, Format, Group, InputFile, Inputs, OutputKind, Target, partition_columns, partition_field};
 use crate::model::{open, session};
 
 /// The most rows in a row group of an encoded output.
@@ -127,9 +128,19 @@ async fn query(
     (registry, settings): (ModelRegistry, RerankConfig),
 ) -> Result<(Scoring, Vec<Vec<Group>>)> {
     let survey = survey(files, None, format).await?;
-    let query = Query::plan(sql, &survey.schema, &registry, settings).await?;
+    let schema = with_partitions(&survey.schema, files);
+    let query = Query::plan(sql, &schema, &registry, settings).await?;
     format.check(&query.schema()).context("cannot write the columns of --sql")?;
     Ok((Scoring::Query(Arc::new(query)), survey.groups))
+}
+
+/// The schema with the partition columns behind it that are in the paths of all files, and in none of them.
+fn with_partitions(schema: &SchemaRef, files: &[InputFile]) -> SchemaRef {
+    let partitions = partition_columns(files.iter().map(|file| file.identity.name.as_str()));
+    let partitions = partitions.into_iter().filter(|name| schema.index_of(name).is_err());
+    let partitions = partitions.map(|name| Arc::new(partition_field(&name)));
+    let fields: Vec<FieldRef> = schema.fields().iter().cloned().chain(partitions).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// The model of `--model`, then the other models of a query, by fingerprint.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 
@@ -15,7 +15,7 @@ const SURVEYS_AT_ONCE: usize = 16;
 /// The schema and the groups of the inputs.
 #[derive(Debug)]
 pub(crate) struct Survey {
-    /// The columns of the first file, which all others share.
+    /// The columns, as the first file has them that says their type: in another they may be all NULL.
     pub(crate) schema: SchemaRef,
     /// The groups of each file.
     pub(crate) groups: Vec<Vec<Group>>,
@@ -47,15 +47,28 @@ pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, forma
         }
     });
     let mut surveys = stream::iter(surveys).buffered(SURVEYS_AT_ONCE);
-    let mut first: Option<SchemaRef> = None;
+    let mut common: Option<SchemaRef> = None;
     let mut groups = Vec::with_capacity(files.len());
     while let Some((schema, found)) = surveys.try_next().await? {
         let file = &files[groups.len()].location;
-        let first = first.get_or_insert_with(|| Arc::clone(&schema));
-        if let Some(difference) = difference(&schema, first) {
+        let common = common.get_or_insert_with(|| Arc::clone(&schema));
+        if let Some(difference) = difference(&schema, common) {
             bail!("the columns of {file} are not those of {}: {difference}", files[0].location);
         }
+        fill_types(common, &schema);
         groups.push(found);
     }
-    Ok(Survey { schema: first.context("there are no input files")?, groups })
+    Ok(Survey { schema: common.context("there are no input files")?, groups })
+}
+
+/// Gives the columns whose type is Null the type that they have in another file.
+fn fill_types(common: &mut SchemaRef, other: &Schema) {
+    let is_null = |field: &FieldRef| *field.data_type() == DataType::Null;
+    if !common.fields().iter().any(is_null) {
+        return;
+    }
+    let fields = common.fields().iter().zip(other.fields());
+    let fields: Vec<FieldRef> =
+        fields.map(|(field, other)| Arc::clone(if is_null(field) { other } else { field })).collect();
+    *common = Arc::new(Schema::new_with_metadata(fields, common.metadata().clone()));
 }

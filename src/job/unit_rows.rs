@@ -1,25 +1,55 @@
 //! The rows of units, read in batches on a thread that may block.
 
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, StringArray, UInt64Array};
+use arrow::compute::{cast, take};
+use arrow::datatypes::{Field, SchemaRef};
 use tokio::runtime::Handle;
 
 use super::unit::Unit;
-use crate::files::{Batches, InputFile, Rows, Source};
+use crate::files::{Batches, InputFile, Rows, Source, partition_value};
 
-/// Reads some or all columns of a unit that consists of groups, in batches of at most `batch_rows` rows. `each` takes a
-/// batch and returns whether to continue. Returns whether the unit was read to its end. Blocks.
+/// Reads columns of a unit that consists of groups, in batches of at most `batch_rows` rows. Columns that the file lacks
+/// are in its path. `each` takes a batch and returns whether to continue. Returns whether the unit was read to its end.
+/// Blocks.
 pub(super) fn read_unit(
     input: &InputFile,
     unit: &Unit,
-    columns: Option<&[usize]>,
+    schema: &SchemaRef,
     batch_rows: usize,
     runtime: &Handle,
-    each: impl FnMut(RecordBatch) -> Result<bool>,
+    mut each: impl FnMut(RecordBatch) -> Result<bool>,
 ) -> Result<bool> {
     let source = Source::open(input, runtime)?;
-    let batches = source.read(input, unit.groups.clone(), columns, batch_rows, runtime)?;
-    RowCursor { next_row: unit.first_row, batches, rest: None }.read(input, unit, each)
+    let places: Vec<Option<usize>> =
+        schema.fields().iter().map(|field| source.schema().index_of(field.name()).ok()).collect();
+    let columns: Vec<usize> = places.iter().flatten().copied().collect();
+    let batches = source.read(input, unit.groups.clone(), Some(&columns), batch_rows, runtime)?;
+    let mut cursor = RowCursor { next_row: unit.first_row, batches, rest: None };
+    cursor.read(input, unit, |batch| {
+        let mut read = batch.columns().iter();
+        let columns = schema.fields().iter().zip(&places).map(|(field, place)| match place {
+            // Another file may package the column in another way.
+            Some(_) => cast(read.next().context("a column is missing")?, field.data_type()).with_context(|| {
+                format!("column '{}' of {} cannot be read as {}", field.name(), input.location, field.data_type())
+            }),
+            None => partition(input, field, batch.num_rows()),
+        });
+        let columns = columns.collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+        each(RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)?)
+    })
+}
+
+/// A column of the value in the file's path.
+fn partition(input: &InputFile, field: &Field, rows: usize) -> Result<ArrayRef> {
+    let value = partition_value(&input.identity.name, field.name())
+        .with_context(|| format!("{} has no column '{}'", input.location, field.name()))?;
+    let value = StringArray::from(vec![value]);
+    let rows = UInt64Array::from(vec![0; rows]);
+    Ok(take(&value, &rows, None)?)
 }
 
 /// Reads units that follow each other in one file, each from where the last one ended.
