@@ -148,7 +148,7 @@ pub use scores::Scores;
 pub use sql::{RerankConfig, RerankFunctions, WithRerank, plan_models, plan_stats, register_all};
 pub use stream::{PairColumns, ScoredRows};
 pub use weights::{BatchMeasurement, CachedWeights, WeightsCache};
-pub use window::{DEFAULT_WINDOW_ROWS, Rows, WINDOWS_IN_FLIGHT, WindowCutter};
+pub use window::{DEFAULT_WINDOW_ROWS, Rows, WINDOW_TEXT_BYTES, WINDOWS_IN_FLIGHT, WindowCutter};
 
 #[cfg(test)]
 mod tests {

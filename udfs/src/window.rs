@@ -10,11 +10,15 @@
 
 use std::collections::VecDeque;
 
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::datatypes::DataType;
 
 /// Default number of rows that are sorted by length and cut into device batches together. More rows mean less padding
 /// and more memory.
 pub const DEFAULT_WINDOW_ROWS: usize = 8192;
+
+/// The most bytes of text in a window of more than one row. Windows of ordinary texts have far less.
+pub const WINDOW_TEXT_BYTES: usize = 256 << 20;
 
 /// Windows of one stream of rows that are in flight at once: while one is on the device, the next is tokenized.
 pub const WINDOWS_IN_FLIGHT: usize = 2;
@@ -27,6 +31,12 @@ pub trait Rows: Sized {
     /// The first `rows` rows, and those after them. `rows` is at most [`Self::rows`].
     #[must_use]
     fn split_at(self, rows: usize) -> (Self, Self);
+
+    /// The bytes of text in the first `rows` rows. Text that is not counted does not limit windows. Default: 0.
+    fn text_bytes(&self, rows: usize) -> usize {
+        let _ = rows;
+        0
+    }
 }
 
 impl Rows for RecordBatch {
@@ -36,6 +46,10 @@ impl Rows for RecordBatch {
 
     fn split_at(self, rows: usize) -> (Self, Self) {
         (self.slice(0, rows), self.slice(rows, self.num_rows() - rows))
+    }
+
+    fn text_bytes(&self, rows: usize) -> usize {
+        self.columns().iter().map(|column| text_bytes(&column.slice(0, rows))).sum()
     }
 }
 
@@ -49,6 +63,37 @@ impl Rows for (ArrayRef, ArrayRef) {
         let (first, second) = self;
         let after = first.len() - rows;
         ((first.slice(0, rows), second.slice(0, rows)), (first.slice(rows, after), second.slice(rows, after)))
+    }
+
+    fn text_bytes(&self, rows: usize) -> usize {
+        text_bytes(&self.0.slice(0, rows)) + text_bytes(&self.1.slice(0, rows))
+    }
+}
+
+/// The bytes of a column's texts; 0 for other columns. A text that a dictionary shares counts each time.
+fn text_bytes(column: &ArrayRef) -> usize {
+    let range = |offsets: (i64, i64)| usize::try_from(offsets.1 - offsets.0).unwrap_or_default();
+    match column.data_type() {
+        DataType::Utf8 => {
+            let offsets = column.as_string::<i32>().offsets();
+            range((offsets[0].into(), offsets[column.len()].into()))
+        }
+        DataType::LargeUtf8 => {
+            let offsets = column.as_string::<i64>().offsets();
+            range((offsets[0], offsets[column.len()]))
+        }
+        // The lower half of a view is its length; that of a NULL is 0 or does no harm.
+        DataType::Utf8View => column.as_string_view().views().iter().map(|view| *view as u32 as usize).sum(),
+        DataType::Dictionary(..) => {
+            let dictionary = column.as_any_dictionary();
+            let values = dictionary.values();
+            if values.is_empty() || text_bytes(values) == 0 {
+                return 0;
+            }
+            let lengths: Vec<usize> = (0..values.len()).map(|value| text_bytes(&values.slice(value, 1))).collect();
+            dictionary.normalized_keys().into_iter().map(|key| lengths[key]).sum()
+        }
+        _ => 0,
     }
 }
 
@@ -64,7 +109,8 @@ impl<T> Rows for Vec<T> {
     }
 }
 
-/// Cuts rows, in whatever pieces they arrive, into windows of equal size; only the last may be smaller.
+/// Cuts rows, in whatever pieces they arrive, into windows of equal size; only the last may be smaller, and windows that
+/// would have more than [`WINDOW_TEXT_BYTES`] of text.
 ///
 /// A window consists of the pieces of its rows, in order. Nothing is copied.
 ///
@@ -81,6 +127,7 @@ impl<T> Rows for Vec<T> {
 #[derive(Debug, Clone)]
 pub struct WindowCutter<R> {
     window_rows: usize,
+    window_bytes: usize,
     piece_rows: usize,
     keeps_last: bool,
     /// Complete windows that have not been taken.
@@ -88,6 +135,7 @@ pub struct WindowCutter<R> {
     /// The window being filled, and its rows.
     pending: Vec<R>,
     pending_rows: usize,
+    pending_bytes: usize,
 }
 
 impl<R: Rows> WindowCutter<R> {
@@ -95,11 +143,13 @@ impl<R: Rows> WindowCutter<R> {
     pub fn new(window_rows: usize) -> Self {
         Self {
             window_rows: window_rows.max(1),
+            window_bytes: WINDOW_TEXT_BYTES,
             piece_rows: usize::MAX,
             keeps_last: false,
             full: VecDeque::new(),
             pending: Vec::new(),
             pending_rows: 0,
+            pending_bytes: 0,
         }
     }
 
@@ -123,7 +173,13 @@ impl<R: Rows> WindowCutter<R> {
             if self.pending_rows == self.window_rows {
                 self.complete();
             }
-            let count = rows.rows().min(self.window_rows - self.pending_rows).min(self.piece_rows);
+            let most = rows.rows().min(self.window_rows - self.pending_rows).min(self.piece_rows);
+            let count = self.fitting(&rows, most);
+            if count == 0 {
+                self.complete();
+                rest = Some(rows);
+                continue;
+            }
             let piece = if count < rows.rows() {
                 let (piece, after) = rows.split_at(count);
                 rest = Some(after);
@@ -131,12 +187,29 @@ impl<R: Rows> WindowCutter<R> {
             } else {
                 rows
             };
+            self.pending_bytes += piece.text_bytes(count);
             self.pending.push(piece);
             self.pending_rows += count;
             if self.pending_rows == self.window_rows && !self.keeps_last {
                 self.complete();
             }
         }
+    }
+
+    /// How many of the first `most` rows have room for their text in the pending window. A window without rows has room for
+    /// one.
+    fn fitting(&self, rows: &R, most: usize) -> usize {
+        let room = self.window_bytes.saturating_sub(self.pending_bytes);
+        if rows.text_bytes(most) <= room {
+            return most;
+        }
+        // The text of more rows is at least as long.
+        let (mut fit, mut too_many) = (0, most);
+        while too_many - fit > 1 {
+            let middle = usize::midpoint(fit, too_many);
+            if rows.text_bytes(middle) <= room { fit = middle } else { too_many = middle }
+        }
+        fit.max(usize::from(self.pending_rows == 0))
     }
 
     /// The next complete window; `None` until more rows are pushed.
@@ -153,6 +226,7 @@ impl<R: Rows> WindowCutter<R> {
     /// push.
     pub fn finish(&mut self) -> Vec<R> {
         self.pending_rows = 0;
+        self.pending_bytes = 0;
         std::mem::take(&mut self.pending)
     }
 
@@ -175,8 +249,8 @@ pub(crate) fn cut_windows<R: Rows>(rows: R, window_rows: usize) -> Vec<Vec<R>> {
 mod tests {
     use std::sync::Arc;
 
-    use arrow::array::{AsArray, Int32Array};
-    use arrow::datatypes::Int32Type;
+    use arrow::array::{DictionaryArray, Int32Array, LargeStringArray, StringArray, StringViewArray};
+    use arrow::datatypes::{Int8Type, Int32Type};
     use proptest::prelude::*;
 
     use super::*;
@@ -253,6 +327,47 @@ mod tests {
         later.push(vec![3]);
         assert_eq!(later.next_full(), Some(vec![vec![1, 2]]));
         assert_eq!(later.finish(), [vec![3]]);
+    }
+
+    #[test]
+    fn windows_end_before_too_much_text() {
+        let texts = |lengths: &[usize]| StringArray::from_iter_values(lengths.iter().map(|length| "x".repeat(*length)));
+        let lengths = [3, 3, 3, 20, 1, 9, 1, 0, 0];
+        let expected = [vec![3, 3, 3], vec![20], vec![1, 9], vec![1, 0, 0]];
+        let layouts: [ArrayRef; 3] = [
+            Arc::new(texts(&lengths)),
+            Arc::new(LargeStringArray::from_iter(texts(&lengths).iter())),
+            Arc::new(StringViewArray::from_iter(texts(&lengths).iter())),
+        ];
+        for column in layouts {
+            // Whole, and a row at a time.
+            for piece_rows in [lengths.len(), 1] {
+                let mut cutter = WindowCutter::new(100);
+                cutter.window_bytes = 10;
+                for first in (0..lengths.len()).step_by(piece_rows) {
+                    let piece = column.slice(first, piece_rows);
+                    cutter.push(RecordBatch::try_from_iter([("n", piece)]).unwrap());
+                }
+                let mut windows: Vec<Vec<RecordBatch>> = std::iter::from_fn(|| cutter.next_full()).collect();
+                windows.push(cutter.finish());
+                let lengths = |window: &Vec<RecordBatch>| {
+                    let rows = window.iter().flat_map(|piece| (0..piece.num_rows()).map(|row| piece.slice(row, 1)));
+                    rows.map(|row| row.text_bytes(1)).collect::<Vec<_>>()
+                };
+                assert_eq!(windows.iter().map(lengths).collect::<Vec<_>>(), expected, "{}", column.data_type());
+            }
+        }
+    }
+
+    #[test]
+    fn the_text_of_every_layout_counts() {
+        let words: DictionaryArray<Int8Type> = [Some("ab"), None, Some("c"), Some("ab")].into_iter().collect();
+        assert_eq!(text_bytes(&(Arc::new(words) as ArrayRef)), 5 + 2);
+        let views: ArrayRef = Arc::new(StringViewArray::from(vec![Some("a".repeat(20)), None, Some("b".into())]));
+        assert_eq!((text_bytes(&views), text_bytes(&views.slice(1, 2))), (21, 1));
+        assert_eq!(text_bytes(&(Arc::new(Int32Array::from(vec![1])) as ArrayRef)), 0);
+        let pair = (views.slice(0, 1), views.slice(2, 1));
+        assert_eq!((pair.text_bytes(1), pair.text_bytes(0)), (21, 0));
     }
 
     #[test]
