@@ -14,6 +14,8 @@ mod cli;
 /// Jobs and queries on a cluster.
 #[cfg(feature = "cluster")]
 mod cluster;
+/// Columns that pass through: their bytes, types and names.
+mod columns;
 /// Checks that every family must pass, whatever the layout, the batch or the order of its input.
 mod conformance;
 /// Every family against the scores of the reference library.

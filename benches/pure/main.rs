@@ -59,7 +59,7 @@ fn cut_units(criterion: &mut Criterion) {
     let groups = vec![files::Group { rows: 131_072, bytes: 64 << 20 }; 7630];
     let mut group = criterion.benchmark_group("cut a file into units");
     group.throughput(Throughput::Elements(groups.len() as u64));
-    group.bench_function("7630 row groups", |bencher| bencher.iter(|| unit::cut(0, &groups, 1_000_000)));
+    group.bench_function("7630 row groups", |bencher| bencher.iter(|| unit::cut(0, &groups, 1_000_000, true)));
     group.finish();
 }
 

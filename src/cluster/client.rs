@@ -297,9 +297,11 @@ impl Watch<'_> {
     fn next_messages(&self) -> Vec<UnitMessage> {
         let left: HashSet<&str> = self.units_left().map(|unit| unit.id.as_str()).collect();
         let is_ready = |copy: &&&ScoredCopy| copy.units.iter().all(|unit| !left.contains(unit.id.as_str()));
-        let copies = self.copies.iter().filter(is_ready).filter_map(|copy| {
-            Some(UnitMessage::new(copy.units.first()?, Work::Copy, copy.input()))
-        });
+        let copies = self
+            .copies
+            .iter()
+            .filter(is_ready)
+            .filter_map(|copy| Some(UnitMessage::new(copy.units.first()?, Work::Copy, copy.input())));
         let units = self.left.iter();
         let units = units.map(|task| UnitMessage::new(&task.unit, Work::Score, &self.plan.inputs[task.unit.input]));
         copies.chain(units).take(UNITS_AT_ONCE).collect()

@@ -104,7 +104,8 @@ mod tests {
         let identity = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };
         let file = InputFile { location, identity };
         let unit = |number: usize| Unit { id: format!("{number:016x}"), number, rows: 10, ..Unit::default() };
-        let messages: Vec<UnitMessage> = (0..5).map(|number| UnitMessage::new(&unit(number), Work::Score, &file)).collect();
+        let messages: Vec<UnitMessage> =
+            (0..5).map(|number| UnitMessage::new(&unit(number), Work::Score, &file)).collect();
         let output = Location::parse("s3://bucket/out").unwrap();
         let session = BTreeMap::from([("rerank.window_rows".to_owned(), "7".to_owned())]);
         let job = JobMessage::new(&output, json!({"name": "m3"}), vec!["f".into()], settings, session);

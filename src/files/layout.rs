@@ -93,8 +93,8 @@ pub(crate) fn difference(schema: &Schema, other: &Schema) -> Option<String> {
 /// Whether two types hold the same kind of values, packaged in one way or another.
 fn is_alike(one: &DataType, other: &DataType) -> bool {
     use DataType::{
-        Binary, BinaryView, Dictionary, FixedSizeList, LargeBinary, LargeList, LargeListView, LargeUtf8, List, ListView,
-        Map, Null, RunEndEncoded, Struct, Utf8, Utf8View,
+        Binary, BinaryView, Dictionary, FixedSizeList, LargeBinary, LargeList, LargeListView, LargeUtf8, List,
+        ListView, Map, Null, RunEndEncoded, Struct, Utf8, Utf8View,
     };
     match (one, other) {
         (Null, _) | (_, Null) => true,
@@ -112,9 +112,10 @@ fn is_alike(one: &DataType, other: &DataType) -> bool {
         (Map(one, _), Map(other, _)) => is_alike(one.data_type(), other.data_type()),
         (Struct(one), Struct(other)) => {
             one.len() == other.len()
-                && one.iter().zip(other).all(|(one, other)| {
-                    one.name() == other.name() && is_alike(one.data_type(), other.data_type())
-                })
+                && one
+                    .iter()
+                    .zip(other)
+                    .all(|(one, other)| one.name() == other.name() && is_alike(one.data_type(), other.data_type()))
         }
         (one, other) => one == other,
     }

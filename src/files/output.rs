@@ -177,9 +177,7 @@ impl OutputFile {
     pub(crate) fn create(destination: Destination, schema: SchemaRef, format: Format) -> Result<Self> {
         let upload = destination.upload();
         let encoder = match format.kind {
-            OutputKind::Parquet => {
-                parquet_encoder(upload, schema, format)
-            }
+            OutputKind::Parquet => parquet_encoder(upload, schema, format),
             OutputKind::ArrowFile => ArrowWriter::file(upload, &schema, format.compression).map(Encoder::arrow),
             OutputKind::ArrowStream => ArrowWriter::stream(upload, &schema, format.compression).map(Encoder::arrow),
         };

@@ -82,10 +82,7 @@ impl ParquetFile {
     pub(crate) fn groups(&self) -> Vec<Group> {
         let groups = self.metadata.row_groups().iter();
         groups
-            .map(|group| Group {
-                rows: group.num_rows().unsigned_abs(),
-                bytes: group.compressed_size().unsigned_abs(),
-            })
+            .map(|group| Group { rows: group.num_rows().unsigned_abs(), bytes: group.compressed_size().unsigned_abs() })
             .collect()
     }
 }

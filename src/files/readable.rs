@@ -43,11 +43,11 @@ fn leaf(data_type: &DataType, column: &Type) -> DataType {
 /// The type with 32-bit keys in all dictionaries.
 fn widened(data_type: &DataType) -> DataType {
     use DataType::{
-        Dictionary, FixedSizeList, Int8, Int16, Int32, LargeList, LargeListView, List, ListView, Map, Struct, UInt8, UInt16,
+        Dictionary, FixedSizeList, Int8, Int16, Int32, LargeList, LargeListView, List, ListView, Map, Struct, UInt8,
+        UInt16,
     };
-    let field = |field: &FieldRef| -> FieldRef {
-        Arc::new(Field::clone(field).with_data_type(widened(field.data_type())))
-    };
+    let field =
+        |field: &FieldRef| -> FieldRef { Arc::new(Field::clone(field).with_data_type(widened(field.data_type()))) };
     match data_type {
         Dictionary(keys, values) if matches!(**keys, Int8 | Int16 | UInt8 | UInt16) => {
             Dictionary(Box::new(Int32), values.clone())

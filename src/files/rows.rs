@@ -83,8 +83,7 @@ impl Rows {
             });
         }
         let object = ObjectFile::new(input.location.clone(), input.identity.size_bytes, 1, runtime.clone());
-        let file =
-            ParquetFile::open(&object).with_context(|| format!("cannot read {} as Parquet", input.location))?;
+        let file = ParquetFile::open(&object).with_context(|| format!("cannot read {} as Parquet", input.location))?;
         let Layout { query, passage, added } = Layout::new(file.schema(), columns).with_context(context)?;
         let texts = TextColumns::new(&file, query, passage).with_context(context)?;
         Ok(Self {

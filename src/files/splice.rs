@@ -105,7 +105,11 @@ impl Splice {
             let open = move || SpliceWriter::open(&input, added, compression, upload, &runtime, stopped);
             tokio::task::spawn_blocking(open).await.context("the copy was not begun")??
         };
-        let rows = writer.file.groups().get(groups.clone()).map(|groups| groups.iter().map(|group| group.rows as usize).collect());
+        let rows = writer
+            .file
+            .groups()
+            .get(groups.clone())
+            .map(|groups| groups.iter().map(|group| group.rows as usize).collect());
         let rows: Vec<usize> = rows.context("it has fewer row groups than before; was it changed during the run?")?;
         let mut rows = rows.into_iter();
         let wanted = rows.next();
@@ -167,7 +171,11 @@ impl Splice {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let (mut writer, written) = thread.await.context("the copy has ended")?;
         let footer = move || {
-            let written = written.and_then(|()| Ok(if complete { drop(writer.output.finish()?) }));
+            let written = written.and_then(|()| {
+                Ok(if complete {
+                    drop(writer.output.finish()?)
+                })
+            });
             (writer.output.inner_mut().upload.take(), written)
         };
         let (upload, written) = tokio::task::spawn_blocking(footer).await.context("the copy has ended")?;

@@ -152,9 +152,9 @@ fn only(metadata: &ParquetMetaData, columns: &[usize]) -> Result<ParquetMetaData
         let builder = RowGroupMetaData::builder(Arc::clone(&schema)).set_num_rows(group.num_rows());
         groups.push(builder.set_total_byte_size(bytes).set_column_metadata(chunks).build()?);
     }
-    let pages = metadata.offset_index().map(|groups| {
-        groups.iter().map(|group| leaves.iter().map(|&leaf| group[leaf].clone()).collect()).collect()
-    });
+    let pages = metadata
+        .offset_index()
+        .map(|groups| groups.iter().map(|group| leaves.iter().map(|&leaf| group[leaf].clone()).collect()).collect());
     let created_by = file.created_by().map(str::to_owned);
     let file = FileMetaData::new(file.version(), file.num_rows(), created_by, None, schema, None);
     Ok(ParquetMetaDataBuilder::new(file).set_row_groups(groups).set_offset_index(pages).build())

@@ -373,7 +373,8 @@ mod tests {
     fn the_units_of_a_file_are_found() {
         let base = base();
         assert_eq!(base.pieced_files().count(), 0);
-        let units = (0..2).flat_map(|file| cut(file, &[Group { rows: 25, bytes: 1 }, Group { rows: 3, bytes: 1 }], 10, true));
+        let units =
+            (0..2).flat_map(|file| cut(file, &[Group { rows: 25, bytes: 1 }, Group { rows: 3, bytes: 1 }], 10, true));
         let pieced = Manifest::new("in", base.models, base.settings, base.inputs, units.collect()).unwrap();
         let files: Vec<&[Unit]> = pieced.pieced_files().collect();
         assert_eq!(files, [&pieced.units[..3], &pieced.units[4..7]]);

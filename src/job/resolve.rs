@@ -83,7 +83,9 @@ impl Job {
             };
             let groups = survey(&inputs.files, Some(&columns), format).await?.groups;
             if args.row_group_rows.is_some() && inputs.files.iter().all(|file| file.is_spliced(kind)) {
-                bail!("--row-group-rows is for outputs that are encoded; those of Parquet files keep the row groups of INPUT");
+                bail!(
+                    "--row-group-rows is for outputs that are encoded; those of Parquet files keep the row groups of INPUT"
+                );
             }
             (Scoring::Columns(columns), groups)
         };

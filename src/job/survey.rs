@@ -55,20 +55,67 @@ pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, forma
         if let Some(difference) = difference(&schema, common) {
             bail!("the columns of {file} are not those of {}: {difference}", files[0].location);
         }
-        fill_types(common, &schema);
+        widen(common, &schema);
         groups.push(found);
     }
     Ok(Survey { schema: common.context("there are no input files")?, groups })
 }
 
-/// Gives the columns whose type is Null the type that they have in another file.
-fn fill_types(common: &mut SchemaRef, other: &Schema) {
-    let is_null = |field: &FieldRef| *field.data_type() == DataType::Null;
-    if !common.fields().iter().any(is_null) {
-        return;
+/// Makes the columns such that those of another file fit too: a column that is all NULL and has no type takes the type of
+/// the other, and may be NULL if it may be in the other.
+fn widen(common: &mut SchemaRef, other: &Schema) {
+    let fields = common.fields().iter().zip(other.fields()).map(|(field, other)| -> FieldRef {
+        let (data_type, there) = (field.data_type(), other.data_type());
+        let nullable = [field, other].iter().any(|field| field.is_nullable() || *field.data_type() == DataType::Null);
+        let known = if *data_type == DataType::Null { other } else { field };
+        let of_both = if data_type == there { data_type.clone() } else { all_nullable(known.data_type()) };
+        Arc::new(known.as_ref().clone().with_data_type(of_both).with_nullable(nullable))
+    });
+    let fields: Vec<FieldRef> = fields.collect();
+    if fields[..] != common.fields()[..] {
+        *common = Arc::new(Schema::new_with_metadata(fields, common.metadata().clone()));
     }
-    let fields = common.fields().iter().zip(other.fields());
-    let fields: Vec<FieldRef> =
-        fields.map(|(field, other)| Arc::clone(if is_null(field) { other } else { field })).collect();
-    *common = Arc::new(Schema::new_with_metadata(fields, common.metadata().clone()));
+}
+
+/// The type with all values inside of it nullable. The entries of a map cannot be.
+fn all_nullable(data_type: &DataType) -> DataType {
+    use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Struct};
+    let field = |field: &FieldRef| -> FieldRef {
+        Arc::new(field.as_ref().clone().with_data_type(all_nullable(field.data_type())).with_nullable(true))
+    };
+    match data_type {
+        List(item) => List(field(item)),
+        LargeList(item) => LargeList(field(item)),
+        ListView(item) => ListView(field(item)),
+        LargeListView(item) => LargeListView(field(item)),
+        FixedSizeList(item, size) => FixedSizeList(field(item), *size),
+        Struct(fields) => Struct(fields.iter().map(field).collect()),
+        other => other.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::datatypes::Field;
+
+    use super::*;
+
+    #[test]
+    fn the_columns_of_all_files_fit() {
+        use DataType::{Int64, List, Null, Utf8};
+        let list = |nullable| List(Arc::new(Field::new("item", Utf8, nullable)));
+        let schema = |fields: [(DataType, bool); 3]| {
+            let fields =
+                ["a", "b", "c"].iter().zip(fields).map(|(name, (kind, nullable))| Field::new(*name, kind, nullable));
+            Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+        };
+        let mut common = schema([(Null, true), (Int64, false), (list(false), false)]);
+        widen(&mut common, &schema([(Utf8, false), (Int64, false), (list(false), false)]));
+        assert_eq!(common, schema([(Utf8, true), (Int64, false), (list(false), false)]));
+        widen(&mut common, &schema([(Utf8, false), (Int64, true), (list(true), false)]));
+        assert_eq!(common, schema([(Utf8, true), (Int64, true), (list(true), false)]));
+        let before = Arc::clone(&common);
+        widen(&mut common, &before);
+        assert!(Arc::ptr_eq(&common, &before));
+    }
 }

@@ -90,7 +90,11 @@ pub(crate) fn cut(input: usize, groups: &[Group], unit_rows: u64, pieces: bool) 
             unit.bytes += group.bytes;
         }
     }
-    if pieces { units.iter().flat_map(|unit| pieces_of(unit, unit_rows)).enumerate().map(numbered).collect() } else { units }
+    if pieces {
+        units.iter().flat_map(|unit| pieces_of(unit, unit_rows)).enumerate().map(numbered).collect()
+    } else {
+        units
+    }
 }
 
 /// Divides a unit that is larger than it may be. The numbers of the pieces are relative to its own.
@@ -145,9 +149,13 @@ mod tests {
             units.map(shape).collect::<Vec<_>>()
         };
         let of_three = Some((0, 3));
-        assert_eq!(pieces(&[20], 8), [(0, 0..1, 0, 8, of_three), (1, 0..1, 8, 8, of_three), (2, 0..1, 16, 4, of_three)]);
+        assert_eq!(
+            pieces(&[20], 8),
+            [(0, 0..1, 0, 8, of_three), (1, 0..1, 8, 8, of_three), (2, 0..1, 16, 4, of_three)]
+        );
         let of_two = Some((1, 2));
-        let expected = [(0, 0..1, 0, 3, None), (1, 1..2, 3, 8, of_two), (2, 1..2, 11, 1, of_two), (3, 2..4, 12, 4, None)];
+        let expected =
+            [(0, 0..1, 0, 3, None), (1, 1..2, 3, 8, of_two), (2, 1..2, 11, 1, of_two), (3, 2..4, 12, 4, None)];
         assert_eq!(pieces(&[3, 9, 2, 2], 8), expected);
         assert_eq!(pieces(&[8], 8), [(0, 0..1, 0, 8, None)]);
         assert_eq!(pieces(&[], 8), [(0, 0..0, 0, 0, None)]);

@@ -91,9 +91,8 @@ fn read_windows(
         _ => cursor.insert(RowCursor::begin(rows, unit, last_in_a_row(plan, task), window_rows)?),
     };
     let wanted = |window| sender.blocking_send(Ok(window)).is_ok();
-    let all = cursor.read(input, unit, |batch| {
-        Ok(windows.push(batch).into_iter().all(wanted) && !sender.is_closed())
-    })?;
+    let all =
+        cursor.read(input, unit, |batch| Ok(windows.push(batch).into_iter().all(wanted) && !sender.is_closed()))?;
     Ok(all && wanted(windows.finish()))
 }
 

@@ -46,8 +46,8 @@ impl Work {
                     replaces: if overwrite { Replaces::Any } else { Replaces::Nothing },
                 };
                 let task = |unit: &Unit| {
-                    let is_copy = matches!(job.scoring, Scoring::Columns(_))
-                        && inputs.files[unit.input].is_spliced(*kind);
+                    let is_copy =
+                        matches!(job.scoring, Scoring::Columns(_)) && inputs.files[unit.input].is_spliced(*kind);
                     Task {
                         unit: unit.clone(),
                         name: String::new(),

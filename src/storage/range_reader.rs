@@ -133,9 +133,8 @@ impl ChunkReader for RangeReader {
             return Err(ParquetError::EOF(format!("byte {start} was expected in a file of {}", self.size_bytes)));
         }
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        let reaches = |open: &OpenRange| {
-            open.position <= start && start - open.position <= LARGEST_GAP_BYTES && start < open.end
-        };
+        let reaches =
+            |open: &OpenRange| open.position <= start && start - open.position <= LARGEST_GAP_BYTES && start < open.end;
         match open.as_mut().filter(|open| reaches(open)) {
             Some(open) => open.skip_to(start, &self.runtime)?,
             None if start == self.size_bytes => *open = None,

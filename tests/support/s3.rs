@@ -78,11 +78,11 @@ impl S3Server {
 
     pub(crate) fn put(&self, key: &str, content: impl Into<Bytes>) {
         let content: Bytes = content.into();
-        self.runtime.block_on(self.client.put(&Path::from(key), content.into())).unwrap();
+        self.runtime.block_on(self.client.put(&Path::parse(key).unwrap(), content.into())).unwrap();
     }
 
     pub(crate) fn get(&self, key: &str) -> object_store::Result<Bytes> {
-        self.runtime.block_on(async { self.client.get(&Path::from(key)).await?.bytes().await })
+        self.runtime.block_on(async { self.client.get(&Path::parse(key).unwrap()).await?.bytes().await })
     }
 
     /// The keys below this directory, sorted.
