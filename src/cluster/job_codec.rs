@@ -108,7 +108,7 @@ mod tests {
             (0..5).map(|number| UnitMessage::new(&unit(number), Work::Score, &file)).collect();
         let output = Location::parse("s3://bucket/out").unwrap();
         let session = BTreeMap::from([("rerank.window_rows".to_owned(), "7".to_owned())]);
-        let job = JobMessage::new(&output, json!({"name": "m3"}), vec!["f".into()], settings, session);
+        let job = JobMessage::new(&output, json!({"name": "m3"}), vec!["f".into()], settings, session, None);
 
         let codec = JobCodec::new(RerankCodec::new(&RerankFunctions::default()));
         let plan = Arc::new(ScoreUnitsExec::of_units(job.clone(), &messages).unwrap());

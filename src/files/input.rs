@@ -176,6 +176,8 @@ fn split_glob(text: &str) -> Option<(&str, &str)> {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ObjectStoreExt;
+
     use super::*;
 
     fn folder(files: &[&str]) -> tempfile::TempDir {
@@ -244,6 +246,37 @@ mod tests {
         assert!(inputs.take(&inputs.base));
         assert_eq!(inputs.files[0].identity.size_bytes, 1);
         assert_eq!(inputs.files[0].format(), FileFormat::Parquet);
+    }
+
+    #[tokio::test]
+    async fn a_file_that_changes_is_noticed() {
+        let folder = folder(&["a.parquet"]);
+        let input = Inputs::find(folder.path().join("a.parquet").to_str().unwrap()).await.unwrap();
+        let file = &input.files[0];
+        file.check_unchanged().await.unwrap();
+        let path = folder.path().join("a.parquet");
+        let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+        let change = async |content: &str, later: u64| {
+            std::fs::write(&path, content).unwrap();
+            let changed = std::fs::File::options().write(true).open(&path).unwrap();
+            changed.set_modified(modified + std::time::Duration::from_nanos(later)).unwrap();
+            file.check_unchanged().await.unwrap_err().to_string()
+        };
+        assert!(change("xy", 0).await.contains("was changed during the run"));
+        assert!(change("y", 1).await.contains("was changed during the run"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(file.check_unchanged().await.unwrap_err().to_string().contains("was removed during the run"));
+
+        // A store has tags, which some tell only to one who asks for the file.
+        let location = Location::parse("memory:///a.parquet").unwrap();
+        location.store.put(&location.path, "x".into()).await.unwrap();
+        let listed = ObjectMeta { e_tag: None, ..location.meta().await.unwrap().unwrap() };
+        let file = InputFile::new(location.clone(), listed, "a.parquet".to_owned());
+        file.check_unchanged().await.unwrap();
+        let told = InputFile::new(location.clone(), location.meta().await.unwrap().unwrap(), "a.parquet".to_owned());
+        told.check_unchanged().await.unwrap();
+        location.store.put(&location.path, "xy".into()).await.unwrap();
+        assert!(file.check_unchanged().await.is_err() && told.check_unchanged().await.is_err());
     }
 
     #[test]

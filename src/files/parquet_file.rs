@@ -1,6 +1,7 @@
 //! A Parquet input as its footer describes it.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -8,7 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{
-    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, RowGroupMetaData,
 };
 
 use super::arrow_hint::arrow_hint;
@@ -43,8 +44,17 @@ impl ParquetFile {
         Ok(Self { metadata: Arc::new(metadata), hint, schema: Arc::new(schema) })
     }
 
+    /// Forgets the other row groups.
+    pub(super) fn with_groups(self, groups: Range<usize>) -> Result<Self> {
+        let metadata = Arc::unwrap_or_clone(self.metadata);
+        let kept = metadata.row_groups().get(groups).map(<[RowGroupMetaData]>::to_vec);
+        let kept = kept.context("it has fewer row groups than before; was it changed during the run?")?;
+        let metadata = metadata.into_builder().set_row_groups(kept).build();
+        Ok(Self { metadata: Arc::new(metadata), ..self })
+    }
+
     /// Reads the page indexes too, if there are any. Blocks.
-    pub(crate) fn with_page_indexes(self, file: &ObjectFile) -> Result<Self> {
+    pub(super) fn with_page_indexes(self, file: &ObjectFile) -> Result<Self> {
         let mut reader = ParquetMetaDataReader::new_with_metadata(Arc::unwrap_or_clone(self.metadata))
             .with_page_index_policy(PageIndexPolicy::Optional);
         reader.read_page_indexes(file).context("its page indexes cannot be read")?;
@@ -114,7 +124,7 @@ fn check(metadata: &ParquetMetaData) -> Result<()> {
 /// The bytes of a column chunk.
 ///
 /// The dictionary page comes first, if there is one. Some writers state an offset of 0 where there is none.
-pub(super) fn chunk_bytes(column: &ColumnChunkMetaData) -> std::ops::Range<u64> {
+pub(super) fn chunk_bytes(column: &ColumnChunkMetaData) -> Range<u64> {
     let data = column.data_page_offset();
     let start = column.dictionary_page_offset().filter(|start| *start > 0 && *start < data).unwrap_or(data);
     let start = start.unsigned_abs();

@@ -70,7 +70,10 @@ pub(crate) struct Splice {
 
 /// What the thread needs that copies.
 struct SpliceWriter {
+    /// The input, with the row groups that are copied.
     file: ParquetFile,
+    /// The number of the first of them in the input.
+    first_group: usize,
     chunks: RangeReader,
     /// For what is small and anywhere.
     blocks: ObjectFile,
@@ -102,20 +105,15 @@ impl Splice {
         let mut writer = {
             let (input, added) = (input.clone(), Arc::clone(&added));
             let stopped = [stopped, Arc::clone(&abandoned)];
-            let open = move || SpliceWriter::open(&input, added, compression, upload, &runtime, stopped);
+            let open = move || SpliceWriter::open(&input, groups, added, compression, upload, &runtime, stopped);
             tokio::task::spawn_blocking(open).await.context("the copy was not begun")??
         };
-        let rows = writer
-            .file
-            .groups()
-            .get(groups.clone())
-            .map(|groups| groups.iter().map(|group| group.rows as usize).collect());
-        let rows: Vec<usize> = rows.context("it has fewer row groups than before; was it changed during the run?")?;
-        let mut rows = rows.into_iter();
+        let groups = writer.file.groups();
+        let mut rows = groups.iter().map(|group| group.rows as usize).collect::<Vec<_>>().into_iter();
         let wanted = rows.next();
         let (sender, receiver) = mpsc::channel(GROUPS_AHEAD);
         let thread = tokio::task::spawn_blocking(move || {
-            let written = writer.write_groups(groups, receiver);
+            let written = writer.write_groups(receiver);
             (writer, written)
         });
         Ok(Self {
@@ -195,6 +193,7 @@ impl Splice {
 impl SpliceWriter {
     fn open(
         input: &InputFile,
+        groups: Range<usize>,
         added: SchemaRef,
         compression: Compression,
         upload: Upload,
@@ -203,7 +202,8 @@ impl SpliceWriter {
     ) -> Result<Self> {
         let (location, size) = (input.location.clone(), input.identity.size_bytes);
         let blocks = ObjectFile::new(location.clone(), size, 1, runtime.clone());
-        let file = ParquetFile::open(&blocks)?.with_page_indexes(&blocks)?;
+        let first_group = groups.start;
+        let file = ParquetFile::open(&blocks)?.with_groups(groups)?.with_page_indexes(&blocks)?;
         let properties = Arc::new(properties(&file, &added, compression));
         let columns = ArrowSchemaConverter::new().convert(&added)?;
         let columns = columns.root_schema().get_fields();
@@ -214,11 +214,11 @@ impl SpliceWriter {
         let sink = UploadSink { upload: Some(upload), piece: Vec::new(), runtime: runtime.clone(), stopped };
         let output = SerializedFileWriter::new(sink, Arc::new(schema), properties)?;
         let chunks = RangeReader::new(location, size, runtime.clone());
-        Ok(Self { file, chunks, blocks, output, encoders, added })
+        Ok(Self { file, first_group, chunks, blocks, output, encoders, added })
     }
 
-    fn write_groups(&mut self, groups: Range<usize>, mut scores: mpsc::Receiver<RecordBatch>) -> Result<()> {
-        for group in groups {
+    fn write_groups(&mut self, mut scores: mpsc::Receiver<RecordBatch>) -> Result<()> {
+        for group in 0..self.file.metadata().num_row_groups() {
             self.write_group(group, &mut scores)?;
         }
         Ok(())
@@ -233,7 +233,9 @@ impl SpliceWriter {
         for (column, chunk) in group.columns().iter().enumerate() {
             let copied = copied(&metadata, index, column, &self.blocks)
                 .and_then(|close| Ok(output.append_column(&self.chunks, close)?));
-            copied.with_context(|| format!("column '{}' of row group {index}", chunk.column_path().string()))?;
+            copied.with_context(|| {
+                format!("column '{}' of row group {}", chunk.column_path().string(), self.first_group + index)
+            })?;
         }
         let rows = scores.blocking_recv().context("the copy was abandoned")?;
         let mut encoders = self.encoders.create_column_writers(index)?.into_iter();

@@ -27,6 +27,9 @@ pub(crate) struct Status {
     created: String,
     units: u64,
     committed: u64,
+    /// Output files that are made of several units, and those that are complete.
+    files: u64,
+    files_done: u64,
     /// Failures of units that are not committed, sorted by input and number.
     failed: Vec<UnitFailure>,
     rows: u64,
@@ -61,6 +64,8 @@ impl Status {
             created: manifest.created.clone(),
             units: manifest.units.len() as u64,
             committed: markers.len() as u64,
+            files: manifest.pieced_files().count() as u64,
+            files_done: progress.files.len() as u64,
             failed,
             rows: manifest.rows(),
             rows_committed: sum(|marker| marker.tally.stats.rows),
@@ -100,6 +105,10 @@ impl Status {
             format!("rows\t{} of {} done", HumanCount(self.rows_committed), HumanCount(self.rows)),
             format!("errors\t{}", HumanCount(self.errors.values().sum())),
         ];
+        if self.files > 0 {
+            let (done, all) = (HumanCount(self.files_done), human_count(self.files, "file"));
+            lines.insert(2, format!("files\t{done} of {all} of several units complete"));
+        }
         lines.extend(
             self.errors.iter().map(|(reason, count)| format!("error\t{} with: {reason}", human_count(*count, "row"))),
         );
@@ -134,6 +143,8 @@ impl Status {
             "units_done": self.committed,
             "units_left": self.left(),
             "units_failed": self.failed.len(),
+            "files_of_several_units": self.files,
+            "files_of_several_units_done": self.files_done,
             "rows": self.rows,
             "rows_done": self.rows_committed,
             "rows_written": self.rows_written,

@@ -336,8 +336,8 @@ mod tests {
         let expected = [vec![3, 3, 3], vec![20], vec![1, 9], vec![1, 0, 0]];
         let layouts: [ArrayRef; 3] = [
             Arc::new(texts(&lengths)),
-            Arc::new(LargeStringArray::from_iter(texts(&lengths).iter())),
-            Arc::new(StringViewArray::from_iter(texts(&lengths).iter())),
+            Arc::new(texts(&lengths).iter().collect::<LargeStringArray>()),
+            Arc::new(texts(&lengths).iter().collect::<StringViewArray>()),
         ];
         for column in layouts {
             // Whole, and a row at a time.
