@@ -49,16 +49,10 @@ fn check(field: arrow_ipc::Field<'_>) -> Result<()> {
     field.children().into_iter().flatten().try_for_each(check)
 }
 
-/// The key-value metadata with fields appended to its Arrow schema. Without one, it stays as it is.
-pub(super) fn with_fields(metadata: &[KeyValue], hint: Option<&Schema>, added: &[FieldRef]) -> Vec<KeyValue> {
-    let Some(hint) = hint else { return metadata.to_vec() };
+/// The Arrow schema with fields appended, as it stands in a footer.
+pub(super) fn with_fields(hint: &Schema, added: &[FieldRef]) -> String {
     let fields: Vec<FieldRef> = hint.fields().iter().chain(added).cloned().collect();
-    let encoded = encode_arrow_schema(&Schema::new_with_metadata(fields, hint.metadata().clone()));
-    let extended = |entry: &KeyValue| match entry.key.as_str() {
-        ARROW_SCHEMA_META_KEY => KeyValue::new(entry.key.clone(), encoded.clone()),
-        _ => entry.clone(),
-    };
-    metadata.iter().map(extended).collect()
+    encode_arrow_schema(&Schema::new_with_metadata(fields, hint.metadata().clone()))
 }
 
 #[cfg(test)]
@@ -77,18 +71,13 @@ mod tests {
 
     #[test]
     fn fields_are_appended_and_the_rest_is_kept() {
-        let entry = |key: &str, value: &str| KeyValue::new(key.to_owned(), value.to_owned());
-        let encoded = encode_arrow_schema(&schema());
-        let metadata = vec![entry("pandas", "{}"), entry(ARROW_SCHEMA_META_KEY, &encoded), entry("x", "y")];
-        let hint = arrow_hint(Some(&metadata)).unwrap().unwrap();
+        let entry = |value: String| vec![KeyValue::new(ARROW_SCHEMA_META_KEY.to_owned(), value)];
+        let hint = arrow_hint(Some(&entry(encode_arrow_schema(&schema())))).unwrap().unwrap();
         assert_eq!(hint, schema());
         let added = [Arc::new(Field::new("score", DataType::Float32, true))];
-        let extended = with_fields(&metadata, Some(&hint), &added);
-        assert_eq!((&extended[0], &extended[2]), (&metadata[0], &metadata[2]));
-        let extended = arrow_hint(Some(&extended)).unwrap().unwrap();
+        let extended = arrow_hint(Some(&entry(with_fields(&hint, &added)))).unwrap().unwrap();
         assert_eq!(extended.fields()[..2], schema().fields()[..]);
         assert_eq!((extended.fields()[2].name().as_str(), extended.metadata()), ("score", schema().metadata()));
-        assert_eq!(with_fields(&metadata[..1], None, &added), metadata[..1]);
         assert!(arrow_hint(None).unwrap().is_none());
     }
 

@@ -16,6 +16,7 @@ mod rows;
 mod source;
 mod splice;
 mod text_columns;
+mod thrift_value;
 
 #[cfg(feature = "cluster")]
 pub(crate) use arrow_hint::decode_arrow_schema;

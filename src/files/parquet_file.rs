@@ -4,12 +4,12 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{
-    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, RowGroupMetaData,
+    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
 };
 
 use super::arrow_hint::arrow_hint;
@@ -33,32 +33,13 @@ impl ParquetFile {
     /// # Errors
     /// If the file is not Parquet, is encrypted, has two columns of one name, or consists of several files.
     pub(crate) fn open(file: &ObjectFile) -> Result<Self> {
-        // A copy of the file must have the statistics of encodings as they are.
-        let options = ParquetMetaDataOptions::new().with_encoding_stats_as_mask(false);
-        let metadata = footer(file, options)?;
+        let metadata = footer(file, ParquetMetaDataOptions::new())?;
         check(&metadata)?;
         let entries = metadata.file_metadata().key_value_metadata();
         let hint = arrow_hint(entries)?;
         let suggested = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), entries)?;
         let schema = readable(&suggested, metadata.file_metadata().schema());
         Ok(Self { metadata: Arc::new(metadata), hint, schema: Arc::new(schema) })
-    }
-
-    /// Forgets the other row groups.
-    pub(super) fn with_groups(self, groups: Range<usize>) -> Result<Self> {
-        let metadata = Arc::unwrap_or_clone(self.metadata);
-        let kept = metadata.row_groups().get(groups).map(<[RowGroupMetaData]>::to_vec);
-        let kept = kept.context("it has fewer row groups than before; was it changed during the run?")?;
-        let metadata = metadata.into_builder().set_row_groups(kept).build();
-        Ok(Self { metadata: Arc::new(metadata), ..self })
-    }
-
-    /// Reads the page indexes too, if there are any. Blocks.
-    pub(super) fn with_page_indexes(self, file: &ObjectFile) -> Result<Self> {
-        let mut reader = ParquetMetaDataReader::new_with_metadata(Arc::unwrap_or_clone(self.metadata))
-            .with_page_index_policy(PageIndexPolicy::Optional);
-        reader.read_page_indexes(file).context("its page indexes cannot be read")?;
-        Ok(Self { metadata: Arc::new(reader.finish()?), ..self })
     }
 
     /// What a reader of all columns needs, and the columns that result. Intervals are read as bytes, which
@@ -122,11 +103,16 @@ fn check(metadata: &ParquetMetaData) -> Result<()> {
 }
 
 /// The bytes of a column chunk.
-///
-/// The dictionary page comes first, if there is one. Some writers state an offset of 0 where there is none.
 pub(super) fn chunk_bytes(column: &ColumnChunkMetaData) -> Range<u64> {
-    let data = column.data_page_offset();
-    let start = column.dictionary_page_offset().filter(|start| *start > 0 && *start < data).unwrap_or(data);
+    chunk_range(column.dictionary_page_offset(), Some(column.data_page_offset()), column.compressed_size())
+}
+
+/// The bytes of a column chunk with these offsets and this length.
+///
+/// The dictionary page comes first, if there is one. Some writers state an offset of 0 where there is no such page, for
+/// dictionaries and, in a row group without rows, for data.
+pub(super) fn chunk_range(dictionary: Option<i64>, data: Option<i64>, length: i64) -> Range<u64> {
+    let start = [dictionary, data].into_iter().flatten().filter(|offset| *offset > 0).min().unwrap_or_default();
     let start = start.unsigned_abs();
-    start..start.saturating_add(column.compressed_size().unsigned_abs())
+    start..start.saturating_add(length.unsigned_abs())
 }

@@ -5,11 +5,12 @@
 //! output     | row group 0: id, query, passage | score   | row group 1: id, query, passage | score   footer
 //! ```
 //!
-//! The chunks are copied byte for byte, and with them go their statistics, page indexes and bloom filters. Schema,
-//! key-value metadata and sort order are the input's, with the added columns behind them. So is the name of the
-//! writer: readers decide by it whether statistics can be trusted.
+//! The chunks are copied byte for byte, and with them go their page indexes and bloom filters. The footer is the input's,
+//! with other offsets and the added columns: the Parquet library would not write all of it again, and it does not only
+//! describe the data. By the name of the writer and the order of columns, for instance, readers decide whether they trust
+//! statistics.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,15 +19,12 @@ use anyhow::{Context, Result, bail};
 use arrow::array::RecordBatch;
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
-use parquet::arrow::ArrowSchemaConverter;
+use bytes::Bytes;
 use parquet::arrow::arrow_writer::{ArrowRowGroupWriterFactory, compute_leaves};
-use parquet::bloom_filter::Sbbf;
-use parquet::column::writer::ColumnCloseResult;
-use parquet::file::metadata::{ParquetMetaData, SortingColumn};
-use parquet::file::page_index::column_index::ColumnIndexMetaData;
+use parquet::arrow::{ARROW_SCHEMA_META_KEY, ArrowSchemaConverter};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::Type;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -35,17 +33,67 @@ use super::arrow_hint::with_fields;
 use super::format::Compression;
 use super::input::InputFile;
 use super::output::codec;
-use super::parquet_file::{ParquetFile, chunk_bytes};
+use super::parquet_file::{ParquetFile, chunk_range};
+use super::thrift_value::{Struct, Value};
 use crate::storage::{ObjectFile, RangeReader, Upload};
+
+/// The bytes at both ends of a file.
+const MAGIC: &[u8; 4] = b"PAR1";
+
+/// The length of the footer, and the magic bytes.
+const TAIL_BYTES: usize = 8;
+
+/// Fields of `FileMetaData`.
+mod file_field {
+    pub(super) const SCHEMA: i16 = 2;
+    pub(super) const ROWS: i16 = 3;
+    pub(super) const GROUPS: i16 = 4;
+    pub(super) const ENTRIES: i16 = 5;
+    pub(super) const COLUMN_ORDERS: i16 = 7;
+}
+
+/// Fields of `SchemaElement`.
+mod schema_field {
+    pub(super) const CHILDREN: i16 = 5;
+}
+
+/// Fields of `RowGroup`.
+mod group_field {
+    pub(super) const COLUMNS: i16 = 1;
+    pub(super) const UNCOMPRESSED_BYTES: i16 = 2;
+    pub(super) const OFFSET: i16 = 5;
+    pub(super) const COMPRESSED_BYTES: i16 = 6;
+    pub(super) const ORDINAL: i16 = 7;
+}
+
+/// Fields of `ColumnChunk`.
+mod chunk_field {
+    pub(super) const OFFSET: i16 = 2;
+    pub(super) const METADATA: i16 = 3;
+    /// Offset and, in the next field, length; so is the other.
+    pub(super) const OFFSET_INDEX: i16 = 4;
+    pub(super) const COLUMN_INDEX: i16 = 6;
+}
+
+/// Fields of `ColumnMetaData`.
+mod metadata_field {
+    pub(super) const UNCOMPRESSED_BYTES: i16 = 6;
+    pub(super) const COMPRESSED_BYTES: i16 = 7;
+    pub(super) const DATA_PAGE: i16 = 9;
+    pub(super) const INDEX_PAGE: i16 = 10;
+    pub(super) const DICTIONARY_PAGE: i16 = 11;
+    pub(super) const BLOOM_FILTER: i16 = 14;
+    pub(super) const BLOOM_FILTER_BYTES: i16 = 15;
+}
 
 /// Bytes handed to the upload at once.
 const PIECE_BYTES: usize = 1 << 20;
 
+/// The header of a bloom filter has fewer bytes.
+const BLOOM_HEADER_BYTES: usize = 64;
+
 /// Row groups of added columns that wait for the thread.
 const GROUPS_AHEAD: usize = 1;
-
-/// The most row groups that a file is written with: their numbers are 16-bit integers.
-const MOST_GROUPS: usize = i16::MAX as usize;
 
 /// Writes a copy of some row groups of a Parquet file with added columns.
 ///
@@ -70,17 +118,49 @@ pub(crate) struct Splice {
 
 /// What the thread needs that copies.
 struct SpliceWriter {
-    /// The input, with the row groups that are copied.
-    file: ParquetFile,
-    /// The number of the first of them in the input.
-    first_group: usize,
+    /// The input's footer, whose row groups are those that are copied.
+    footer: Struct,
+    /// The rows of each of them.
+    rows: Vec<usize>,
     chunks: RangeReader,
     /// For what is small and anywhere.
     blocks: ObjectFile,
-    output: SerializedFileWriter<UploadSink>,
-    /// Makes encoders of the added columns.
-    encoders: ArrowRowGroupWriterFactory,
-    added: SchemaRef,
+    output: UploadSink,
+    encoder: ColumnEncoder,
+    /// The page indexes to write, by row group and column.
+    indexes: Vec<PageIndexes>,
+}
+
+/// The page indexes of a column chunk.
+struct PageIndexes {
+    group: usize,
+    column: usize,
+    /// Encoded, if there is one. Those of the input are read when they are written.
+    column_index: Option<Encoded>,
+    offset_index: Option<Encoded>,
+    /// How far the chunk is from where it was.
+    moved: i64,
+}
+
+enum Encoded {
+    Input(Range<u64>),
+    Added(Bytes),
+}
+
+impl PageIndexes {
+    /// The index of this field, with the places that its pages have now.
+    fn encoded(&self, field: i16, input: &ObjectFile) -> Result<Option<Bytes>> {
+        let of_offsets = field == chunk_field::OFFSET_INDEX;
+        let bytes = match if of_offsets { &self.offset_index } else { &self.column_index } {
+            None => return Ok(None),
+            Some(Encoded::Added(bytes)) => bytes.clone(),
+            Some(Encoded::Input(range)) => input.get_range(range.start, (range.end - range.start) as usize)?,
+        };
+        if !of_offsets {
+            return Ok(Some(bytes));
+        }
+        Ok(Some(moved_pages(&bytes, self.moved).context("a page index cannot be read")?.into()))
+    }
 }
 
 impl Splice {
@@ -97,9 +177,6 @@ impl Splice {
         upload: Upload,
         stopped: Arc<AtomicBool>,
     ) -> Result<Self> {
-        if groups.len() > MOST_GROUPS {
-            bail!("a copy can have at most {MOST_GROUPS} row groups, not {}; pass a smaller --unit-rows", groups.len());
-        }
         let runtime = Handle::current();
         let abandoned = Arc::<AtomicBool>::default();
         let mut writer = {
@@ -108,8 +185,7 @@ impl Splice {
             let open = move || SpliceWriter::open(&input, groups, added, compression, upload, &runtime, stopped);
             tokio::task::spawn_blocking(open).await.context("the copy was not begun")??
         };
-        let groups = writer.file.groups();
-        let mut rows = groups.iter().map(|group| group.rows as usize).collect::<Vec<_>>().into_iter();
+        let mut rows = writer.rows.clone().into_iter();
         let wanted = rows.next();
         let (sender, receiver) = mpsc::channel(GROUPS_AHEAD);
         let thread = tokio::task::spawn_blocking(move || {
@@ -169,12 +245,8 @@ impl Splice {
         let Some(thread) = self.thread.take() else { return Ok(()) };
         let (mut writer, written) = thread.await.context("the copy has ended")?;
         let footer = move || {
-            let written = written.and_then(|()| {
-                Ok(if complete {
-                    drop(writer.output.finish()?)
-                })
-            });
-            (writer.output.inner_mut().upload.take(), written)
+            let written = written.and_then(|()| if complete { writer.write_footer() } else { Ok(()) });
+            (writer.output.upload.take(), written)
         };
         let (upload, written) = tokio::task::spawn_blocking(footer).await.context("the copy has ended")?;
         self.upload = upload;
@@ -202,115 +274,289 @@ impl SpliceWriter {
     ) -> Result<Self> {
         let (location, size) = (input.location.clone(), input.identity.size_bytes);
         let blocks = ObjectFile::new(location.clone(), size, 1, runtime.clone());
-        let first_group = groups.start;
-        let file = ParquetFile::open(&blocks)?.with_groups(groups)?.with_page_indexes(&blocks)?;
-        let properties = Arc::new(properties(&file, &added, compression));
-        let columns = ArrowSchemaConverter::new().convert(&added)?;
-        let columns = columns.root_schema().get_fields();
-        let schema = with_columns(file.metadata().file_metadata().schema(), columns)?;
-        let only = with_columns(&Type::group_type_builder("schema").build()?, columns)?;
-        let encoders = SerializedFileWriter::new(io::sink(), Arc::new(only), Arc::clone(&properties))?;
-        let encoders = ArrowRowGroupWriterFactory::new(&encoders, Arc::clone(&added));
-        let sink = UploadSink { upload: Some(upload), piece: Vec::new(), runtime: runtime.clone(), stopped };
-        let output = SerializedFileWriter::new(sink, Arc::new(schema), properties)?;
+        let file = ParquetFile::open(&blocks)?;
+        let rows = file.groups().get(groups.clone()).map(|groups| groups.iter().map(|group| group.rows as usize).collect());
+        let rows: Vec<usize> = rows.context("it has fewer row groups than before; was it changed during the run?")?;
+        let mut footer = read_footer(&blocks, &groups)?;
+        let mut with_indexes = false;
+        for group in footer.structures(file_field::GROUPS)? {
+            let mut columns = group.structures(group_field::COLUMNS)?.into_iter();
+            with_indexes |= columns.any(|column| column.number(chunk_field::OFFSET_INDEX).is_some());
+        }
+        let mut encoder = ColumnEncoder::new(&added, compression, with_indexes)?;
+        add_to_schema(&mut footer, &mut encoder, rows.iter().sum())?;
+        if let Some(hint) = file.hint() {
+            let encoded = with_fields(hint, added.fields());
+            for entry in footer.structures(file_field::ENTRIES)? {
+                if entry.get(1) == Some(&Value::Bytes(ARROW_SCHEMA_META_KEY.into())) {
+                    entry.set(2, Value::Bytes(encoded.clone().into()));
+                }
+            }
+        }
+        let mut output =
+            UploadSink { upload: Some(upload), position: 0, piece: Vec::new(), runtime: runtime.clone(), stopped };
+        output.write_all(MAGIC)?;
         let chunks = RangeReader::new(location, size, runtime.clone());
-        Ok(Self { file, first_group, chunks, blocks, output, encoders, added })
+        Ok(Self { footer, rows, chunks, blocks, output, encoder, indexes: Vec::new() })
     }
 
     fn write_groups(&mut self, mut scores: mpsc::Receiver<RecordBatch>) -> Result<()> {
-        for group in 0..self.file.metadata().num_row_groups() {
-            self.write_group(group, &mut scores)?;
+        let mut groups = std::mem::take(self.footer.list(file_field::GROUPS)?);
+        for (index, group) in groups.iter_mut().enumerate() {
+            let Value::Struct(group) = group else { bail!("its footer is damaged") };
+            self.write_group(index, group, &mut scores)?;
         }
+        *self.footer.list(file_field::GROUPS)? = groups;
         Ok(())
     }
 
     /// Copies a row group, and encodes the added columns behind it.
-    fn write_group(&mut self, index: usize, scores: &mut mpsc::Receiver<RecordBatch>) -> Result<()> {
-        let metadata = Arc::clone(self.file.metadata());
-        let group = metadata.row_group(index);
-        self.chunks.announce(group.columns().iter().map(chunk_bytes));
-        let mut output = self.output.next_row_group()?;
-        for (column, chunk) in group.columns().iter().enumerate() {
-            let copied = copied(&metadata, index, column, &self.blocks)
-                .and_then(|close| Ok(output.append_column(&self.chunks, close)?));
-            copied.with_context(|| {
-                format!("column '{}' of row group {}", chunk.column_path().string(), self.first_group + index)
-            })?;
+    fn write_group(&mut self, index: usize, group: &mut Struct, scores: &mut mpsc::Receiver<RecordBatch>) -> Result<()> {
+        let mut columns = group.structures(group_field::COLUMNS)?;
+        let ranges = columns.iter_mut().map(|column| range_of(column)).collect::<Result<Vec<_>>>()?;
+        self.chunks.announce(ranges.iter().cloned());
+        for (place, (column, range)) in columns.into_iter().zip(ranges).enumerate() {
+            let read = self.chunks.get_read(range.start)?;
+            let moved = copy_chunk(read, column, range, &mut self.output)?;
+            self.indexes.push(PageIndexes {
+                group: index,
+                column: place,
+                column_index: index_range(column, chunk_field::COLUMN_INDEX)?.map(Encoded::Input),
+                offset_index: index_range(column, chunk_field::OFFSET_INDEX)?.map(Encoded::Input),
+                moved,
+            });
         }
         let rows = scores.blocking_recv().context("the copy was abandoned")?;
-        let mut encoders = self.encoders.create_column_writers(index)?.into_iter();
+        let added = self.add_columns(index, group, &rows)?;
+        for column in group.structures(group_field::COLUMNS)? {
+            copy_bloom_filter(column.structure(chunk_field::METADATA)?, &self.blocks, &mut self.output)?;
+        }
+        group.list(group_field::COLUMNS)?.extend(added.into_iter().map(Value::Struct));
+        // The numbers are 16-bit integers, and may be left out.
+        match (group.number(group_field::ORDINAL), i16::try_from(index)) {
+            (Some(_), Ok(index)) => group.set(group_field::ORDINAL, Value::I16(index)),
+            _ => group.remove(group_field::ORDINAL),
+        }
+        Ok(())
+    }
+
+    /// Encodes the added columns. Returns what the footer says of their chunks, and adds to the sums of the row group.
+    fn add_columns(&mut self, index: usize, group: &mut Struct, rows: &RecordBatch) -> Result<Vec<Struct>> {
+        let width = group.list(group_field::COLUMNS)?.len();
+        let (content, mut footer) = self.encoder.encode(rows)?;
+        let mut groups = footer.structures(file_field::GROUPS)?;
+        let columns = groups.first_mut().context("the added columns were not encoded")?;
+        let mut added = Vec::new();
+        for (place, column) in columns.structures(group_field::COLUMNS)?.into_iter().enumerate() {
+            let range = range_of(column)?;
+            let read = content.get_read(range.start)?;
+            let moved = copy_chunk(read, column, range, &mut self.output)?;
+            let encoded = |range: Range<u64>| Encoded::Added(content.slice(range.start as usize..range.end as usize));
+            self.indexes.push(PageIndexes {
+                group: index,
+                column: width + place,
+                column_index: index_range(column, chunk_field::COLUMN_INDEX)?.map(encoded),
+                offset_index: index_range(column, chunk_field::OFFSET_INDEX)?.map(encoded),
+                moved,
+            });
+            let metadata = column.structure(chunk_field::METADATA)?;
+            for (sum, part) in [
+                (group_field::UNCOMPRESSED_BYTES, metadata_field::UNCOMPRESSED_BYTES),
+                (group_field::COMPRESSED_BYTES, metadata_field::COMPRESSED_BYTES),
+            ] {
+                if let (Some(sum_before), Some(part)) = (group.number(sum), metadata.number(part)) {
+                    group.set_number(sum, sum_before + part);
+                }
+            }
+            added.push(column.clone());
+        }
+        let first = self.indexes.len() - width - added.len();
+        if let Some(offset) = group.number(group_field::OFFSET).filter(|offset| *offset > 0) {
+            group.set_number(group_field::OFFSET, offset + self.indexes.get(first).map_or(0, |first| first.moved));
+        }
+        Ok(added)
+    }
+
+    /// Writes the page indexes and the footer.
+    fn write_footer(&mut self) -> Result<()> {
+        for field in [chunk_field::COLUMN_INDEX, chunk_field::OFFSET_INDEX] {
+            let mut groups = self.footer.structures(file_field::GROUPS)?;
+            for of_group in self.indexes.chunk_by(|one, other| one.group == other.group) {
+                let mut columns = groups[of_group[0].group].structures(group_field::COLUMNS)?;
+                for index in of_group {
+                    let Some(bytes) = index.encoded(field, &self.blocks)? else { continue };
+                    let column = &mut columns[index.column];
+                    column.set(field, Value::I64(self.output.position as i64));
+                    column.set(field + 1, Value::I32(i32::try_from(bytes.len())?));
+                    self.output.write_all(&bytes)?;
+                }
+            }
+        }
+        let footer = self.footer.write()?;
+        self.output.write_all(&footer)?;
+        self.output.write_all(&u32::try_from(footer.len()).context("its footer is too large")?.to_le_bytes())?;
+        self.output.write_all(MAGIC)?;
+        Ok(self.output.flush()?)
+    }
+}
+
+/// The footer of a file, with these row groups only.
+fn read_footer(file: &ObjectFile, groups: &Range<usize>) -> Result<Struct> {
+    let size = file.len();
+    let start = size.checked_sub(TAIL_BYTES as u64).context("it is too short")?;
+    let tail = file.get_bytes(start, TAIL_BYTES)?;
+    let mut length = [0; 4];
+    length.copy_from_slice(&tail[..4]);
+    let length = u64::from(u32::from_le_bytes(length));
+    let start = start.checked_sub(length).context("its footer's length is wrong")?;
+    footer_of(&file.get_range(start, length as usize)?, groups)
+}
+
+fn footer_of(bytes: &[u8], groups: &Range<usize>) -> Result<Struct> {
+    let wanted = |field, place| field != file_field::GROUPS || groups.contains(&place);
+    let (footer, _) = Struct::read_some(bytes, wanted).context("its footer cannot be read")?;
+    Ok(footer)
+}
+
+/// Adds columns to the schema of a footer, and sets the number of rows.
+fn add_to_schema(footer: &mut Struct, encoder: &mut ColumnEncoder, rows: usize) -> Result<()> {
+    let mut added = encoder.footer()?;
+    let elements = std::mem::take(added.list(file_field::SCHEMA)?);
+    let mut elements = elements.into_iter();
+    let Some(Value::Struct(root)) = elements.next() else { bail!("the added columns have no schema") };
+    let more = root.number(schema_field::CHILDREN).unwrap_or_default();
+    let mut schema = footer.structures(file_field::SCHEMA)?;
+    let root = schema.first_mut().context("its schema is empty")?;
+    let children = root.number(schema_field::CHILDREN).unwrap_or_default() + more;
+    root.set(schema_field::CHILDREN, Value::I32(i32::try_from(children)?));
+    footer.list(file_field::SCHEMA)?.extend(elements);
+    footer.set(file_field::ROWS, Value::I64(rows as i64));
+    if let (Ok(orders), Ok(more)) = (footer.list(file_field::COLUMN_ORDERS), added.list(file_field::COLUMN_ORDERS)) {
+        orders.append(more);
+    }
+    Ok(())
+}
+
+/// The bytes of a column chunk.
+fn range_of(column: &mut Struct) -> Result<Range<u64>> {
+    let metadata = column.structure(chunk_field::METADATA)?;
+    let length = metadata.number(metadata_field::COMPRESSED_BYTES).context("a column chunk has no length")?;
+    let offset = |field| metadata.number(field);
+    Ok(chunk_range(offset(metadata_field::DICTIONARY_PAGE), offset(metadata_field::DATA_PAGE), length))
+}
+
+/// The bytes of a page index; `None` if the chunk has none.
+fn index_range(column: &Struct, field: i16) -> Result<Option<Range<u64>>> {
+    let Some(offset) = column.number(field) else { return Ok(None) };
+    let length = column.number(field + 1).context("a page index has no length")?;
+    let start = u64::try_from(offset).context("the place of a page index is wrong")?;
+    Ok(Some(start..start.saturating_add(u64::try_from(length).context("the length of a page index is wrong")?)))
+}
+
+/// Copies a chunk and adjusts what the footer says of its place. Returns how far it is from where it was.
+fn copy_chunk(read: impl Read, column: &mut Struct, range: Range<u64>, output: &mut UploadSink) -> Result<i64> {
+    let (moved, length) = (output.position as i64 - range.start as i64, range.end - range.start);
+    let copied = io::copy(&mut read.take(length), output)?;
+    if copied != length {
+        bail!("a column chunk has {copied} bytes, expected {length}");
+    }
+    let shift = |of: &mut Struct, field| {
+        // 0 stands for nothing.
+        if let Some(offset) = of.number(field).filter(|offset| *offset > 0) {
+            of.set_number(field, offset + moved);
+        }
+    };
+    shift(column, chunk_field::OFFSET);
+    let metadata = column.structure(chunk_field::METADATA)?;
+    for field in [metadata_field::DATA_PAGE, metadata_field::INDEX_PAGE, metadata_field::DICTIONARY_PAGE] {
+        shift(metadata, field);
+    }
+    Ok(moved)
+}
+
+/// Copies the bloom filter of a chunk, if it has one.
+fn copy_bloom_filter(metadata: &mut Struct, file: &ObjectFile, output: &mut UploadSink) -> Result<()> {
+    let Some(offset) = metadata.number(metadata_field::BLOOM_FILTER).filter(|offset| *offset > 0) else {
+        return Ok(());
+    };
+    let start = offset.unsigned_abs();
+    let length = match metadata.number(metadata_field::BLOOM_FILTER_BYTES) {
+        Some(length) => usize::try_from(length)?,
+        None => {
+            // The header, which begins with the length of what follows it.
+            let most = usize::try_from(file.len().saturating_sub(start))?.min(BLOOM_HEADER_BYTES);
+            let (header, header_bytes) = Struct::read(&file.get_bytes(start, most)?).context("a bloom filter")?;
+            header_bytes + usize::try_from(header.number(1).context("a bloom filter has no length")?)?
+        }
+    };
+    metadata.set_number(metadata_field::BLOOM_FILTER, output.position as i64);
+    output.write_all(&file.get_range(start, length)?)?;
+    Ok(())
+}
+
+/// An offset index whose pages are so much further on.
+fn moved_pages(bytes: &[u8], moved: i64) -> Result<Vec<u8>> {
+    let (mut index, _) = Struct::read(bytes)?;
+    for page in index.structures(1)? {
+        let offset = page.number(1).context("a page has no place")?;
+        page.set_number(1, offset + moved);
+    }
+    index.write()
+}
+
+/// Encodes the added columns of one row group after the other, each as a Parquet file in memory.
+struct ColumnEncoder {
+    columns: Arc<parquet::schema::types::Type>,
+    properties: Arc<WriterProperties>,
+    added: SchemaRef,
+}
+
+impl ColumnEncoder {
+    fn new(added: &SchemaRef, compression: Compression, with_indexes: bool) -> Result<Self> {
+        let columns = ArrowSchemaConverter::new().convert(added)?.root_schema_ptr();
+        let statistics = if with_indexes { EnabledStatistics::Page } else { EnabledStatistics::Chunk };
+        let properties = WriterProperties::builder()
+            .set_compression(codec(compression))
+            .set_statistics_enabled(statistics)
+            .set_offset_index_disabled(!with_indexes)
+            .build();
+        Ok(Self { columns, properties: Arc::new(properties), added: Arc::clone(added) })
+    }
+
+    /// The footer of a file with these columns.
+    fn footer(&mut self) -> Result<Struct> {
+        Ok(self.encode(&RecordBatch::new_empty(Arc::clone(&self.added)))?.1)
+    }
+
+    /// A file of one row group, and its footer.
+    fn encode(&mut self, rows: &RecordBatch) -> Result<(Bytes, Struct)> {
+        let mut file =
+            SerializedFileWriter::new(Vec::new(), Arc::clone(&self.columns), Arc::clone(&self.properties))?;
+        let encoders = ArrowRowGroupWriterFactory::new(&file, Arc::clone(&self.added)).create_column_writers(0)?;
+        let mut encoders = encoders.into_iter();
+        let mut group = file.next_row_group()?;
         for (field, values) in self.added.fields().iter().zip(rows.columns()) {
             for leaf in compute_leaves(field, values)? {
                 let mut encoder = encoders.next().context("a column has no encoder")?;
                 encoder.write(&leaf)?;
-                encoder.close()?.append_to_row_group(&mut output)?;
+                encoder.close()?.append_to_row_group(&mut group)?;
             }
         }
-        output.close()?;
-        Ok(())
+        group.close()?;
+        let content = Bytes::from(file.into_inner()?);
+        let tail = content.len() - TAIL_BYTES;
+        let mut length = [0; 4];
+        length.copy_from_slice(&content[tail..tail + 4]);
+        let footer = footer_of(&content[tail - u32::from_le_bytes(length) as usize..tail], &(0..1))?;
+        Ok((content, footer))
     }
-}
-
-/// What the writer records of a column chunk that it copies.
-fn copied(metadata: &ParquetMetaData, group: usize, column: usize, file: &ObjectFile) -> Result<ColumnCloseResult> {
-    let chunk = metadata.row_group(group).column(column);
-    let starts_with_dictionary = chunk_bytes(chunk).start != chunk.data_page_offset().unsigned_abs();
-    let own = if starts_with_dictionary {
-        chunk.clone()
-    } else {
-        chunk.clone().into_builder().set_dictionary_page_offset(None).build()?
-    };
-    let index = metadata.column_index().map(|groups| groups[group][column].clone());
-    Ok(ColumnCloseResult {
-        bytes_written: chunk.compressed_size().unsigned_abs(),
-        rows_written: metadata.row_group(group).num_rows().unsigned_abs(),
-        metadata: own,
-        bloom_filter: Sbbf::read_from_column_chunk(chunk, file).context("its bloom filter cannot be read")?,
-        column_index: index.filter(|index| !matches!(index, ColumnIndexMetaData::NONE)),
-        offset_index: metadata.offset_index().map(|groups| groups[group][column].clone()),
-    })
-}
-
-/// The schema with columns appended.
-fn with_columns(schema: &Type, added: &[Arc<Type>]) -> Result<Type> {
-    let info = schema.get_basic_info();
-    let fields = schema.get_fields().iter().chain(added).cloned().collect();
-    let root = Type::group_type_builder(schema.name())
-        .with_id(info.has_id().then(|| info.id()))
-        .with_logical_type(info.logical_type_ref().cloned())
-        .with_fields(fields);
-    Ok(root.build()?)
-}
-
-fn properties(file: &ParquetFile, added: &SchemaRef, compression: Compression) -> WriterProperties {
-    let metadata = file.metadata();
-    let entries = metadata.file_metadata().key_value_metadata();
-    let entries = entries.map(|entries| with_fields(entries, file.hint(), added.fields()));
-    // An offset index is for all columns or for none.
-    let statistics = match (metadata.column_index(), metadata.offset_index()) {
-        (Some(_), Some(_)) => EnabledStatistics::Page,
-        _ => EnabledStatistics::Chunk,
-    };
-    WriterProperties::builder()
-        .set_created_by(metadata.file_metadata().created_by().unwrap_or("unknown").to_owned())
-        .set_key_value_metadata(entries)
-        .set_sorting_columns(sort_order(metadata))
-        .set_compression(codec(compression))
-        .set_statistics_enabled(statistics)
-        .set_offset_index_disabled(metadata.offset_index().is_none())
-        .build()
-}
-
-/// The sort order of the rows, if all row groups have the same.
-fn sort_order(metadata: &ParquetMetaData) -> Option<Vec<SortingColumn>> {
-    let mut orders = metadata.row_groups().iter().map(|group| group.sorting_columns());
-    let first = orders.next()??;
-    orders.all(|order| order == Some(first)).then(|| first.clone())
 }
 
 /// Sends what is written to an upload, on a thread that may block.
 struct UploadSink {
     upload: Option<Upload>,
+    /// Bytes written.
+    position: u64,
     piece: Vec<u8>,
     runtime: Handle,
     /// Whether the file is no longer wanted: because the run was stopped, or because this copy failed.
@@ -337,6 +583,7 @@ impl Write for UploadSink {
             self.piece.reserve(PIECE_BYTES + bytes.len());
         }
         self.piece.extend_from_slice(bytes);
+        self.position += bytes.len() as u64;
         Ok(bytes.len())
     }
 

@@ -92,12 +92,14 @@ impl TextColumns {
             let sizes = (0..left).step_by(batch_rows).map(move |first| batch_rows.min(left - first));
             return Ok(Box::new(sizes.map(move |rows| to_batch(rows, &[]))));
         }
+        let metadata = Arc::clone(self.metadata.metadata());
+        // A row group without rows may have no pages either.
+        let has_rows = |group: usize| metadata.row_group(group).num_rows() > 0;
         let batches = ParquetRecordBatchReaderBuilder::new_with_metadata(file.clone(), self.metadata.clone())
-            .with_row_groups(groups.clone().collect())
+            .with_row_groups(groups.clone().filter(|group| has_rows(*group)).collect())
             .with_offset(usize::try_from(skipped)?)
             .with_batch_size(batch_rows)
             .build()?;
-        let metadata = Arc::clone(self.metadata.metadata());
         Ok(Box::new(batches.map(move |batch| match batch {
             Ok(batch) => to_batch(batch.num_rows(), batch.columns()),
             Err(error) => Err(match damaged_page(&metadata, groups.clone(), &file) {
@@ -152,12 +154,9 @@ fn only(metadata: &ParquetMetaData, columns: &[usize]) -> Result<ParquetMetaData
         let builder = RowGroupMetaData::builder(Arc::clone(&schema)).set_num_rows(group.num_rows());
         groups.push(builder.set_total_byte_size(bytes).set_column_metadata(chunks).build()?);
     }
-    let pages = metadata
-        .offset_index()
-        .map(|groups| groups.iter().map(|group| leaves.iter().map(|&leaf| group[leaf].clone()).collect()).collect());
     let created_by = file.created_by().map(str::to_owned);
     let file = FileMetaData::new(file.version(), file.num_rows(), created_by, None, schema, None);
-    Ok(ParquetMetaDataBuilder::new(file).set_row_groups(groups).set_offset_index(pages).build())
+    Ok(ParquetMetaDataBuilder::new(file).set_row_groups(groups).build())
 }
 
 /// Describes the first page of some groups that cannot be read: the reader itself does not say which it is.
