@@ -14,6 +14,10 @@ DEMO_OUTPUT := target/demo.parquet
 REFERENCE := tests/fixtures/reference
 PEERS := $(REFERENCE)/venv
 
+# The programs that read what a job has written, in versions that are known to work.
+READERS := tests/readers
+READERS_PYTHON := $(READERS)/venv/bin/python
+
 # What `make bench-pure` compares with. `make semver` has its own default: the last tag, or else the commit before this.
 BASE ?= HEAD
 SEMVER_BASE = $(if $(filter file,$(origin BASE)),$(shell git describe --tags --abbrev=0 HEAD~ 2>/dev/null || git rev-parse HEAD~),$(BASE))
@@ -26,7 +30,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test chaos lint features semver onnxruntime bench-pure bench-peers bench-gpu-dry-run
+.PHONY: help demo test columns chaos lint features semver onnxruntime bench-pure bench-peers bench-gpu-dry-run
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +49,17 @@ demo: onnxruntime ## score the bundled table with the bundled model and show ran
 test: lint onnxruntime ## everything that must pass before a change is merged
 	$(CARGO) test --quiet --workspace
 	@for example in $(EXAMPLES); do echo "example $$example"; $(CARGO) run --quiet --example $$example > /dev/null || exit 1; done
+	@$(MAKE) --no-print-directory columns
+
+columns: onnxruntime $(READERS_PYTHON) ## compare scored files of all types and writers with their inputs, as five other readers see them
+	$(CARGO) build --quiet --package rerank
+	@rm -rf target/columns
+	$(READERS_PYTHON) $(READERS)/check_columns.py --rerank target/debug/rerank --work target/columns
+
+$(READERS_PYTHON): $(READERS)/requirements.txt
+	$(PYTHON) -m venv --clear $(READERS)/venv
+	$(READERS_PYTHON) -m pip install --quiet --disable-pip-version-check --requirement $<
+	@touch $@
 
 chaos: onnxruntime ## kill jobs much oftener than `make test` does
 	RERANK_CHAOS_KILLS=50 RERANK_TEST_SECONDS=14400 $(CARGO) test --quiet --test integration chaos -- --nocapture

@@ -15,7 +15,7 @@ use parquet::file::metadata::{
 use super::arrow_hint::arrow_hint;
 use super::group::Group;
 use super::interval;
-use super::readable::readable;
+use super::readable::{marked, readable};
 use crate::storage::ObjectFile;
 
 /// The footer of a file.
@@ -38,7 +38,7 @@ impl ParquetFile {
         let entries = metadata.file_metadata().key_value_metadata();
         let hint = arrow_hint(entries)?;
         let suggested = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), entries)?;
-        let schema = readable(&suggested, metadata.file_metadata().schema());
+        let schema = readable(&suggested, metadata.file_metadata().schema(), hint.as_ref());
         Ok(Self { metadata: Arc::new(metadata), hint, schema: Arc::new(schema) })
     }
 
@@ -48,12 +48,13 @@ impl ParquetFile {
         let parquet = self.metadata.file_metadata().schema();
         let Some(bytes) = interval::without_intervals(parquet)? else {
             let options = ArrowReaderOptions::new().with_schema(Arc::clone(&self.schema));
-            return Ok((ArrowReaderMetadata::try_new(Arc::clone(&self.metadata), options)?, Arc::clone(&self.schema)));
+            let metadata = ArrowReaderMetadata::try_new(Arc::clone(&self.metadata), options)?;
+            return Ok((metadata, marked(&self.schema, parquet)));
         };
         let metadata = footer(file, ParquetMetaDataOptions::new().with_schema(Arc::new(bytes)))?;
         let options = ArrowReaderOptions::new().with_schema(interval::stored(&self.schema, parquet));
         let metadata = ArrowReaderMetadata::try_new(Arc::new(metadata), options)?;
-        Ok((metadata, interval::decoded_schema(&self.schema, parquet)))
+        Ok((metadata, marked(&interval::decoded_schema(&self.schema, parquet), parquet)))
     }
 
     pub(crate) fn metadata(&self) -> &Arc<ParquetMetaData> {

@@ -25,7 +25,7 @@ use super::query_check::check;
 use super::query_error::root_error;
 use super::query_table::{INPUT, StreamInput, UnitTable};
 use super::unit::Unit;
-use crate::files::{InputFile, partition_of, unmarked};
+use crate::files::{InputFile, check_kept, partition_of, unmarked};
 
 /// A planned query.
 pub(crate) struct Query {
@@ -170,6 +170,7 @@ impl Written {
         let is_partition = |name: &str| input.field_with_name(name).is_ok_and(|field| partition_of(field).is_some());
         let mut columns = Vec::with_capacity(result.fields().len());
         for (index, field) in result.fields().iter().enumerate() {
+            check_kept(field).context("--sql")?;
             if partition_of(field) == Some(field.name()) {
                 continue;
             }
