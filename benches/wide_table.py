@@ -36,7 +36,7 @@ def make_table(program, file, rows, noise):
     """Repeats the source until it has so many rows. No pair is the same as another."""
     columns = "".join(f", random() AS noise_{number}" for number in range(noise))
     repeats = -(-rows // 1200)
-    query = f"""COPY (SELECT query, concat(n.value, ' ', left(passage, 200)) AS passage{columns}
+    query = f"""COPY (SELECT query, concat(n.value, ' ', left(passage, 20)) AS passage{columns}
         FROM '{SOURCE}' CROSS JOIN generate_series(1, {repeats}) AS n LIMIT {rows})
         TO '{file}' STORED AS PARQUET OPTIONS (compression 'uncompressed')"""
     run([program, "sql", "-c", query])

@@ -63,9 +63,10 @@ fn holds_interval(field: &Type) -> bool {
 /// The schema with the fields at these places changed.
 fn with_type(schema: &Schema, data_type: &DataType, is_such: impl Fn(usize, &Field) -> bool) -> SchemaRef {
     let fields = schema.fields().iter().enumerate().map(|(index, field)| -> FieldRef {
-        match is_such(index, field) {
-            true => Arc::new(field.as_ref().clone().with_data_type(data_type.clone())),
-            false => Arc::clone(field),
+        if is_such(index, field) {
+            Arc::new(field.as_ref().clone().with_data_type(data_type.clone()))
+        } else {
+            Arc::clone(field)
         }
     });
     Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))

@@ -97,19 +97,20 @@ fn is_alike(one: &DataType, other: &DataType) -> bool {
         ListView, Map, Null, RunEndEncoded, Struct, Utf8, Utf8View,
     };
     match (one, other) {
-        (Null, _) | (_, Null) => true,
+        (Null, _)
+        | (_, Null)
+        | (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View)
+        | (Binary | LargeBinary | BinaryView, Binary | LargeBinary | BinaryView) => true,
         (Dictionary(_, values), other) | (other, Dictionary(_, values)) => is_alike(values, other),
         (RunEndEncoded(_, values), other) | (other, RunEndEncoded(_, values)) => is_alike(values.data_type(), other),
-        (Utf8 | LargeUtf8 | Utf8View, Utf8 | LargeUtf8 | Utf8View)
-        | (Binary | LargeBinary | BinaryView, Binary | LargeBinary | BinaryView) => true,
         (
             List(one) | LargeList(one) | ListView(one) | LargeListView(one),
             List(other) | LargeList(other) | ListView(other) | LargeListView(other),
-        ) => is_alike(one.data_type(), other.data_type()),
+        )
+        | (Map(one, _), Map(other, _)) => is_alike(one.data_type(), other.data_type()),
         (FixedSizeList(one, size), FixedSizeList(other, other_size)) => {
             size == other_size && is_alike(one.data_type(), other.data_type())
         }
-        (Map(one, _), Map(other, _)) => is_alike(one.data_type(), other.data_type()),
         (Struct(one), Struct(other)) => {
             one.len() == other.len()
                 && one

@@ -25,7 +25,9 @@ pub(crate) use group::Group;
 pub(crate) use input::{InputFile, InputIdentity, Inputs};
 pub(crate) use layout::{Columns, difference};
 pub(crate) use output::{Destination, Format, OutputFile, Target, refuse_existing, refuse_input};
-pub(crate) use partitions::{partition_columns, partition_field, partition_of, partition_value, unmarked};
+pub(crate) use partitions::{
+    PartitionValue, partition_columns, partition_field, partition_of, partition_value, unmarked,
+};
 pub(crate) use readable::check_kept;
 pub(crate) use rows::{RowLayout, Rows};
 pub(crate) use source::{Batches, Source};

@@ -9,7 +9,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{
-    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, RowGroupMetaData,
 };
 
 use super::arrow_hint::arrow_hint;
@@ -91,7 +91,7 @@ fn check(metadata: &ParquetMetaData) -> Result<()> {
             bail!("it has two columns named '{}'; rename one", field.name());
         }
     }
-    for column in metadata.row_groups().iter().flat_map(|group| group.columns()) {
+    for column in metadata.row_groups().iter().flat_map(RowGroupMetaData::columns) {
         let name = column.column_path().string();
         if column.crypto_metadata().is_some() {
             bail!("its column '{name}' is encrypted; write a copy that is not");

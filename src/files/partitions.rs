@@ -36,10 +36,17 @@ pub(crate) fn partition_columns<'a>(mut paths: impl Iterator<Item = &'a str>) ->
     columns
 }
 
-/// The value of a partition column in a path: `None` if the path does not have the column, `Some(None)` for NULL.
-pub(crate) fn partition_value(path: &str, column: &str) -> Option<Option<String>> {
+/// The value of a partition column.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum PartitionValue {
+    Null,
+    Text(String),
+}
+
+/// The value of a partition column in a path; `None` if the path does not have the column.
+pub(crate) fn partition_value(path: &str, column: &str) -> Option<PartitionValue> {
     let (_, value) = partitions(path).find(|(found, _)| found == column)?;
-    Some((value != NULL).then(|| decoded(value)))
+    Some(if value == NULL { PartitionValue::Null } else { PartitionValue::Text(decoded(value)) })
 }
 
 /// The columns in a path, with their values as they stand there.
@@ -60,10 +67,11 @@ mod tests {
     fn values_are_decoded() {
         let path = "lang=a%2Fb/ts=2020-01-01%2001%3A00%3A00/x=/n=__HIVE_DEFAULT_PARTITION__/odd=100%/f=g.parquet";
         let value = |column| partition_value(path, column);
-        assert_eq!(value("lang"), Some(Some("a/b".into())));
-        assert_eq!(value("ts"), Some(Some("2020-01-01 01:00:00".into())));
-        assert_eq!((value("x"), value("n")), (Some(Some(String::new())), Some(None)));
-        assert_eq!((value("odd"), value("f")), (Some(Some("100%".into())), None));
+        let text = |text: &str| Some(PartitionValue::Text(text.to_owned()));
+        assert_eq!(value("lang"), text("a/b"));
+        assert_eq!(value("ts"), text("2020-01-01 01:00:00"));
+        assert_eq!((value("x"), value("n")), (text(""), Some(PartitionValue::Null)));
+        assert_eq!((value("odd"), value("f")), (text("100%"), None));
     }
 
     #[test]

@@ -87,13 +87,12 @@ impl Struct {
 
     /// Sets a field, which keeps its place among the others if it is there.
     pub(super) fn set(&mut self, field: i16, value: Value) {
-        match self.get_mut(field) {
-            Some(old) => *old = value,
-            None => {
-                let place = self.0.iter().take_while(|(number, _)| *number < field).count();
-                self.0.insert(place, (field, value));
-            }
+        if let Some(old) = self.get_mut(field) {
+            *old = value;
+            return;
         }
+        let place = self.0.iter().take_while(|(number, _)| *number < field).count();
+        self.0.insert(place, (field, value));
     }
 
     pub(super) fn remove(&mut self, field: i16) {
@@ -293,7 +292,10 @@ mod tests {
         value.set(10, Value::I16(2));
         value.remove(4);
         value.set_number(99, 1);
-        assert_eq!((value.number(3), value.number(2), value.number(10), value.number(4)), (Some(5), Some(1), Some(2), None));
+        assert_eq!(
+            (value.number(3), value.number(2), value.number(10), value.number(4)),
+            (Some(5), Some(1), Some(2), None)
+        );
         value.structures(6).unwrap()[1].set(1, Value::I64(7));
         assert_eq!(value.structures(6).unwrap()[1].number(1), Some(7));
         value.list(9).unwrap().truncate(1);

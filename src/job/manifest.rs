@@ -120,6 +120,7 @@ impl Manifest {
     }
 
     /// The units of the output file that begins with the unit of this id; `None` if there is no such file.
+    #[cfg(any(feature = "cluster", test))]
     pub(crate) fn pieces_of(&self, id: &str) -> Option<&[Unit]> {
         let first = self.units.iter().position(|unit| unit.id == id && unit.begins_file())?;
         Some(self.pieces_from(first))

@@ -9,7 +9,7 @@ use arrow::datatypes::{Field, SchemaRef};
 use tokio::runtime::Handle;
 
 use super::unit::Unit;
-use crate::files::{Batches, InputFile, Rows, Source, partition_value};
+use crate::files::{Batches, InputFile, PartitionValue, Rows, Source, partition_value};
 
 /// Reads columns of a unit that consists of groups, in batches of at most `batch_rows` rows. Columns that the file lacks
 /// are in its path. `each` takes a batch and returns whether to continue. Returns whether the unit was read to its end.
@@ -47,7 +47,11 @@ pub(super) fn read_unit(
 fn partition(input: &InputFile, field: &Field, rows: usize) -> Result<ArrayRef> {
     let value = partition_value(&input.identity.name, field.name())
         .with_context(|| format!("{} has no column '{}'", input.location, field.name()))?;
-    let value = StringArray::from(vec![value]);
+    let text = match value {
+        PartitionValue::Null => None,
+        PartitionValue::Text(text) => Some(text),
+    };
+    let value = StringArray::from(vec![text]);
     let rows = UInt64Array::from(vec![0; rows]);
     Ok(take(&value, &rows, None)?)
 }

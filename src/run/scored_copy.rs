@@ -64,6 +64,7 @@ impl ScoredCopy {
         }
     }
 
+    #[cfg(feature = "cluster")]
     pub(crate) fn input(&self) -> &InputFile {
         &self.input
     }
