@@ -4,13 +4,14 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use arrow::datatypes::{Schema, SchemaRef};
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::parquet_to_arrow_schema;
 use parquet::file::metadata::{
     ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, RowGroupMetaData,
 };
+use parquet::file::reader::Length;
 
 use super::arrow_hint::arrow_hint;
 use super::group::Group;
@@ -34,7 +35,7 @@ impl ParquetFile {
     /// If the file is not Parquet, is encrypted, has two columns of one name, or consists of several files.
     pub(crate) fn open(file: &ObjectFile) -> Result<Self> {
         let metadata = footer(file, ParquetMetaDataOptions::new())?;
-        check(&metadata)?;
+        check(&metadata, file.len())?;
         let entries = metadata.file_metadata().key_value_metadata();
         let hint = arrow_hint(entries)?;
         let suggested = parquet_to_arrow_schema(metadata.file_metadata().schema_descr(), entries)?;
@@ -83,8 +84,9 @@ fn footer(file: &ObjectFile, options: ParquetMetaDataOptions) -> Result<ParquetM
     Ok(ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(file)?)
 }
 
-/// Refuses files whose columns cannot be told apart or cannot be read.
-fn check(metadata: &ParquetMetaData) -> Result<()> {
+/// Refuses files whose columns cannot be told apart or cannot be read, and footers that contradict themselves: rows would
+/// be cut in other places for one column than for another.
+fn check(metadata: &ParquetMetaData, size_bytes: u64) -> Result<()> {
     let mut names = HashSet::new();
     for field in metadata.file_metadata().schema().get_fields() {
         if !names.insert(field.name()) {
@@ -99,6 +101,32 @@ fn check(metadata: &ParquetMetaData) -> Result<()> {
         if column.file_path().is_some() {
             bail!("its column '{name}' is in another file; name the files with the data");
         }
+    }
+    let mut rows = 0_i64;
+    for (index, group) in metadata.row_groups().iter().enumerate() {
+        rows = rows
+            .checked_add(group.num_rows())
+            .filter(|_| group.num_rows() >= 0)
+            .with_context(|| format!("its footer is damaged: row group {index} has {} rows", group.num_rows()))?;
+        for column in group.columns() {
+            let place =
+                || format!("its footer is damaged: column '{}' of row group {index}", column.column_path().string());
+            if column.column_descr().max_rep_level() == 0 && column.num_values() != group.num_rows() {
+                bail!("{} has {} values in {} rows", place(), column.num_values(), group.num_rows());
+            }
+            let dictionary = column.dictionary_page_offset().unwrap_or_default();
+            let lengths = [column.compressed_size(), column.uncompressed_size()];
+            let is_inside = |offset: i64| u64::try_from(offset).is_ok_and(|offset| offset <= size_bytes);
+            if lengths.iter().any(|length| *length < 0)
+                || ![column.data_page_offset(), dictionary].into_iter().all(is_inside)
+                || chunk_bytes(column).end > size_bytes
+            {
+                bail!("{} is not in the file", place());
+            }
+        }
+    }
+    if rows != metadata.file_metadata().num_rows() {
+        bail!("its footer is damaged: it has {} rows, and its row groups {rows}", metadata.file_metadata().num_rows());
     }
     Ok(())
 }
@@ -116,4 +144,62 @@ pub(super) fn chunk_range(dictionary: Option<i64>, data: Option<i64>, length: i6
     let start = [dictionary, data].into_iter().flatten().filter(|offset| *offset > 0).min().unwrap_or_default();
     let start = start.unsigned_abs();
     start..start.saturating_add(length.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch};
+    use bytes::Bytes;
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    #[test]
+    fn footers_that_contradict_themselves_are_refused() {
+        let rows: ArrayRef = Arc::new(Int64Array::from_iter_values(0..10));
+        let rows = RecordBatch::try_from_iter([("id", rows)]).unwrap();
+        let mut content = Vec::new();
+        let mut writer = ArrowWriter::try_new(&mut content, rows.schema(), None).unwrap();
+        writer.write(&rows).unwrap();
+        writer.close().unwrap();
+        let size = content.len() as u64;
+        let metadata = ParquetMetaDataReader::new().parse_and_finish(&Bytes::from(content)).unwrap();
+        check(&metadata, size).unwrap();
+        assert!(
+            check(&metadata, 20).unwrap_err().to_string().contains("column 'id' of row group 0 is not in the file")
+        );
+
+        let group = metadata.row_group(0);
+        let refusal = |group: RowGroupMetaData| {
+            let changed = metadata.clone().into_builder().set_row_groups(vec![group]).build();
+            check(&changed, size).unwrap_err().to_string()
+        };
+        let rows = |count| group.clone().into_builder().set_num_rows(count).build().unwrap();
+        assert!(refusal(rows(9)).contains("column 'id' of row group 0 has 10 values in 9 rows"));
+        assert!(refusal(rows(-1)).contains("row group 0 has -1 rows"));
+        let chunk = |builder: parquet::file::metadata::ColumnChunkMetaDataBuilder| {
+            group.clone().into_builder().set_column_metadata(vec![builder.build().unwrap()]).build().unwrap()
+        };
+        let column = || group.column(0).clone().into_builder();
+        for damaged in [
+            chunk(column().set_total_compressed_size(-1)),
+            chunk(column().set_total_compressed_size(i64::MAX)),
+            chunk(column().set_data_page_offset(i64::MAX).set_dictionary_page_offset(None)),
+            chunk(column().set_data_page_offset(-4)),
+            chunk(column().set_data_page_offset(i64::MAX)),
+            chunk(column().set_dictionary_page_offset(Some(i64::MIN))),
+        ] {
+            assert!(refusal(damaged).contains("column 'id' of row group 0 is not in the file"));
+        }
+        let twice = metadata.clone().into_builder().set_row_groups(vec![group.clone(), group.clone()]).build();
+        assert!(check(&twice, size).unwrap_err().to_string().contains("it has 10 rows, and its row groups 20"));
+    }
+
+    #[test]
+    fn an_offset_of_zero_is_none() {
+        assert_eq!(chunk_range(Some(4), Some(30), 50), 4..54);
+        assert_eq!(chunk_range(Some(0), Some(30), 50), 30..80);
+        assert_eq!(chunk_range(Some(4), Some(0), 15), 4..19);
+        assert_eq!(chunk_range(None, Some(0), 0), 0..0);
+    }
 }

@@ -84,7 +84,7 @@ impl TextColumns {
         };
         let found = &self.metadata.metadata().row_groups()[groups.clone()];
         let rows: u64 = found.iter().map(|group| group.num_rows().unsigned_abs()).sum();
-        let bytes: u64 = found.iter().map(|group| group.total_byte_size().unsigned_abs()).sum();
+        let bytes = found.iter().map(|group| group.total_byte_size().unsigned_abs()).fold(0, u64::saturating_add);
         let fitting = BATCH_TEXT_BYTES / (bytes / rows.max(1)).max(1);
         let batch_rows = batch_rows.min(usize::try_from(fitting).unwrap_or(usize::MAX)).max(1);
         if columns == 0 {
@@ -150,7 +150,7 @@ fn only(metadata: &ParquetMetaData, columns: &[usize]) -> Result<ParquetMetaData
     for group in metadata.row_groups() {
         let chunks = leaves.iter().enumerate().map(|(place, &leaf)| chunk(place, group.column(leaf)));
         let chunks = chunks.collect::<parquet::errors::Result<Vec<_>>>()?;
-        let bytes = chunks.iter().map(ColumnChunkMetaData::uncompressed_size).sum();
+        let bytes = chunks.iter().map(ColumnChunkMetaData::uncompressed_size).fold(0, i64::saturating_add);
         let builder = RowGroupMetaData::builder(Arc::clone(&schema)).set_num_rows(group.num_rows());
         groups.push(builder.set_total_byte_size(bytes).set_column_metadata(chunks).build()?);
     }

@@ -45,7 +45,7 @@ impl Struct {
     pub(super) fn read_some(bytes: &[u8], wanted: impl Fn(i16, usize) -> bool) -> Result<(Self, usize)> {
         let mut cursor = Cursor::new(bytes);
         let mut input = TCompactInputProtocol::with_config(&mut cursor, TConfiguration::no_limits());
-        let read = read_struct(&mut input, Some(&wanted)).context("it is damaged")?;
+        let read = read_struct(&mut input, Some(&wanted), 0).context("it is damaged")?;
         let count = cursor.position() as usize;
         Ok((read, count))
     }
@@ -78,10 +78,10 @@ impl Struct {
         }
     }
 
-    /// Sets a 64-bit number that is there.
+    /// Sets a 64-bit number, if the field is there.
     pub(super) fn set_number(&mut self, field: i16, number: i64) {
-        if let Some(Value::I64(old)) = self.get_mut(field) {
-            *old = number;
+        if let Some(old) = self.get_mut(field) {
+            *old = Value::I64(number);
         }
     }
 
@@ -128,7 +128,10 @@ impl Struct {
 /// Whether an element of a list is wanted.
 type Wanted<'a> = dyn Fn(i16, usize) -> bool + 'a;
 
-fn read_struct(input: &mut impl TInputProtocol, wanted: Option<&Wanted<'_>>) -> thrift::Result<Struct> {
+/// Values inside of values. Deeper ones would take more of the stack than there is.
+const DEEPEST: usize = 64;
+
+fn read_struct(input: &mut impl TInputProtocol, wanted: Option<&Wanted<'_>>, depth: usize) -> thrift::Result<Struct> {
     input.read_struct_begin()?;
     let mut fields = Vec::new();
     loop {
@@ -136,7 +139,7 @@ fn read_struct(input: &mut impl TInputProtocol, wanted: Option<&Wanted<'_>>) -> 
         // Only the end has no number.
         let Some(number) = field.id.filter(|_| field.field_type != TType::Stop) else { break };
         let wanted = wanted.map(|wanted| (wanted, number));
-        fields.push((number, read_value(input, field.field_type, wanted)?));
+        fields.push((number, read_value(input, field.field_type, wanted, depth + 1)?));
         input.read_field_end()?;
     }
     input.read_struct_end()?;
@@ -147,7 +150,11 @@ fn read_value(
     input: &mut impl TInputProtocol,
     kind: TType,
     wanted: Option<(&Wanted<'_>, i16)>,
+    depth: usize,
 ) -> thrift::Result<Value> {
+    if depth > DEEPEST {
+        return Err("values are inside of too many others".into());
+    }
     Ok(match kind {
         TType::Bool => Value::Bool(input.read_bool()?),
         TType::I08 => Value::I8(input.read_i8()?),
@@ -156,13 +163,13 @@ fn read_value(
         TType::I64 => Value::I64(input.read_i64()?),
         TType::Double => Value::Double(input.read_double()?),
         TType::String | TType::Utf7 => Value::Bytes(input.read_bytes()?),
-        TType::Struct => Value::Struct(read_struct(input, None)?),
+        TType::Struct => Value::Struct(read_struct(input, None, depth + 1)?),
         TType::List => {
             let list = input.read_list_begin()?;
             let mut values = Vec::new();
             for index in 0..list.size.max(0) as usize {
                 if wanted.is_none_or(|(wanted, field)| wanted(field, index)) {
-                    values.push(read_value(input, list.element_type, None)?);
+                    values.push(read_value(input, list.element_type, None, depth + 1)?);
                 } else {
                     input.skip(list.element_type)?;
                 }
@@ -172,14 +179,17 @@ fn read_value(
         }
         TType::Set => {
             let set = input.read_set_begin()?;
-            let values = (0..set.size).map(|_| read_value(input, set.element_type, None)).collect::<Result<_, _>>()?;
+            let values = (0..set.size)
+                .map(|_| read_value(input, set.element_type, None, depth + 1))
+                .collect::<Result<_, _>>()?;
             input.read_set_end()?;
             Value::Set(set.element_type, values)
         }
         TType::Map => {
             let map = input.read_map_begin()?;
             let (keys, values) = (map.key_type.unwrap_or(TType::I08), map.value_type.unwrap_or(TType::I08));
-            let entry = |_| Ok((read_value(input, keys, None)?, read_value(input, values, None)?));
+            let entry =
+                |_| Ok((read_value(input, keys, None, depth + 1)?, read_value(input, values, None, depth + 1)?));
             let entries = (0..map.size).map(entry).collect::<thrift::Result<_>>()?;
             input.read_map_end()?;
             Value::Map(keys, values, entries)
@@ -279,6 +289,10 @@ mod tests {
         let (some, count) = Struct::read_some(&bytes, |field, place| field != 6 || place == 1).unwrap();
         assert_eq!(count, bytes.len());
         assert_eq!(some.get(6), Some(&Value::List(TType::Struct, vec![Value::Struct(Struct::default())])));
+        // Structures and lists inside of each other, without an end.
+        for deep in [vec![0x1c; 100_000], vec![0x19; 100_000]] {
+            assert!(Struct::read(&deep).is_err());
+        }
         for end in 0..bytes.len() {
             assert!(Struct::read(&bytes[..end]).is_err(), "{end} of {} bytes", bytes.len());
         }

@@ -97,7 +97,9 @@ impl ScoredCopy {
 
     async fn write(&self, output: &mut OutputFile) -> Result<()> {
         for (unit, scores) in self.units.iter().zip(&self.scores) {
-            let context = || format!("cannot read the scores of unit {}", unit.id);
+            let context = || {
+                format!("cannot read the scores of unit {}; delete {scores} and run the same command again", unit.id)
+            };
             let Some(size_bytes) = scores.file_size_bytes().await? else {
                 bail!("the scores of unit {} are gone; run the same command again to score it", unit.id);
             };

@@ -184,14 +184,15 @@ impl SpliceWriter {
                 (group_field::COMPRESSED_BYTES, metadata_field::COMPRESSED_BYTES),
             ] {
                 if let (Some(sum_before), Some(part)) = (group.number(sum), metadata.number(part)) {
-                    group.set_number(sum, sum_before + part);
+                    group.set_number(sum, sum_before.saturating_add(part));
                 }
             }
             added.push(column.clone());
         }
         let first = self.indexes.len() - width - added.len();
         if let Some(offset) = group.number(group_field::OFFSET).filter(|offset| *offset > 0) {
-            group.set_number(group_field::OFFSET, offset + self.indexes.get(first).map_or(0, |first| first.moved));
+            let moved = self.indexes.get(first).map_or(0, |first| first.moved);
+            group.set_number(group_field::OFFSET, offset.saturating_add(moved));
         }
         Ok(added)
     }
@@ -229,7 +230,7 @@ fn copy_chunk(read: impl Read, column: &mut Struct, range: Range<u64>, output: &
     let shift = |of: &mut Struct, field| {
         // 0 stands for nothing.
         if let Some(offset) = of.number(field).filter(|offset| *offset > 0) {
-            of.set_number(field, offset + moved);
+            of.set_number(field, offset.saturating_add(moved));
         }
     };
     shift(column, chunk_field::OFFSET);
@@ -264,7 +265,7 @@ fn moved_pages(bytes: &[u8], moved: i64) -> Result<Vec<u8>> {
     let (mut index, _) = Struct::read(bytes)?;
     for page in index.structures(1)? {
         let offset = page.number(1).context("a page has no place")?;
-        page.set_number(1, offset + moved);
+        page.set_number(1, offset.saturating_add(moved));
     }
     index.write()
 }
