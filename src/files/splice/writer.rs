@@ -67,7 +67,7 @@ impl PageIndexes {
         let bytes = match if of_offsets { &self.offset_index } else { &self.column_index } {
             None => return Ok(None),
             Some(Encoded::Added(bytes)) => bytes.clone(),
-            Some(Encoded::Input(range)) => input.get_range(range.start, (range.end - range.start) as usize)?,
+            Some(Encoded::Input(range)) => input.get_bytes(range.start, (range.end - range.start) as usize)?,
         };
         if !of_offsets {
             return Ok(Some(bytes));
@@ -256,7 +256,7 @@ fn copy_bloom_filter(metadata: &mut Struct, file: &ObjectFile, output: &mut Uplo
         header_bytes + usize::try_from(header.number(1).context("a bloom filter has no length")?)?
     };
     metadata.set_number(metadata_field::BLOOM_FILTER, output.position as i64);
-    output.write_all(&file.get_range(start, length)?)?;
+    output.write_all(&file.get_bytes(start, length)?)?;
     Ok(())
 }
 
