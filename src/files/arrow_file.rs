@@ -18,7 +18,7 @@ use crate::storage::ObjectFile;
 const TRAILER_BYTES: usize = 10;
 
 /// The marker before a message's length; older writers omit it.
-const CONTINUATION: [u8; 4] = [0xff; 4];
+pub(super) const CONTINUATION: [u8; 4] = [0xff; 4];
 
 /// The footer of a file.
 #[derive(Debug)]

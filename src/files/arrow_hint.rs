@@ -10,8 +10,7 @@ use base64::prelude::BASE64_STANDARD;
 use parquet::arrow::{ARROW_SCHEMA_META_KEY, encode_arrow_schema};
 use parquet::file::metadata::KeyValue;
 
-/// The marker before a message's length; older writers omit it.
-const CONTINUATION: [u8; 4] = [0xff; 4];
+use super::arrow_file::CONTINUATION;
 
 /// The Arrow schema among the key-value metadata of a footer, if there is one.
 ///

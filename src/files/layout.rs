@@ -122,6 +122,21 @@ fn is_alike(one: &DataType, other: &DataType) -> bool {
     }
 }
 
+/// The type with other fields directly inside of it; a type that has none is returned as it is.
+pub(crate) fn with_inner_fields(data_type: &DataType, field: impl Fn(&FieldRef) -> FieldRef) -> DataType {
+    use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Map, Struct};
+    match data_type {
+        List(item) => List(field(item)),
+        LargeList(item) => LargeList(field(item)),
+        ListView(item) => ListView(field(item)),
+        LargeListView(item) => LargeListView(field(item)),
+        FixedSizeList(item, size) => FixedSizeList(field(item), *size),
+        Map(entries, sorted) => Map(field(entries), *sorted),
+        Struct(fields) => Struct(fields.iter().map(field).collect()),
+        other => other.clone(),
+    }
+}
+
 /// Whether the type or one nested in it satisfies the predicate.
 pub(crate) fn any_type(data_type: &DataType, is_such: fn(&DataType) -> bool) -> bool {
     use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Map, RunEndEncoded, Struct, Union};

@@ -23,7 +23,7 @@ pub(crate) use arrow_hint::decode_arrow_schema;
 pub(crate) use format::{Compression, FileFormat, OutputKind};
 pub(crate) use group::Group;
 pub(crate) use input::{InputFile, InputIdentity, Inputs};
-pub(crate) use layout::{Columns, difference};
+pub(crate) use layout::{Columns, difference, with_inner_fields};
 pub(crate) use output::{Destination, Format, OutputFile, Target, refuse_existing, refuse_input};
 pub(crate) use partitions::{
     PartitionValue, partition_columns, partition_field, partition_of, partition_value, unmarked,

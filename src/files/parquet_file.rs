@@ -71,13 +71,18 @@ impl ParquetFile {
         &self.schema
     }
 
-    /// A group is a row group.
     pub(crate) fn groups(&self) -> Vec<Group> {
-        let groups = self.metadata.row_groups().iter();
-        groups
-            .map(|group| Group { rows: group.num_rows().unsigned_abs(), bytes: group.compressed_size().unsigned_abs() })
-            .collect()
+        groups_of(&self.metadata)
     }
+}
+
+/// The groups of a file. A group is a row group.
+pub(super) fn groups_of(metadata: &ParquetMetaData) -> Vec<Group> {
+    let group = |group: &RowGroupMetaData| Group {
+        rows: group.num_rows().unsigned_abs(),
+        bytes: group.compressed_size().unsigned_abs(),
+    };
+    metadata.row_groups().iter().map(group).collect()
 }
 
 fn footer(file: &ObjectFile, options: ParquetMetaDataOptions) -> Result<ParquetMetaData> {

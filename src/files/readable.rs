@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use anyhow::{Result, bail};
-use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use parquet::basic::{ConvertedType, LogicalType, TimeUnit as ParquetTimeUnit, Type as PhysicalType};
 use parquet::schema::types::Type;
+
+use super::layout::with_inner_fields;
 
 /// The types that Parquet and the Arrow schema in a footer suggest, `suggested`, with changes where a value might not
 /// survive:
@@ -128,22 +130,11 @@ fn in_microseconds(data_type: &DataType) -> DataType {
     })
 }
 
-/// The type with another in place of each type inside of it that contains no other.
+/// The type with `other` applied to each type inside of it, and to itself.
 fn mapped(data_type: &DataType, other: &dyn Fn(&DataType) -> DataType) -> DataType {
-    use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Map, Struct};
-    let field = |field: &FieldRef| -> FieldRef {
+    other(&with_inner_fields(data_type, |field| {
         Arc::new(Field::clone(field).with_data_type(mapped(field.data_type(), other)))
-    };
-    match data_type {
-        List(item) => List(field(item)),
-        LargeList(item) => LargeList(field(item)),
-        ListView(item) => ListView(field(item)),
-        LargeListView(item) => LargeListView(field(item)),
-        FixedSizeList(item, size) => FixedSizeList(field(item), *size),
-        Map(entries, sorted) => Map(field(entries), *sorted),
-        Struct(fields) => Struct(fields.iter().map(field).collect::<Fields>()),
-        leaf => other(leaf),
-    }
+    }))
 }
 
 #[cfg(test)]

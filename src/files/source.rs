@@ -16,7 +16,7 @@ use super::format::FileFormat;
 use super::group::Group;
 use super::input::InputFile;
 use super::interval;
-use super::parquet_file::ParquetFile;
+use super::parquet_file::{ParquetFile, groups_of};
 use crate::storage::ObjectFile;
 
 /// The footer of a file. Opening and reading block.
@@ -59,15 +59,7 @@ impl Source {
     /// The parts that can be read alone, in order.
     pub(crate) fn groups(&self) -> Vec<Group> {
         match self {
-            Self::Parquet { metadata, .. } => {
-                let groups = metadata.metadata().row_groups().iter();
-                groups
-                    .map(|group| Group {
-                        rows: group.num_rows().unsigned_abs(),
-                        bytes: group.compressed_size().unsigned_abs(),
-                    })
-                    .collect()
-            }
+            Self::Parquet { metadata, .. } => groups_of(metadata.metadata()),
             Self::Arrow(file) => file.groups().to_vec(),
         }
     }

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use futures::{StreamExt, TryStreamExt, stream};
 use tokio::runtime::Handle;
 
-use crate::files::{Columns, Format, Group, InputFile, Rows, Source, difference};
+use crate::files::{Columns, Format, Group, InputFile, Rows, Source, difference, with_inner_fields};
 
 /// Footers read concurrently before the run.
 const SURVEYS_AT_ONCE: usize = 16;
@@ -79,19 +79,12 @@ fn widen(common: &mut SchemaRef, other: &Schema) {
 
 /// The type with all values inside of it nullable. The entries of a map cannot be.
 fn all_nullable(data_type: &DataType) -> DataType {
-    use DataType::{FixedSizeList, LargeList, LargeListView, List, ListView, Struct};
-    let field = |field: &FieldRef| -> FieldRef {
-        Arc::new(field.as_ref().clone().with_data_type(all_nullable(field.data_type())).with_nullable(true))
-    };
-    match data_type {
-        List(item) => List(field(item)),
-        LargeList(item) => LargeList(field(item)),
-        ListView(item) => ListView(field(item)),
-        LargeListView(item) => LargeListView(field(item)),
-        FixedSizeList(item, size) => FixedSizeList(field(item), *size),
-        Struct(fields) => Struct(fields.iter().map(field).collect()),
-        other => other.clone(),
+    if let DataType::Map(..) = data_type {
+        return data_type.clone();
     }
+    with_inner_fields(data_type, |field| {
+        Arc::new(field.as_ref().clone().with_data_type(all_nullable(field.data_type())).with_nullable(true))
+    })
 }
 
 #[cfg(test)]
