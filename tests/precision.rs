@@ -141,9 +141,24 @@ fn what_a_precision_cannot_do_is_refused() {
     let error = Reranker::open(tiny_m3(), &EngineOptions::default()).unwrap().with_options(&bf16).unwrap_err();
     let expected = "option precision: bf16 runs on GPUs only, and the device is cpu; use fp32 or int8";
     assert_eq!(error.to_string(), expected);
-    let fp32 = ScoreOptions::from_json(&json!({"precision": "fp32"})).unwrap();
-    let error = Reranker::open(fixture(CHECKPOINTS[3]), &engine).unwrap().with_options(&fp32).unwrap_err().to_string();
-    assert_eq!(error, "option precision: gemma2 runs in 16 bits on GPUs, and the device is cuda:0; use bf16 or fp16");
+
+    // The operator for a sliding window (24 tokens in this checkpoint) and soft-capping is for 16 bits only on a GPU.
+    let on_gpu = |options: serde_json::Value| {
+        let options = ScoreOptions::from_json(&options).unwrap();
+        Reranker::open(fixture(CHECKPOINTS[3]), &engine).unwrap().with_options(&options).map(drop)
+    };
+    for (options, reason) in [
+        (json!({"precision": "fp32"}), "a sliding window"),
+        (json!({"precision": "fp32", "attention_softcap": true}), "attention_softcap"),
+    ] {
+        assert_eq!(
+            on_gpu(options).unwrap_err().to_string(),
+            format!(
+                "option precision: with {reason}, GPUs run 16 bits only, and the device is cuda:0; use bf16 or fp16"
+            )
+        );
+    }
+    on_gpu(json!({"precision": "bf16", "attention_softcap": true})).unwrap();
 }
 
 #[test]

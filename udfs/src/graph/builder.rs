@@ -15,10 +15,8 @@ use crate::checkpoint::{DType, Tensor};
 use crate::error::{Error, Result};
 use crate::options::Precision;
 
-/// ONNX operator set of graphs for GPUs: the first with a causal, grouped-query `Attention`.
-const GPU_OPSET: i64 = 23;
-/// ONNX operator set of graphs for the CPU: the first whose `Attention` takes lengths.
-const CPU_OPSET: i64 = 24;
+/// ONNX operator set: the first whose `Attention` takes lengths.
+const OPSET: i64 = 24;
 /// ONNX Runtime's own operators (`com.microsoft`).
 const MS_OPSET: i64 = 1;
 /// IR version of opset 23, which opset 24 accepts too.
@@ -273,7 +271,6 @@ impl GraphBuilder {
                 input: self.inputs,
                 output: self.outputs,
             },
-            opset: if self.on_gpu { GPU_OPSET } else { CPU_OPSET },
             weights: self.weights.into_values().collect(),
             precision: self.precision,
             converted: self.converted.into_values().collect(),
@@ -286,7 +283,6 @@ impl GraphBuilder {
 #[derive(Debug, Clone)]
 pub(crate) struct OnnxGraph {
     graph: Graph,
-    opset: i64,
     weights: Vec<Tensor>,
     precision: Precision,
     /// Weights that the graph needs in its precision, as the checkpoint stores them.
@@ -323,6 +319,16 @@ impl OnnxGraph {
     /// The precision of the layers.
     pub(crate) fn precision(&self) -> Precision {
         self.precision
+    }
+
+    /// Bytes of the weights in the precision of the graph.
+    pub(crate) fn weight_bytes(&self) -> u64 {
+        let width = match self.precision {
+            Precision::Fp32 => 4,
+            Precision::Fp16 | Precision::Bf16 => 2,
+            Precision::Int8 => 1,
+        };
+        self.weights.iter().map(|weight| weight.elements() as u64 * width).sum()
     }
 
     /// The matrices that the graph needs in its precision and the checkpoint stores in another.
@@ -385,7 +391,7 @@ impl OnnxGraph {
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(graph),
-            opset_import: vec![opset("", self.opset), opset("com.microsoft", MS_OPSET)],
+            opset_import: vec![opset("", OPSET), opset("com.microsoft", MS_OPSET)],
         }
         .encode_to_vec())
     }

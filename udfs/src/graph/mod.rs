@@ -10,7 +10,7 @@ pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Value, h
 pub(crate) use compression::{HEAD_TOKENS, TAIL_TOKENS, Uncompressed, compress};
 pub(crate) use export::export;
 pub(crate) use layers::{
-    Activation, CausalAttention, GatedMlp, LayerNorm, RmsNorm, Rotary, Sequences, declare_inputs, full_attention,
-    gelu_of_linear, linear, linear_f32, per_token, scaled_linear, unsqueeze,
+    Activation, CausalAttention, GatedMlp, LayerNorm, RmsNorm, Rotary, Sequences, bias_after_constant, declare_inputs,
+    full_attention, gelu_of_linear, linear, linear_f32, per_token, scaled_linear, unsqueeze,
 };
 pub(crate) use proto::DataType;

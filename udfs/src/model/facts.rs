@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::open::OpenedModel;
 use crate::checkpoint::Weights;
-use crate::engine::{EngineOptions, check_device};
+use crate::engine::{Device, EngineOptions, check_device};
 use crate::error::Result;
-use crate::models::{Family, GraphOptions, ModelShape};
+use crate::models::{Family, GpuBytes, GraphOptions, ModelShape};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
 
@@ -63,6 +63,13 @@ impl Model {
     /// checkpoint cannot honour.
     pub(crate) fn with_options(&self, options: &ScoreOptions) -> Result<Self> {
         Ok(Self { graph_options: self.opened.graph_options(options)?, opened: Arc::clone(&self.opened) })
+    }
+
+    /// The same model with the graph of a GPU, whichever device runs it.
+    #[cfg(test)]
+    pub(crate) fn with_gpu_graph(&self, windowed: bool) -> Self {
+        let graph_options = GraphOptions { on_gpu: true, windowed, ..self.graph_options.clone() };
+        Self { graph_options, opened: Arc::clone(&self.opened) }
     }
 
     /// The encoder of texts under these options.
@@ -125,6 +132,17 @@ impl Model {
     /// tokens were passage), but neither embeddings nor heads (below 1 %). `None` for an ONNX export.
     pub fn pair_flops(&self, tokens: usize) -> Option<f64> {
         self.shape().map(|shape| shape.pair_flops(&self.graph_options, tokens))
+    }
+
+    /// What the model takes on a GPU in a 16-bit precision: an estimate. For a model opened on the CPU, of the default
+    /// batches of a GPU. Counts cutoff layers. `None` for an ONNX export.
+    pub fn gpu_bytes(&self) -> Option<GpuBytes> {
+        let batch_tokens = if self.engine_options().devices.is_cpu() {
+            Device::Cuda(0).usual_batch_tokens(1)
+        } else {
+            self.batch_tokens()
+        };
+        self.shape().map(|shape| shape.gpu_bytes(&self.graph_options, batch_tokens))
     }
 
     /// How and where the model runs.

@@ -24,6 +24,11 @@ pub(crate) trait Architecture: Debug + Send + Sync {
     /// The id that pads short sequences.
     fn pad_id(&self) -> u32;
 
+    /// How many tokens a token attends to at most, itself included; `None` for all.
+    fn sliding_window(&self) -> Option<usize> {
+        None
+    }
+
     /// How query and passage are joined.
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe>;
 

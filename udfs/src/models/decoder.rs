@@ -48,6 +48,15 @@ pub(super) struct Variation {
     pub(super) window: Option<usize>,
 }
 
+/// What limits the attention of a graph.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(super) struct AttentionLimits {
+    /// Whether the sliding window applies.
+    pub(super) windowed: bool,
+    /// Caps logits: `cap * tanh(logit / cap)`.
+    pub(super) softcap: Option<f32>,
+}
+
 /// The residual stream, `x + delta`, not yet summed: the sum is fused with the next norm.
 struct Stream {
     x: Value,
@@ -119,6 +128,11 @@ impl Decoder {
         }
     }
 
+    /// See [`Architecture::sliding_window`](super::architecture::Architecture::sliding_window).
+    pub(super) fn window(&self) -> Option<usize> {
+        self.variation.window
+    }
+
     pub(super) fn embeddings<'a>(&self, tensors: &'a Tensors) -> Result<&'a Tensor> {
         tensors.get("model.embed_tokens.weight", &[self.vocabulary, self.hidden])
     }
@@ -133,7 +147,7 @@ impl Decoder {
         tensors: &Tensors,
         exits: &[usize],
         compression: Option<&TokenCompression>,
-        softcap: Option<f32>,
+        limits: AttentionLimits,
     ) -> Result<BTreeMap<usize, Value>> {
         let (ids, mut sequences) = declare_inputs(g);
         let uncompressed = compression.map(|compression| (compression, Uncompressed::declare(g)));
@@ -165,7 +179,7 @@ impl Decoder {
                 sequences = shorter;
             }
             let only_last_token = layer + 1 == depth;
-            stream = self.layer(g, tensors, layer, &stream, &sequences, &rotary, softcap, only_last_token)?;
+            stream = self.layer(g, tensors, layer, &stream, &sequences, &rotary, limits, only_last_token)?;
         }
         outputs.insert(depth, stream.normalised(g, &final_norm).0);
         Ok(outputs)
@@ -180,7 +194,7 @@ impl Decoder {
         stream: &Stream,
         sequences: &Sequences,
         rotary: &Rotary,
-        softcap: Option<f32>,
+        limits: AttentionLimits,
         only_last_token: bool,
     ) -> Result<Stream> {
         let name = |part: &str| format!("model.layers.{layer}.{part}");
@@ -199,8 +213,8 @@ impl Decoder {
             heads: self.heads,
             kv_heads: self.kv_heads,
             scale: self.variation.attention_scale as f32,
-            window: self.variation.window.filter(|_| layer.is_multiple_of(2)),
-            softcap,
+            window: self.variation.window.filter(|_| limits.windowed && layer.is_multiple_of(2)),
+            softcap: limits.softcap,
         };
         let query_weight = weight("self_attn.q_proj", width, hidden)?;
         if only_last_token {

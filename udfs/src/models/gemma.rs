@@ -3,7 +3,7 @@
 //! Reference: `GemmaForCausalLM` of transformers 4.46.3, as called by FlagEmbedding's `FlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{Decoder, Variation};
+use super::decoder::{AttentionLimits, Decoder, Variation};
 use super::family::Family;
 use super::graph_options::GraphOptions;
 use super::shape::ModelShape;
@@ -91,7 +91,7 @@ impl Architecture for Gemma {
     fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
         let mut g = GraphBuilder::new(options.precision, options.on_gpu);
         let layers = self.decoder.layers;
-        let outputs = self.decoder.run(&mut g, tensors, &[layers], None, None)?;
+        let outputs = self.decoder.run(&mut g, tensors, &[layers], None, AttentionLimits::default())?;
 
         // The output layer is the embedding table, and only the answer's row is needed.
         let answer = tokenizer.first_id(ANSWER)?;

@@ -11,7 +11,7 @@
 //!   it. `attention_softcap = true` applies it.
 
 use super::architecture::Architecture;
-use super::decoder::{Decoder, Variation};
+use super::decoder::{AttentionLimits, Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::activation;
@@ -106,6 +106,10 @@ impl Architecture for Gemma2 {
         self.pad_id
     }
 
+    fn sliding_window(&self) -> Option<usize> {
+        self.decoder.window()
+    }
+
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
         Recipe::decoder(tokenizer, tokenizer.bos, PROMPT)
     }
@@ -131,8 +135,11 @@ impl Architecture for Gemma2 {
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
         let mut g = GraphBuilder::new(options.precision, options.on_gpu);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
-        let softcap = self.attention_softcap.filter(|_| options.attention_softcap).map(|cap| cap as f32);
-        let outputs = self.decoder.run(&mut g, tensors, &layers, options.compression.as_ref(), softcap)?;
+        let limits = AttentionLimits {
+            windowed: options.windowed,
+            softcap: self.attention_softcap.filter(|_| options.attention_softcap).map(|cap| cap as f32),
+        };
+        let outputs = self.decoder.run(&mut g, tensors, &layers, options.compression.as_ref(), limits)?;
         let mut logits = Vec::new();
         for exit in &options.exits {
             logits.push(head(&mut g, tensors, &outputs[&exit.layer], exit.head, self.decoder.hidden)?);

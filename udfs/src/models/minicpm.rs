@@ -3,7 +3,7 @@
 //! Reference: `LayerWiseMiniCPMForCausalLM`, as called by FlagEmbedding's `LayerWiseFlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{Decoder, Variation};
+use super::decoder::{AttentionLimits, Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::PROMPT;
@@ -87,7 +87,7 @@ impl Architecture for MiniCpm {
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
         let mut g = GraphBuilder::new(options.precision, options.on_gpu);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
-        let outputs = self.decoder.run(&mut g, tensors, &layers, None, None)?;
+        let outputs = self.decoder.run(&mut g, tensors, &layers, None, AttentionLimits::default())?;
         let hidden = self.decoder.hidden;
         let mut logits = Vec::new();
         for exit in &options.exits {

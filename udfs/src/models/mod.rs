@@ -20,4 +20,4 @@ pub(crate) use architecture::Architecture;
 pub use family::Family;
 pub(crate) use graph_options::GraphOptions;
 pub(crate) use recognise::recognise;
-pub use shape::ModelShape;
+pub use shape::{GpuBytes, ModelShape};

@@ -10,8 +10,8 @@ use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
 use crate::graph::{
-    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, declare_inputs, full_attention,
-    gelu_of_linear, linear, linear_f32, per_token, unsqueeze,
+    Attr, DataType, GraphBuilder, LayerNorm, OnnxGraph, Sequences, Value, bias_after_constant, declare_inputs,
+    full_attention, gelu_of_linear, linear, linear_f32, per_token, unsqueeze,
 };
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
@@ -77,7 +77,8 @@ impl XlmRoberta {
         let position_ids = self.position_ids(g, ids);
         let positions = g.rows(positions, &position_ids);
         // Every token has type 0, so the type embedding is a bias.
-        let x = norm.of_sum(g, &words, &positions, &types.row(0));
+        let types = g.weight(&types.row(0));
+        let x = norm.of_sum(g, &words, &positions, &types);
         Ok(per_token(g, &x, self.hidden))
     }
 
@@ -113,36 +114,42 @@ impl XlmRoberta {
         let bias = |part: &str, out: usize| tensors.get(&format!("{prefix}.{part}.bias"), &[out]);
         let norm = |part: &str| LayerNorm::named(tensors, &format!("{prefix}.{part}"), hidden, self.layer_norm_eps);
 
-        let projection = |g: &mut GraphBuilder, x: &Value, part: &str| -> Result<Value> {
-            let part = format!("attention.self.{part}");
-            Ok(linear(g, x, weight(&part, hidden, hidden)?, Some(bias(&part, hidden)?)))
+        let value = "attention.self.value";
+        // On a GPU, a product with a bias writes its output twice. Only the queries' bias is needed. The keys' changes all
+        // logits of a query alike, which softmax ignores. The values' passes through attention, whose weights sum to one, and
+        // becomes part of the output's.
+        let folds_biases = g.on_gpu();
+        let projection = |g: &mut GraphBuilder, x: &Value, part: &str, has_bias: bool| -> Result<Value> {
+            let bias = if has_bias { Some(bias(part, hidden)?) } else { None };
+            Ok(linear(g, x, weight(part, hidden, hidden)?, bias))
         };
-        let keys = projection(g, x, "key")?;
+        let keys = projection(g, x, "attention.self.key", !folds_biases)?;
         let keys = sequences.per_batch(g, &keys);
-        let values = projection(g, x, "value")?;
+        let values = projection(g, x, value, !folds_biases)?;
         let values = sequences.per_batch(g, &values);
         let (residual, queries) = if only_first_token {
             let batch = sequences.per_batch(g, x);
             let first = g.int(0);
             let first = g.op("Gather", &[&batch, &first], &[("axis", Attr::Int(1))]);
-            let queries = projection(g, &first, "query")?;
+            let queries = projection(g, &first, "attention.self.query", true)?;
             (first, unsqueeze(g, &queries, &[1]))
         } else {
-            let queries = projection(g, x, "query")?;
+            let queries = projection(g, x, "attention.self.query", true)?;
             (x.clone(), sequences.per_batch(g, &queries))
         };
-        let queries_per_row = if only_first_token { g.int(1) } else { sequences.padded(g) };
-        let attended = full_attention(g, sequences, self.heads, [&queries, &keys, &values], &queries_per_row);
+        let attended = full_attention(g, sequences, self.heads, [&queries, &keys, &values]);
         let attended = per_token(g, &attended, hidden);
 
         let part = "attention.output.dense";
-        let x = norm("attention.output.LayerNorm")?.of_linear(
-            g,
-            &attended,
-            weight(part, hidden, hidden)?,
-            bias(part, hidden)?,
-            &residual,
-        );
+        let (output, output_bias) = (weight(part, hidden, hidden)?, bias(part, hidden)?);
+        let output_norm = norm("attention.output.LayerNorm")?;
+        let x = if folds_biases {
+            let product = linear(g, &attended, output, None);
+            let bias = bias_after_constant(g, output, output_bias, bias(value, hidden)?);
+            output_norm.of_sum(g, &product, &residual, &bias)
+        } else {
+            output_norm.of_linear(g, &attended, output, output_bias, &residual)
+        };
         let part = "intermediate.dense";
         let inner = gelu_of_linear(g, &x, weight(part, intermediate, hidden)?, bias(part, intermediate)?);
         let part = "output.dense";

@@ -137,3 +137,60 @@ impl Reranker {
         self.model.device_stats()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringArray;
+
+    use super::*;
+
+    /// Scores of pairs of many lengths, with the graph of the CPU or of a GPU.
+    fn scores(checkpoint: &str, options: &ScoreOptions, gpu_graph: Option<bool>) -> Vec<f32> {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
+        let reranker = Reranker::open(fixtures.join(checkpoint), &EngineOptions::default()).unwrap();
+        let mut reranker = reranker.with_options(options).unwrap();
+        if let Some(windowed) = gpu_graph {
+            reranker.model = reranker.model.with_gpu_graph(windowed);
+        }
+        let text =
+            |row: usize, words: usize| vec!["what is a panda, the bear of China?"; words % 7 + row % 3].join(" ");
+        let queries = StringArray::from_iter_values((0..40).map(|row| text(row, row / 5)));
+        let passages = StringArray::from_iter_values((0..40).map(|row| text(row, row * row)));
+        reranker.score(&queries, &passages).unwrap().values().to_vec()
+    }
+
+    fn assert_near(checkpoint: &str, actual: &[f32], expected: &[f32]) {
+        for (row, (actual, expected)) in actual.iter().zip(expected).enumerate() {
+            assert!((actual - expected).abs() <= 1e-4, "{checkpoint}, row {row}: {actual} instead of {expected}");
+        }
+        assert!(expected.iter().any(|score| (score - expected[0]).abs() > 0.1), "{expected:?}");
+    }
+
+    /// The two graphs differ in operators and in where biases are added. In fp32, all operators of both have CPU kernels.
+    #[test]
+    fn the_graph_of_a_gpu_scores_like_that_of_the_cpu() {
+        for checkpoint in [
+            "tiny-xlmr-reranker",
+            "tiny-gemma-reranker",
+            "tiny-minicpm-layerwise-reranker",
+            "tiny-gemma2-lightweight-reranker",
+        ] {
+            let expected = scores(checkpoint, &ScoreOptions::default(), None);
+            assert_near(checkpoint, &scores(checkpoint, &ScoreOptions::default(), Some(true)), &expected);
+        }
+    }
+
+    #[test]
+    fn a_window_that_no_pair_exceeds_needs_no_operator() {
+        let checkpoint = "tiny-gemma2-lightweight-reranker";
+        // 4 tokens, and twice those of a newline and the prompt: within the checkpoint's window of 24.
+        let short = ScoreOptions::from_json(&serde_json::json!({"max_length": 4, "prompt": "a b c"})).unwrap();
+        assert_near(checkpoint, &scores(checkpoint, &short, Some(false)), &scores(checkpoint, &short, None));
+        let long = ScoreOptions::default();
+        let differs = scores(checkpoint, &long, Some(false))
+            .iter()
+            .zip(scores(checkpoint, &long, None))
+            .any(|(a, b)| (a - b).abs() > 1e-2);
+        assert!(differs, "the window makes no difference");
+    }
+}

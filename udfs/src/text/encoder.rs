@@ -160,6 +160,18 @@ impl PairEncoder {
         }
     }
 
+    /// An upper bound of the ids of a decoder's pair. A query that leaves the passage no room is not cut, and neither is the
+    /// passage then: see [`only_second`].
+    pub(crate) fn longest(&self) -> usize {
+        let Recipe::Decoder { bos, separator, .. } = &self.recipe else { return self.max_length };
+        let tail = separator.len() + self.prompt.len();
+        let limit = self.max_length.saturating_add(tail);
+        let query = self.query_max_length.saturating_add(usize::from(bos.is_some()));
+        let pair =
+            if query < limit { limit } else { query.saturating_add(separator.len()).saturating_add(self.max_length) };
+        pair.saturating_add(tail)
+    }
+
     /// The pair is cut **before** separator and prompt are appended, to `max_length` plus their length. The longest
     /// sequence therefore has `max_length + 2 * (separator + prompt)` ids.
     /// (`BaseLLMReranker.compute_score_single_gpu`, FlagEmbedding 1.4.2, `decoder_only/base.py`)
@@ -252,6 +264,10 @@ mod tests {
         assert_eq!(*pair.ids, [1, 10, 11, 12, 8, 9, 20, 21, 22, 23, 8, 9, 50, 51]);
         assert_eq!((pair.passage_tokens, pair.head_tokens, pair.tail_tokens), (4, 6, 4));
         assert!(pair.truncated);
+        assert_eq!(decoder.longest(), pair.ids.len());
+        let decoder = PairEncoder { query_max_length: 20, ..decoder };
+        let pair = decoder.pair(&text(10..30), &text(40..46));
+        assert_eq!((pair.ids.len(), pair.passage_tokens), (decoder.longest(), 6));
     }
 
     #[test]
