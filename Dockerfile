@@ -15,8 +15,9 @@ WORKDIR /source
 COPY .ci/fetch_onnxruntime.py .
 RUN python fetch_onnxruntime.py 1.32.0 /opt/onnxruntime
 
-# The GPU build of ONNX Runtime is a Python package whose libraries are opened from where pip puts them.
-FROM nvidia/cuda:13.0.1-cudnn-runtime-ubuntu24.04 AS cuda
+# The GPU build of ONNX Runtime is a Python package whose libraries are opened from where pip puts them. It needs CUDA 13
+# and no cuDNN.
+FROM nvidia/cuda:13.0.1-runtime-ubuntu24.04 AS cuda
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends ca-certificates python3-pip \
     && rm -rf /var/lib/apt/lists/* \

@@ -29,7 +29,7 @@ pub(crate) struct EngineArgs {
     pub(crate) threads: Option<usize>,
 
     /// Token budget of a device batch, padding included [default: as measured by a large job; otherwise 512 per thread on the
-    /// CPU, 65536 on a GPU].
+    /// CPU, 16384 on a GPU].
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
 

@@ -51,6 +51,7 @@ fn facts(reranker: &Reranker) -> Vec<String> {
         let step = if step == 1 { String::new() } else { format!(" in steps of {step}") };
         facts.push(format!("cutoff layers\t{first} to {last}{step}"));
     }
+    facts.extend(memory(reranker));
     if let Some(flops) = reranker.model().pair_flops(PAIR_TOKENS) {
         let per_token = flops / PAIR_TOKENS as f64 / 1e9;
         facts.push(format!(
@@ -59,6 +60,26 @@ fn facts(reranker: &Reranker) -> Vec<String> {
         ));
     }
     facts
+}
+
+/// What the model takes on a GPU, and whether that is free on each of its devices.
+fn memory(reranker: &Reranker) -> Option<String> {
+    let bytes = reranker.model().gpu_bytes()?;
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let estimate = format!(
+        "memory\t{:.1} GB on a GPU (estimate): weights {:.1}, batches of {} tokens {:.1}, the rest is CUDA's",
+        gigabytes(bytes.total()),
+        gigabytes(bytes.weights),
+        bytes.batch_tokens,
+        gigabytes(bytes.batch),
+    );
+    let verdicts = reranker.engine_options().devices.iter().filter_map(|device| {
+        let memory = device.memory()?;
+        let verdict = if bytes.total() <= memory.free_bytes { "fits" } else { "does not fit" };
+        let (free, total) = (gigabytes(memory.free_bytes), gigabytes(memory.total_bytes));
+        Some(format!("\t{verdict} on {device}: {free:.1} of {total:.1} GB are free"))
+    });
+    Some(std::iter::once(estimate).chain(verdicts).collect())
 }
 
 /// The files of a directory and their sizes in bytes, by name.

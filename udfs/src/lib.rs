@@ -128,12 +128,13 @@ mod window;
 
 pub use checkpoint::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files};
 pub use engine::{
-    Device, Devices, EngineOptions, ScoreStats, allow_onnxruntime_search, environment, is_text, set_environment,
+    Device, Devices, EngineOptions, GpuMemory, ScoreStats, allow_onnxruntime_search, environment, is_text,
+    set_environment,
 };
 pub use error::{Error, Result};
 pub use hub_cache::{HubCache, HubId, HubRepository};
 pub use model::Model;
-pub use models::{Family, ModelShape};
+pub use models::{Family, GpuBytes, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, Precision, ScoreOptions};
 /// The binding to ONNX Runtime, in the version that this crate uses.
 ///

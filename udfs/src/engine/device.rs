@@ -3,14 +3,16 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::cuda::{self, GpuMemory};
 use crate::error::Error;
 
 /// The fastest of 128, 256, .. 4,096, or within 8 % of it, for layers of 384 to 1,024 in fp32 and int8. At 4,096,
 /// activations spill out of the L2 cache, and the work takes 8 to 32 % longer.
 const CPU_BATCH_TOKENS_PER_THREAD: usize = 512;
 
-/// 40 TFLOP of work for m3's layers, so the cost of starting a batch is not measurable.
-const GPU_BATCH_TOKENS: usize = 65_536;
+/// 10 TFLOP of work for m3's layers, so the cost of starting a batch is not measurable. Larger batches have more padding,
+/// take more memory, and are not faster (an H100: 4,096 to 131,072 tokens, four families).
+const GPU_BATCH_TOKENS: usize = 16_384;
 
 const ONLY_GPUS: &str = "only GPUs can be several, by their numbers: cuda:N,M";
 
@@ -28,6 +30,14 @@ pub enum Device {
 }
 
 impl Device {
+    /// The memory of a GPU; `None` for the CPU, and if CUDA or the GPU cannot be used.
+    pub fn memory(self) -> Option<GpuMemory> {
+        match self {
+            Self::Cpu => None,
+            Self::Cuda(index) => cuda::memory(index),
+        }
+    }
+
     /// The default token budget, if neither the caller nor a measurement sets one. On the CPU it keeps a layer's
     /// activations in the caches of `threads` cores; on a GPU it is enough to fill the device.
     pub(crate) fn usual_batch_tokens(self, threads: usize) -> usize {

@@ -25,6 +25,9 @@ static SEARCH_ALLOWED: AtomicBool = AtomicBool::new(cfg!(test));
 /// ONNX Runtime allows one environment per process, ever.
 static ENVIRONMENT: OnceCell<Environment> = OnceCell::new();
 
+/// Where the library was loaded from; not set if the host passed its own environment.
+static LOADED_FROM: OnceCell<PathBuf> = OnceCell::new();
+
 /// Makes this crate use an ONNX Runtime environment that the host process already has.
 ///
 /// ONNX Runtime allows one environment per process. A host that uses ONNX Runtime for something else must pass its own
@@ -78,6 +81,7 @@ fn load() -> Result<Environment> {
         .build()
         .map_err(|e| fail(e.to_string()))?;
     environment.set_log_level(LogLevel::Error);
+    let _ = LOADED_FROM.set(library.clone());
     tracing::info!(library = %library.display(), build = ort::info(), "loaded ONNX Runtime");
     Ok(environment)
 }
@@ -137,12 +141,28 @@ fn library_version(file_name: &str) -> Option<Vec<u32>> {
     version.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }
 
+/// Folders of Python packages: the one that holds the loaded `onnxruntime/capi/libonnxruntime.so`, if it is in one; after a
+/// call of [`allow_onnxruntime_search`], also that of the active Python's `nvidia` packages.
+pub(super) fn python_packages() -> Vec<PathBuf> {
+    let package =
+        LOADED_FROM.get().and_then(|library| library.parent()).filter(|folder| folder.ends_with("onnxruntime/capi"));
+    let beside = package.and_then(|capi| capi.parent()?.parent().map(Path::to_owned));
+    let active = || if SEARCH_ALLOWED.load(Ordering::Relaxed) { python_package("nvidia") } else { None };
+    let active = active().and_then(|nvidia| nvidia.parent().map(Path::to_owned));
+    beside.into_iter().chain(active).collect()
+}
+
 /// The library in the `onnxruntime` package of the Python on the `PATH`; `onnxruntime-gpu` installs it there too.
 fn in_active_python() -> Option<PathBuf> {
-    const FIND_PACKAGE: &str = "import importlib.util as u; s = u.find_spec('onnxruntime'); print(s.submodule_search_locations[0] if s else '')";
-    let output = Command::new("python3").args(["-c", FIND_PACKAGE]).output().ok()?;
-    let package = String::from_utf8(output.stdout).ok()?;
-    library_in(&Path::new(package.trim()).join("capi"))
+    library_in(&python_package("onnxruntime")?.join("capi"))
+}
+
+/// The folder of a package of the Python on the `PATH`.
+fn python_package(name: &str) -> Option<PathBuf> {
+    const FIND: &str = "import sys, importlib.util as u; s = u.find_spec(sys.argv[1]); print(list(s.submodule_search_locations)[0] if s else '')";
+    let output = Command::new("python3").args(["-c", FIND, name]).output().ok()?;
+    let folder = String::from_utf8(output.stdout).ok()?;
+    Some(folder.trim()).filter(|folder| !folder.is_empty()).map(PathBuf::from)
 }
 
 fn on_system() -> Option<PathBuf> {

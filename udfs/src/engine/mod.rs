@@ -13,6 +13,7 @@
 
 mod backoff;
 mod batch;
+mod cuda;
 mod device;
 mod encoding;
 mod library;
@@ -24,6 +25,7 @@ mod texts;
 mod window;
 mod worker;
 
+pub use cuda::GpuMemory;
 pub use device::{Device, Devices};
 pub(crate) use encoding::run_on_encoding_thread;
 pub use library::{allow_onnxruntime_search, environment, set_environment};

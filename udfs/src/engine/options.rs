@@ -22,7 +22,7 @@ pub struct EngineOptions {
     /// Threads of the CPU device, at least 1. Default: all cores that the process may use.
     pub threads: Option<usize>,
     /// Token budget of a device batch, padding included, at least 1. Default: what
-    /// [`Model::tune_batches`](crate::Model::tune_batches) measured, or else 512 per thread on the CPU, 65,536 on a
+    /// [`Model::tune_batches`](crate::Model::tune_batches) measured, or else 512 per thread on the CPU, 16,384 on a
     /// GPU.
     pub batch_tokens: Option<usize>,
     /// Folder for weights converted to another [`Precision`](crate::Precision) and for batch measurements. Default: the

@@ -9,6 +9,7 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 use ort::value::{TensorElementType, TensorRef};
 
+use super::cuda::{self, GpuMemory};
 use super::{Device, library};
 use crate::error::{Error, Result};
 use crate::graph::{HEAD_TOKENS, OnnxGraph, TAIL_TOKENS};
@@ -17,6 +18,14 @@ use crate::text::EncodedPair;
 /// How long a thread of the CPU device spins before it sleeps: longer than the gap between two operators, shorter than
 /// the gap between two batches.
 const SPIN_MICROSECONDS: &str = "100";
+
+/// Environment variable that turns on ONNX Runtime's profiler: the path and first part of the name of the JSON files that
+/// it writes, one for each session.
+const PROFILE_VARIABLE: &str = "RERANK_PROFILE";
+
+/// Batches that are profiled. ONNX Runtime writes the file when the profile ends, which a process may not live to see
+/// otherwise.
+const PROFILED_BATCHES: u32 = 16;
 
 /// What a session runs.
 #[derive(Debug, Clone)]
@@ -46,6 +55,8 @@ pub(crate) struct Session {
     logits_type: TensorElementType,
     /// Whether the graph compresses tokens, and so needs to know which.
     compresses: bool,
+    /// Batches that are still to be profiled.
+    profiled: u32,
 }
 
 /// A batch as the model reads it. The buffers are reused.
@@ -103,6 +114,10 @@ impl Session {
     /// [`Error::Library`], [`Error::Device`], or [`Error::Runtime`] if ONNX Runtime refuses the graph.
     pub(crate) fn load(program: &Program, model: &str, columns: usize, device: Device, threads: usize) -> Result<Self> {
         let environment = library::environment()?;
+        if let Device::Cuda(index) = device {
+            cuda::load_libraries();
+            check_memory(program, index)?;
+        }
         let fail = |action: &str, source: ort::Error| Error::Runtime {
             model: model.to_owned(),
             action: action.to_owned(),
@@ -110,7 +125,7 @@ impl Session {
         };
         let mut builder = session_builder(environment, device, threads).map_err(|error| match error {
             BuildError::Device(source) => {
-                Error::Device { device: device.to_string(), message: device_remedy(device, &source) }
+                Error::Device { device: device.to_string(), message: cuda::remedy(source.message(), true) }
             }
             BuildError::Session(source) => fail("configuring a session", source),
         })?;
@@ -125,7 +140,8 @@ impl Session {
         .map_err(|e| fail("loading the graph", e))?;
 
         let (compresses, logits_type) = check_interface(&inner, model)?;
-        Ok(Self { inner, model: model.to_owned(), columns, logits_type, compresses })
+        let profiled = if std::env::var_os(PROFILE_VARIABLE).is_some() { PROFILED_BATCHES } else { 0 };
+        Ok(Self { inner, model: model.to_owned(), columns, logits_type, compresses, profiled })
     }
 }
 
@@ -156,6 +172,14 @@ impl RunBatch for Session {
             }
             _ => logits.try_extract_tensor::<f32>().map_err(fail)?.1.to_vec(),
         };
+        drop(outputs);
+        if self.profiled > 0 {
+            self.profiled -= 1;
+            if self.profiled == 0 {
+                let file = self.inner.end_profiling().map_err(fail)?;
+                tracing::info!("profile written to {file}");
+            }
+        }
         if values.len() != size * self.columns {
             return Err(Error::model(
                 &self.model,
@@ -190,10 +214,31 @@ pub(crate) fn check_device(device: Device) -> Result<()> {
             if ort::ep::CUDA::is_available().unwrap_or(false) {
                 return Ok(());
             }
-            let source = ort::Error::new("the loaded ONNX Runtime was built without CUDA");
-            Err(Error::Device { device: device.to_string(), message: device_remedy(device, &source) })
+            Err(Error::Device { device: device.to_string(), message: cuda::remedy("", false) })
         }
     }
+}
+
+/// Checks that a program's weights fit into what is free of a GPU, and warns if most of it is in use already.
+fn check_memory(program: &Program, index: u16) -> Result<()> {
+    let Some(GpuMemory { free_bytes, total_bytes }) = cuda::memory(index) else { return Ok(()) };
+    let device = Device::Cuda(index);
+    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let (free, total) = (gigabytes(free_bytes), gigabytes(total_bytes));
+    if let Program::Graph(graph) = program
+        && graph.weight_bytes() > free_bytes
+    {
+        let needed = gigabytes(graph.weight_bytes());
+        let message = format!(
+            "the weights need {needed:.1} GB, and {free:.1} of {total:.1} GB are free; end what else uses the GPU \
+             (`nvidia-smi` lists it), or use another one"
+        );
+        return Err(Error::Device { device: device.to_string(), message });
+    }
+    if free_bytes < total_bytes / 2 {
+        tracing::warn!("{device}: only {free:.1} of {total:.1} GB are free; other processes or models hold the rest");
+    }
+    Ok(())
 }
 
 enum BuildError {
@@ -221,6 +266,10 @@ fn session_builder(
         // tokenization and the query engine get the cores between two batches.
         .with_intra_op_spinning(true)?
         .with_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)?;
+    let builder = match std::env::var_os(PROFILE_VARIABLE) {
+        Some(prefix) => builder.with_profiling(PathBuf::from(prefix))?,
+        None => builder,
+    };
     match device {
         // The fused operator takes eight times as long as the sum and the norm that it replaces.
         Device::Cpu => Ok(builder.with_disabled_optimizers("SkipLayerNormFusion")?),
@@ -252,16 +301,6 @@ fn with_weights_folder(builder: SessionBuilder, folder: &Path) -> ort::Result<Se
     builder
         .with_config_entry("session.model_external_initializers_file_folder_path", folder)
         .map_err(|e| ort::Error::new(e.message()))
-}
-
-fn device_remedy(device: Device, source: &ort::Error) -> String {
-    let message = source.message().trim();
-    match device {
-        Device::Cpu => message.to_owned(),
-        Device::Cuda(_) => format!(
-            "{message}; install onnxruntime-gpu and put the CUDA and cuDNN libraries on LD_LIBRARY_PATH, or use device cpu"
-        ),
-    }
 }
 
 /// Checks a model's inputs and outputs. Returns whether it compresses tokens, and the type of its logits.

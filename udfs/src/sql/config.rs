@@ -23,7 +23,7 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 /// | `rerank.models.<name>` | location that `<name>` stands for; names are case-insensitive | none | yes |
 /// | `rerank.device` | `cpu`, `cuda`, `cuda:N`, or several GPUs as `cuda:N,M` | `cpu` | yes |
 /// | `rerank.threads` | threads of the CPU device | all cores | yes |
-/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | what was measured, or else 512 a thread on the CPU, 65,536 on a GPU | yes |
+/// | `rerank.batch_tokens` | most tokens in a device batch, padding included | what was measured, or else 512 a thread on the CPU, 16,384 on a GPU | yes |
 /// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder | yes |
 /// | `rerank.window_rows` | most rows sorted by length together | 8,192 | yes |
 /// | `rerank.max_models` | models that this process keeps open | 4 | yes |
