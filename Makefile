@@ -30,7 +30,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test columns chaos lint features semver onnxruntime bench-pure bench-peers bench-gpu-dry-run
+.PHONY: help demo test columns chaos lint features semver onnxruntime bench-pure bench-peers bench-gpu bench-gpu-dry-run
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -96,9 +96,12 @@ bench-pure: ## time the parts that run no model, and those of the commit BASE be
 bench-peers: onnxruntime $(PEERS)/.peers ## time the engine against FlagEmbedding and sentence-transformers (BENCH_ARGS='--help')
 	$(PEERS)/bin/python benches/peers/compare.py $(BENCH_ARGS)
 
+bench-gpu: ## measure a machine with a CUDA GPU, in minutes (BENCH_ARGS='--help'; needs python3 with torch)
+	python3 benches/gpu/measure.py --binary target/release/rerank $(BENCH_ARGS)
+
 bench-gpu-dry-run: onnxruntime $(PEERS)/.peers ## run the GPU measurement on the CPU with tiny models, to see that it works
 	$(CARGO) build --quiet --package rerank
-	$(PEERS)/bin/python benches/gpu/measure.py --dry-run-cpu --binary target/debug/rerank
+	$(PEERS)/bin/python benches/gpu/measure.py --dry-run --seconds 900 --binary target/debug/rerank
 
 $(PEERS)/.peers: $(REFERENCE)/setup.sh benches/peers/requirements.txt
 	bash $(REFERENCE)/setup.sh $(PEERS)
