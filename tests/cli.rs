@@ -767,7 +767,8 @@ fn inspect_says_what_a_checkpoint_is() {
     let printed = lines(rerank().args(["model", "inspect"]).arg(fixture("tiny-gemma-reranker")));
     assert!(printed.iter().any(|line| line.starts_with("family\tgemma\t")), "{printed:?}");
     assert!(printed.iter().any(|line| line.starts_with("file\tmodel.safetensors\t")), "{printed:?}");
-    let memory = "memory\t0.6 GB on a GPU (estimate): weights 0.0, batches of 16384 tokens 0.0, the rest is CUDA's";
+    let memory =
+        "memory\t0.6 GB on a GPU in 16 bits (estimate): weights 0.0, batches of 16384 tokens 0.0, the rest is CUDA's";
     assert!(printed.iter().any(|line| line == memory), "{printed:?}");
     let work = |options: &[&str]| {
         let printed =

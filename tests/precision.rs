@@ -180,6 +180,27 @@ fn half_of_a_checkpoint_is_exported_for_another_device() {
 }
 
 #[test]
+fn an_export_for_a_gpu_keeps_the_sliding_window() {
+    let (_folder, at) = folder();
+    let checkpoint = at("checkpoint");
+    std::fs::create_dir(&checkpoint).unwrap();
+    for entry in std::fs::read_dir(fixture(CHECKPOINTS[3])).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), checkpoint.join(entry.file_name())).unwrap();
+    }
+    // Longer than any pair of the default options: scoring on a GPU does without the operator.
+    let config = std::fs::read_to_string(checkpoint.join("config.json")).unwrap();
+    let config = config.replace("\"sliding_window\": 24", "\"sliding_window\": 4096");
+    assert!(config.contains("4096"), "{config}");
+    std::fs::write(checkpoint.join("config.json"), config).unwrap();
+    for (device, out) in [("cuda", "gpu"), ("cpu", "cpu")] {
+        rerank().args(["model", "export", "--device", device]).args([&checkpoint, &at(out)]).assert().success();
+        let model = std::fs::read(at(out).join("model.onnx")).unwrap();
+        assert!(model.windows(17).any(|bytes| bytes == b"local_window_size"), "{device}");
+    }
+}
+
+#[test]
 fn a_cache_that_cannot_be_written_is_said() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");

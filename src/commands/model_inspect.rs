@@ -64,16 +64,22 @@ fn facts(reranker: &Reranker) -> Vec<String> {
 
 /// What the model takes on a GPU, and whether that is free on each of its devices.
 fn memory(reranker: &Reranker) -> Option<String> {
-    let bytes = reranker.model().gpu_bytes()?;
+    let model = reranker.model();
+    let bytes = model.gpu_bytes()?;
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+    let devices = &reranker.engine_options().devices;
+    let precision = if devices.is_cpu() { "16 bits".to_owned() } else { model.precision().to_string() };
     let estimate = format!(
-        "memory\t{:.1} GB on a GPU (estimate): weights {:.1}, batches of {} tokens {:.1}, the rest is CUDA's",
+        "memory\t{:.1} GB on a GPU in {precision} (estimate): weights {:.1}, batches of {} tokens {:.1}, the rest is CUDA's",
         gigabytes(bytes.total()),
         gigabytes(bytes.weights),
         bytes.batch_tokens,
         gigabytes(bytes.batch),
     );
-    let verdicts = reranker.engine_options().devices.iter().filter_map(|device| {
+    if let Err(error) = model.check_devices() {
+        return Some(format!("{estimate}\t{error}"));
+    }
+    let verdicts = devices.iter().filter_map(|device| {
         let memory = device.memory()?;
         let verdict = if bytes.total() <= memory.free_bytes { "fits" } else { "does not fit" };
         let (free, total) = (gigabytes(memory.free_bytes), gigabytes(memory.total_bytes));

@@ -64,54 +64,80 @@ fn cuda_folders(site: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Why a GPU cannot be used, and what to do: the reason that ONNX Runtime gave, unless something that it needs is missing.
-pub(super) fn remedy(reason: &str, was_built_with_cuda: bool) -> String {
-    if !was_built_with_cuda {
-        return format!(
-            "the loaded ONNX Runtime was built without CUDA; {INSTALL} instead of onnxruntime, or use device cpu"
-        );
+/// Why the loaded ONNX Runtime cannot use any GPU.
+pub(super) fn no_cuda_in(library: Option<&Path>) -> String {
+    let library = library.map_or_else(String::new, |path| format!(" at {}", path.display()));
+    format!(
+        "the loaded ONNX Runtime{library} was built without CUDA; set ORT_DYLIB_PATH to one that has it, {INSTALL} instead of \
+         onnxruntime, or use device cpu"
+    )
+}
+
+/// Why a GPU cannot be used, and what to do about it; `None` if nothing is known to be wrong.
+pub(super) fn problem(index: u16) -> Option<String> {
+    if !cfg!(target_os = "linux") {
+        return None;
     }
-    if cfg!(target_os = "linux") && !is_loaded(Path::new(DRIVER)) {
-        return format!(
+    if !is_loaded(Path::new(DRIVER)) {
+        return Some(format!(
             "there is no NVIDIA driver ({DRIVER}); install it, start the container with `--gpus all`, or use device cpu"
-        );
+        ));
     }
-    match load_libraries() {
-        [] => format!("{}; `nvidia-smi` lists the GPUs, or use device cpu", reason.trim()),
+    // Of the error codes, those that a user can do something about.
+    // (`cudaError`, CUDA 13 runtime API)
+    match memory(index).err()?? {
+        35 => Some("the NVIDIA driver is too old for CUDA 13; update it, or use device cpu".to_owned()),
+        100 => Some(
+            "CUDA sees no GPU; `nvidia-smi` lists those of the machine, CUDA_VISIBLE_DEVICES hides some".to_owned(),
+        ),
+        101 => {
+            Some("there is no GPU of this number; `nvidia-smi` lists them, CUDA_VISIBLE_DEVICES hides some".to_owned())
+        }
+        _ => None,
+    }
+}
+
+/// Why ONNX Runtime failed to use a GPU, and what to do: `reason` is its own, unless the cause is known.
+pub(super) fn remedy(index: u16, reason: &str) -> String {
+    problem(index).unwrap_or_else(|| match load_libraries() {
+        [] => {
+            let reason: Vec<&str> = reason.split_whitespace().collect();
+            format!("{}; `nvidia-smi` lists the GPUs, or use device cpu", reason.join(" ").trim_end_matches(';'))
+        }
         missing => missing_libraries(missing),
-    }
+    })
 }
 
 fn missing_libraries(missing: &[&str]) -> String {
     format!(
-        "{} not found; {INSTALL}, put CUDA 13's libraries on LD_LIBRARY_PATH, or use device cpu",
-        match missing {
-            [one] => format!("{one} was"),
-            several => format!("{} were", several.join(", ")),
-        }
+        "{} cannot be found or loaded; {INSTALL}, put CUDA 13's libraries on LD_LIBRARY_PATH, or use device cpu",
+        missing.join(", ")
     )
 }
 
-/// The memory of a GPU, by its number among those that CUDA lets this process see. `None` if CUDA does not say.
-pub(super) fn memory(index: u16) -> Option<GpuMemory> {
-    if !load_libraries().is_empty() {
-        return None;
-    }
+/// The memory of a GPU, by its number among those that CUDA lets this process see.
+///
+/// # Errors
+/// CUDA's error code, or `None` if CUDA could not be asked.
+pub(super) fn memory(index: u16) -> Result<GpuMemory, Option<c_int>> {
+    type SetDevice = unsafe extern "C" fn(c_int) -> c_int;
+    type MemGetInfo = unsafe extern "C" fn(*mut usize, *mut usize) -> c_int;
+
+    load_libraries();
     // SAFETY: the CUDA runtime; its initializers have no preconditions, and ONNX Runtime loads the same library.
-    let runtime = unsafe { Library::new(RUNTIME) }.ok()?;
-    // SAFETY: the signatures of the CUDA 13 runtime API: `cudaError_t cudaSetDevice(int)` and
-    // `cudaError_t cudaMemGetInfo(size_t *, size_t *)`.
-    let (set_device, memory_info) = unsafe {
-        (
-            runtime.get::<unsafe extern "C" fn(c_int) -> c_int>(c"cudaSetDevice").ok()?,
-            runtime.get::<unsafe extern "C" fn(*mut usize, *mut usize) -> c_int>(c"cudaMemGetInfo").ok()?,
-        )
-    };
+    let runtime = unsafe { Library::new(RUNTIME) }.map_err(|_| None)?;
+    // SAFETY: the signature of the CUDA 13 runtime API: `cudaError_t cudaSetDevice(int)`.
+    let set_device = unsafe { runtime.get::<SetDevice>(c"cudaSetDevice") }.map_err(|_| None)?;
+    // SAFETY: likewise, `cudaError_t cudaMemGetInfo(size_t *, size_t *)`.
+    let memory_info = unsafe { runtime.get::<MemGetInfo>(c"cudaMemGetInfo") }.map_err(|_| None)?;
     let (mut free, mut total) = (0_usize, 0_usize);
-    // SAFETY: the pointers are valid for writes while the call lasts. Selecting a device affects this thread only; ONNX
-    // Runtime selects its own before each use.
-    let succeeded = unsafe { set_device(c_int::from(index)) == 0 && memory_info(&raw mut free, &raw mut total) == 0 };
-    succeeded.then_some(GpuMemory { free_bytes: free as u64, total_bytes: total as u64 })
+    // SAFETY: selecting a device affects this thread only; ONNX Runtime selects its own before each use.
+    let mut code = unsafe { set_device(c_int::from(index)) };
+    if code == 0 {
+        // SAFETY: both pointers are valid for writes while the call lasts.
+        code = unsafe { memory_info(&raw mut free, &raw mut total) };
+    }
+    if code == 0 { Ok(GpuMemory { free_bytes: free as u64, total_bytes: total as u64 }) } else { Err(Some(code)) }
 }
 
 #[cfg(test)]
@@ -134,11 +160,14 @@ mod tests {
         assert_eq!(
             missing_libraries(&["libcublas.so.13", "libcurand.so.10"]),
             format!(
-                "libcublas.so.13, libcurand.so.10 were not found; {INSTALL}, put CUDA 13's libraries on LD_LIBRARY_PATH, or \
-                 use device cpu"
+                "libcublas.so.13, libcurand.so.10 cannot be found or loaded; {INSTALL}, put CUDA 13's libraries on \
+                 LD_LIBRARY_PATH, or use device cpu"
             )
         );
-        assert!(missing_libraries(&[RUNTIME]).starts_with("libcudart.so.13 was not found; "));
-        assert!(remedy("any", false).starts_with("the loaded ONNX Runtime was built without CUDA; `pip install "));
+        let message = no_cuda_in(Some(Path::new("/x/libonnxruntime.so")));
+        assert!(
+            message.starts_with("the loaded ONNX Runtime at /x/libonnxruntime.so was built without CUDA; "),
+            "{message}"
+        );
     }
 }

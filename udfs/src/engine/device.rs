@@ -34,7 +34,7 @@ impl Device {
     pub fn memory(self) -> Option<GpuMemory> {
         match self {
             Self::Cpu => None,
-            Self::Cuda(index) => cuda::memory(index),
+            Self::Cuda(index) => cuda::memory(index).ok(),
         }
     }
 

@@ -1,8 +1,10 @@
 //! Finds and loads ONNX Runtime, which is not linked but opened at run time.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use once_cell::sync::OnceCell;
 use ort::environment::Environment;
@@ -18,6 +20,9 @@ const LOCAL_FOLDER: &str = ".onnxruntime";
 
 /// The oldest version with everything that the graphs use.
 const OLDEST_VERSION: &str = "1.28";
+
+/// How long Python may take to say where a package is.
+const PYTHON_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether the working tree and Python are searched too. True in the crate's own tests, which run in its working tree.
 static SEARCH_ALLOWED: AtomicBool = AtomicBool::new(cfg!(test));
@@ -81,7 +86,7 @@ fn load() -> Result<Environment> {
         .build()
         .map_err(|e| fail(e.to_string()))?;
     environment.set_log_level(LogLevel::Error);
-    let _ = LOADED_FROM.set(library.clone());
+    let _ = LOADED_FROM.set(std::fs::canonicalize(&library).unwrap_or_else(|_| library.clone()));
     tracing::info!(library = %library.display(), build = ort::info(), "loaded ONNX Runtime");
     Ok(environment)
 }
@@ -142,27 +147,57 @@ fn library_version(file_name: &str) -> Option<Vec<u32>> {
 }
 
 /// Folders of Python packages: the one that holds the loaded `onnxruntime/capi/libonnxruntime.so`, if it is in one; after a
-/// call of [`allow_onnxruntime_search`], also that of the active Python's `nvidia` packages.
+/// call of [`allow_onnxruntime_search`], also those of the active Python's `nvidia` packages.
 pub(super) fn python_packages() -> Vec<PathBuf> {
-    let package =
-        LOADED_FROM.get().and_then(|library| library.parent()).filter(|folder| folder.ends_with("onnxruntime/capi"));
-    let beside = package.and_then(|capi| capi.parent()?.parent().map(Path::to_owned));
-    let active = || if SEARCH_ALLOWED.load(Ordering::Relaxed) { python_package("nvidia") } else { None };
-    let active = active().and_then(|nvidia| nvidia.parent().map(Path::to_owned));
-    beside.into_iter().chain(active).collect()
+    let package = loaded_from().and_then(Path::parent).filter(|folder| folder.ends_with("onnxruntime/capi"));
+    let beside = package.and_then(|capi| capi.parent()?.parent());
+    let active = if SEARCH_ALLOWED.load(Ordering::Relaxed) { python_package("nvidia") } else { Vec::new() };
+    let active = active.iter().filter_map(|nvidia| nvidia.parent());
+    beside.into_iter().chain(active).map(Path::to_owned).collect()
+}
+
+/// Where the library was loaded from, links resolved; `None` before that, or if the host passed its own environment.
+pub(super) fn loaded_from() -> Option<&'static Path> {
+    LOADED_FROM.get().map(PathBuf::as_path)
 }
 
 /// The library in the `onnxruntime` package of the Python on the `PATH`; `onnxruntime-gpu` installs it there too.
 fn in_active_python() -> Option<PathBuf> {
-    library_in(&python_package("onnxruntime")?.join("capi"))
+    python_package("onnxruntime").iter().find_map(|package| library_in(&package.join("capi")))
 }
 
-/// The folder of a package of the Python on the `PATH`.
-fn python_package(name: &str) -> Option<PathBuf> {
-    const FIND: &str = "import sys, importlib.util as u; s = u.find_spec(sys.argv[1]); print(list(s.submodule_search_locations)[0] if s else '')";
-    let output = Command::new("python3").args(["-c", FIND, name]).output().ok()?;
-    let folder = String::from_utf8(output.stdout).ok()?;
-    Some(folder.trim()).filter(|folder| !folder.is_empty()).map(PathBuf::from)
+/// The folders of a package of the Python on the `PATH`: several for a namespace that packages share. Python itself would
+/// look into the working directory first.
+fn python_package(name: &str) -> Vec<PathBuf> {
+    const FIND: &str = "
+import sys, importlib.util
+sys.path = [folder for folder in sys.path if folder]
+found = importlib.util.find_spec(sys.argv[1])
+print(*(found.submodule_search_locations if found else []), sep='\\n')";
+    let mut python = Command::new("python3");
+    python.args(["-c", FIND, name]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let output = output_within(&mut python, PYTHON_PATIENCE).unwrap_or_default();
+    output.lines().filter(|line| !line.is_empty()).map(PathBuf::from).collect()
+}
+
+/// What a command prints, if it succeeds in time. It must not print more than a pipe holds.
+fn output_within(command: &mut Command, patience: Duration) -> Option<String> {
+    let mut child = command.spawn().ok()?;
+    let start = Instant::now();
+    loop {
+        match child.try_wait() {
+            Ok(Some(status)) if status.success() => break,
+            Ok(None) if start.elapsed() < patience => std::thread::sleep(Duration::from_millis(5)),
+            _ => {
+                let _ = child.kill();
+                let _ = child.wait();
+                return None;
+            }
+        }
+    }
+    let mut output = String::new();
+    child.stdout?.read_to_string(&mut output).ok()?;
+    Some(output)
 }
 
 fn on_system() -> Option<PathBuf> {
@@ -196,6 +231,18 @@ mod tests {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
         assert_eq!(library_in(folder.path()), Some(folder.path().join("libonnxruntime.so.1.32.0")));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_program_that_hangs_or_fails_says_nothing() {
+        let shell = |script: &str, patience| {
+            let mut command = Command::new("sh");
+            output_within(command.args(["-c", script]).stdout(Stdio::piped()), Duration::from_millis(patience))
+        };
+        assert_eq!(shell("echo here", 10_000), Some("here\n".to_owned()));
+        assert_eq!(shell("echo here; exit 1", 10_000), None);
+        assert_eq!(shell("exec sleep 60", 50), None);
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl Session {
     /// [`Error::Library`], [`Error::Device`], or [`Error::Runtime`] if ONNX Runtime refuses the graph.
     pub(crate) fn load(program: &Program, model: &str, columns: usize, device: Device, threads: usize) -> Result<Self> {
         let environment = library::environment()?;
+        check_profile()?;
         if let Device::Cuda(index) = device {
             cuda::load_libraries();
             check_memory(program, index)?;
@@ -125,7 +126,11 @@ impl Session {
         };
         let mut builder = session_builder(environment, device, threads).map_err(|error| match error {
             BuildError::Device(source) => {
-                Error::Device { device: device.to_string(), message: cuda::remedy(source.message(), true) }
+                let message = match device {
+                    Device::Cpu => source.message().to_owned(),
+                    Device::Cuda(index) => cuda::remedy(index, source.message()),
+                };
+                Error::Device { device: device.to_string(), message }
             }
             BuildError::Session(source) => fail("configuring a session", source),
         })?;
@@ -140,7 +145,7 @@ impl Session {
         .map_err(|e| fail("loading the graph", e))?;
 
         let (compresses, logits_type) = check_interface(&inner, model)?;
-        let profiled = if std::env::var_os(PROFILE_VARIABLE).is_some() { PROFILED_BATCHES } else { 0 };
+        let profiled = if profile_prefix().is_some() { PROFILED_BATCHES } else { 0 };
         Ok(Self { inner, model: model.to_owned(), columns, logits_type, compresses, profiled })
     }
 }
@@ -176,8 +181,11 @@ impl RunBatch for Session {
         if self.profiled > 0 {
             self.profiled -= 1;
             if self.profiled == 0 {
-                let file = self.inner.end_profiling().map_err(fail)?;
-                tracing::info!("profile written to {file}");
+                match self.inner.end_profiling() {
+                    Ok(file) if Path::new(&file).exists() => tracing::info!("profile written to {file}"),
+                    Ok(file) => tracing::warn!("the profile could not be written to {file}"),
+                    Err(error) => tracing::warn!("the profile could not be written: {error}"),
+                }
             }
         }
         if values.len() != size * self.columns {
@@ -201,27 +209,28 @@ fn says_out_of_memory(message: &str) -> bool {
     ["out of memory", "failed to allocate", "alloc_failed", "bad_alloc"].iter().any(|words| message.contains(words))
 }
 
-/// Checks that the loaded ONNX Runtime supports a device. Whether the device is present shows only when a session
-/// loads.
+/// Checks that the loaded ONNX Runtime supports a device, and that nothing is known to keep it from using it.
 ///
 /// # Errors
 /// [`Error::Library`] or [`Error::Device`].
 pub(crate) fn check_device(device: Device) -> Result<()> {
     match device {
         Device::Cpu => Ok(()),
-        Device::Cuda(_) => {
+        Device::Cuda(index) => {
             library::environment()?;
-            if ort::ep::CUDA::is_available().unwrap_or(false) {
-                return Ok(());
-            }
-            Err(Error::Device { device: device.to_string(), message: cuda::remedy("", false) })
+            let problem = if ort::ep::CUDA::is_available().unwrap_or(false) {
+                cuda::problem(index)
+            } else {
+                Some(cuda::no_cuda_in(library::loaded_from()))
+            };
+            problem.map_or(Ok(()), |message| Err(Error::Device { device: device.to_string(), message }))
         }
     }
 }
 
 /// Checks that a program's weights fit into what is free of a GPU, and warns if most of it is in use already.
 fn check_memory(program: &Program, index: u16) -> Result<()> {
-    let Some(GpuMemory { free_bytes, total_bytes }) = cuda::memory(index) else { return Ok(()) };
+    let Ok(GpuMemory { free_bytes, total_bytes }) = cuda::memory(index) else { return Ok(()) };
     let device = Device::Cuda(index);
     let gigabytes = |bytes: u64| bytes as f64 / 1e9;
     let (free, total) = (gigabytes(free_bytes), gigabytes(total_bytes));
@@ -238,6 +247,23 @@ fn check_memory(program: &Program, index: u16) -> Result<()> {
     if free_bytes < total_bytes / 2 {
         tracing::warn!("{device}: only {free:.1} of {total:.1} GB are free; other processes or models hold the rest");
     }
+    Ok(())
+}
+
+/// The prefix of profiles, if they are asked for.
+fn profile_prefix() -> Option<PathBuf> {
+    std::env::var_os(PROFILE_VARIABLE).filter(|prefix| !prefix.is_empty()).map(PathBuf::from)
+}
+
+/// Checks that a profile can be written, which ONNX Runtime does not, and says when it will be.
+fn check_profile() -> Result<()> {
+    let Some(prefix) = profile_prefix() else { return Ok(()) };
+    let folder = prefix.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(folder).map_err(|source| Error::io(&prefix, source))?;
+    tracing::warn!(
+        "{PROFILE_VARIABLE} profiles the first {PROFILED_BATCHES} batches; with fewer, {}_*.json stays empty",
+        prefix.display()
+    );
     Ok(())
 }
 
@@ -266,8 +292,8 @@ fn session_builder(
         // tokenization and the query engine get the cores between two batches.
         .with_intra_op_spinning(true)?
         .with_config_entry("session.intra_op.spin_duration_us", SPIN_MICROSECONDS)?;
-    let builder = match std::env::var_os(PROFILE_VARIABLE) {
-        Some(prefix) => builder.with_profiling(PathBuf::from(prefix))?,
+    let builder = match profile_prefix() {
+        Some(prefix) => builder.with_profiling(prefix)?,
         None => builder,
     };
     match device {

@@ -134,15 +134,13 @@ impl Model {
         self.shape().map(|shape| shape.pair_flops(&self.graph_options, tokens))
     }
 
-    /// What the model takes on a GPU in a 16-bit precision: an estimate. For a model opened on the CPU, of the default
-    /// batches of a GPU. Counts cutoff layers. `None` for an ONNX export.
+    /// What the model takes on a GPU: an estimate. Counts cutoff layers. For a model opened on the CPU, in 16 bits and with
+    /// the default batches of a GPU. `None` for an ONNX export.
     pub fn gpu_bytes(&self) -> Option<GpuBytes> {
-        let batch_tokens = if self.engine_options().devices.is_cpu() {
-            Device::Cuda(0).usual_batch_tokens(1)
-        } else {
-            self.batch_tokens()
-        };
-        self.shape().map(|shape| shape.gpu_bytes(&self.graph_options, batch_tokens))
+        let is_cpu = self.engine_options().devices.is_cpu();
+        let width = if is_cpu || self.precision().half().is_some() { 2 } else { 4 };
+        let batch_tokens = if is_cpu { Device::Cuda(0).usual_batch_tokens(1) } else { self.batch_tokens() };
+        self.shape().map(|shape| shape.gpu_bytes(&self.graph_options, width, batch_tokens))
     }
 
     /// How and where the model runs.
@@ -150,8 +148,8 @@ impl Model {
         &self.opened.options
     }
 
-    /// Checks that ONNX Runtime supports the devices, before anything large is read. Whether a GPU is present, and has
-    /// enough memory, shows only when the weights are loaded.
+    /// Checks that ONNX Runtime supports the devices, that there are a driver and GPUs of these numbers, before anything
+    /// large is read. Whether they have enough memory shows when the weights are loaded.
     ///
     /// # Errors
     /// [`Error::Library`](crate::Error::Library) or [`Error::Device`](crate::Error::Device).

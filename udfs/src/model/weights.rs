@@ -1,11 +1,13 @@
 //! What is made from a model's weights: its graph, copies in another precision, an ONNX export.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::facts::Model;
 use crate::checkpoint::Weights;
 use crate::error::{Error, Result};
 use crate::graph::{self, OnnxGraph};
+use crate::models::GraphOptions;
 use crate::options::Precision;
 use crate::weights::{OnProgress, Origin, convert};
 
@@ -33,7 +35,10 @@ impl Model {
     /// [`Error::Io`], or [`Error::Model`] if this is already an ONNX export.
     pub fn export(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        graph::export(&self.graph(&mut |_, _| ())?, folder)?;
+        // Whoever runs the export may give it longer pairs than these options allow.
+        let graph_options = GraphOptions { windowed: true, ..self.graph_options.clone() };
+        let model = Self { graph_options, opened: Arc::clone(&self.opened) };
+        graph::export(&model.graph(&mut |_, _| ())?, folder)?;
         for file in self.opened.checkpoint.companions() {
             let copy = folder.join(file.file_name().unwrap_or_default());
             std::fs::copy(&file, &copy).map_err(|source| Error::io(&copy, source))?;

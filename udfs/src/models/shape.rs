@@ -78,9 +78,8 @@ impl ModelShape {
         options.exits.iter().map(|exit| exit.layer).max().unwrap_or(self.layers)
     }
 
-    /// Bytes that the model takes on a GPU in a 16-bit precision, with batches of `batch_tokens` tokens: an estimate.
-    pub(crate) fn gpu_bytes(&self, options: &GraphOptions, batch_tokens: usize) -> GpuBytes {
-        let width = 2;
+    /// Bytes that the model takes on a GPU, `width` bytes to a weight, with batches of `batch_tokens` tokens: an estimate.
+    pub(crate) fn gpu_bytes(&self, options: &GraphOptions, width: usize, batch_tokens: usize) -> GpuBytes {
         GpuBytes {
             weights: (width * self.weights(options)) as u64,
             // ONNX Runtime's arena keeps as much again for batches of other shapes.
@@ -148,10 +147,10 @@ mod tests {
     #[test]
     fn weights_and_activations_are_counted() {
         // 9.24B parameters, of which a cutoff leaves out 14 layers of 198.2M.
-        let whole = GEMMA2.gpu_bytes(&options(42, None), 65_536);
+        let whole = GEMMA2.gpu_bytes(&options(42, None), 2, 65_536);
         assert!((whole.weights as f64 / 18.48e9 - 1.0).abs() < 0.01, "{whole:?}");
         assert_eq!(whole.batch, 65_536 * 2 * 2 * (3 * 14_336 + 4 * 3584));
-        let cut = GEMMA2.gpu_bytes(&options(28, None), 65_536);
+        let cut = GEMMA2.gpu_bytes(&options(28, None), 2, 65_536);
         assert_eq!(whole.weights - cut.weights, 14 * 2 * 3584 * (2 * 4096 + 2 * 2048 + 3 * 14_336));
     }
 
