@@ -16,7 +16,7 @@ ALLOWED = {"fp32": 1e-4}
 
 
 class Refused(Exception):
-    """The program or a step failed; the message is its last line."""
+    """The program or a step failed; the message says why."""
 
 
 class Results:
