@@ -5,7 +5,7 @@ use std::path::Path;
 use datafusion_rerank::{EngineOptions, Family, Precision, Reranker, ScoreOptions};
 use serde_json::json;
 
-use crate::support::{CHECKPOINTS, fixture, folder, goldens, lines, rerank, spearman, tiny_m3};
+use crate::support::{CHECKPOINTS, copy, fixture, folder, goldens, lines, rerank, spearman, tiny_m3};
 
 fn open(checkpoint: &Path, cache: &Path, precision: Precision) -> Reranker {
     let mut engine = EngineOptions::default();
@@ -183,11 +183,7 @@ fn half_of_a_checkpoint_is_exported_for_another_device() {
 fn an_export_for_a_gpu_keeps_the_sliding_window() {
     let (_folder, at) = folder();
     let checkpoint = at("checkpoint");
-    std::fs::create_dir(&checkpoint).unwrap();
-    for entry in std::fs::read_dir(fixture(CHECKPOINTS[3])).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), checkpoint.join(entry.file_name())).unwrap();
-    }
+    copy(CHECKPOINTS[3], &checkpoint);
     // Longer than any pair of the default options: scoring on a GPU does without the operator.
     let config = std::fs::read_to_string(checkpoint.join("config.json")).unwrap();
     let config = config.replace("\"sliding_window\": 24", "\"sliding_window\": 4096");

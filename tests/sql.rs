@@ -14,7 +14,7 @@ use tokio::runtime::Builder;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::support::scripts::{Database, Output, rows, run_all, text};
-use crate::support::{goldens, models, session, tiny_m3};
+use crate::support::{MODEL, copy, goldens, models, session, tiny_m3};
 
 /// The golden scores come from another runtime on another machine.
 const TOLERANCE: f64 = 1e-4;
@@ -119,10 +119,7 @@ async fn query_error(ctx: &SessionContext, sql: &str) -> String {
 #[tokio::test]
 async fn a_row_that_cannot_be_scored_fails_rerank_and_is_a_value_of_rerank_details() {
     let checkpoint = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(tiny_m3()).unwrap() {
-        let entry = entry.unwrap();
-        std::fs::copy(entry.path(), checkpoint.path().join(entry.file_name())).unwrap();
-    }
+    copy(MODEL, checkpoint.path());
     not_a_number(&checkpoint.path().join("model.safetensors"), "classifier.out_proj.bias");
     let models = models();
     models.register("overflowing", checkpoint.path());

@@ -25,7 +25,6 @@ so that each takes about `--each` seconds.
 """
 
 import argparse
-import gc
 import json
 import pathlib
 import shutil
@@ -37,7 +36,7 @@ import time
 from checkpoint import Checkpoint
 from goldens import check
 from peer import peer
-from program import MemorySampler, Program, Refused, Results, matrix_peaks, write_pairs
+from program import MemorySampler, Program, Refused, Results, free_memory, matrix_peaks, write_pairs
 
 FAMILIES = ["m3", "gemma", "minicpm", "gemma2"]
 STAGES = ["check", *FAMILIES, "batches", "sharing", "peer"]
@@ -72,8 +71,7 @@ class Measurement:
         row = {"stage": stage, "family": checkpoint.family, "precision": checkpoint.precision, "options": options,
                "pairs_of": "512 tokens" if is_full else "natural length", "through": through,
                "batch_tokens": batch_tokens}  # fmt: skip
-        if self.results.left() < (5 if self.args.dry_run else 15):
-            self.results.leave_out(row)
+        if self.results.leaves_out(row):
             return False
         file = self.pairs(is_full, options, seconds or self.args.each, least_tokens)
         flags = [flag for name, value in options.items() for flag in ("--option", f"{name}={json.dumps(value)}")]
@@ -240,16 +238,9 @@ def measure(args, stages, folder, end):
         "program": program.call("--version").strip(),
         "peak_tflops": {name: round(peak, 1) for name, peak in peaks.items()},
         "dollars_per_hour": args.price,
-    }, end)  # fmt: skip
+    }, end, least_seconds=5 if args.dry_run else 20)  # fmt: skip
     if "check" in stages:
         check(program, results, folder, ["fp32"] if args.dry_run else ["fp32", "fp16", "bf16"])
-
-    def checkpoint(family):
-        made = Checkpoint(folder, family, args.dry_run, args.device)
-        gc.collect()
-        if args.device != "cpu":
-            torch.cuda.empty_cache()
-        return made
 
     shared = []
     for family in FAMILIES:
@@ -258,10 +249,10 @@ def measure(args, stages, folder, end):
         is_shared = "sharing" in stages and family in SHARED
         if not (family in stages or is_peer or is_batches or is_shared):
             continue
-        if results.left() < (5 if args.dry_run else 20):
-            results.leave_out({"stage": "all", "family": family})
+        if results.leaves_out({"stage": "all", "family": family}):
             continue
-        made = checkpoint(family)
+        made = Checkpoint(folder, family, args.dry_run, args.device)
+        free_memory(args.device)
         measurement = Measurement(program, results, made, folder, peaks, args)
         if family in stages:
             measure_family(measurement)
@@ -270,9 +261,7 @@ def measure(args, stages, folder, end):
                 measurement.run("batches", batch_tokens=size, seconds=args.each / 2)
         if is_peer:
             peer(program, results, made, folder, args)
-            gc.collect()
-            if args.device != "cpu":
-                torch.cuda.empty_cache()
+            free_memory(args.device)
         if is_shared:
             shared.append(made)
         else:

@@ -125,8 +125,7 @@ def peer(program, results, checkpoint, folder, args):
     file, out = folder / "peer.parquet", folder / "peer-scores.parquet"
     pairs = write_pairs(file, rows, False)
     row = {"stage": "peer", "family": checkpoint.family, "precision": checkpoint.precision, "pairs": rows}
-    if results.left() < (5 if args.dry_run else 20):
-        results.leave_out(row)
+    if results.leaves_out(row):
         return
     try:
         program.run(file, checkpoint.folder, out, "--precision", checkpoint.precision, limit=results.left())

@@ -1,5 +1,6 @@
 """The program as a user runs it, and what is written down of a measurement."""
 
+import gc
 import json
 import os
 import pathlib
@@ -22,8 +23,9 @@ class Refused(Exception):
 class Results:
     """What is known so far: printed at once, and written as a whole after each row."""
 
-    def __init__(self, path, head, end):
-        self.path, self.rows, self.wrong, self.end = path, [], [], end
+    def __init__(self, path, head, end, least_seconds):
+        self.path, self.rows, self.wrong = path, [], []
+        self.end, self.least_seconds = end, least_seconds
         self.start = time.monotonic()
         self.add(**head)
 
@@ -41,9 +43,12 @@ class Results:
         reason = row.get("refused") or row.get("wrong")
         self.wrong.append(" ".join(str(row.get(name, "")) for name in ("stage", "family", "golden", "precision")) + f": {reason}")
 
-    def leave_out(self, row):
-        """A row for what there is no time for; it does not fail the run."""
+    def leaves_out(self, row):
+        """Whether there is no time for what this row is of. Adds the row then; that does not fail the run."""
+        if self.left() >= self.least_seconds:
+            return False
         self.add(**row, left_out="no time was left")
+        return True
 
     def left(self):
         return self.end - time.monotonic()
@@ -88,6 +93,15 @@ def synchronize(device):
         import torch
 
         torch.cuda.synchronize()
+
+
+def free_memory(device):
+    """Gives back what torch keeps of objects that are gone: the program needs it."""
+    gc.collect()
+    if device != "cpu":
+        import torch
+
+        torch.cuda.empty_cache()
 
 
 def matrix_peaks(device, size):

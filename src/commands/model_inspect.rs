@@ -82,8 +82,7 @@ fn memory(reranker: &Reranker) -> Option<String> {
     let verdicts = devices.iter().filter_map(|device| {
         let memory = device.memory()?;
         let verdict = if bytes.total() <= memory.free_bytes { "fits" } else { "does not fit" };
-        let (free, total) = (gigabytes(memory.free_bytes), gigabytes(memory.total_bytes));
-        Some(format!("\t{verdict} on {device}: {free:.1} of {total:.1} GB are free"))
+        Some(format!("\t{verdict} on {device}: {memory}"))
     });
     Some(std::iter::once(estimate).chain(verdicts).collect())
 }

@@ -1,6 +1,7 @@
 //! NVIDIA GPUs: the libraries that ONNX Runtime's CUDA build needs, and the memory that is free.
 
 use std::ffi::c_int;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -29,6 +30,12 @@ pub struct GpuMemory {
     pub free_bytes: u64,
     /// Bytes that the GPU has.
     pub total_bytes: u64,
+}
+
+impl fmt::Display for GpuMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.1} of {:.1} GB are free", self.free_bytes as f64 / 1e9, self.total_bytes as f64 / 1e9)
+    }
 }
 
 /// Loads the CUDA libraries: those of the system (`LD_LIBRARY_PATH`, `ldconfig`), or else those of pip's `nvidia` packages

@@ -9,8 +9,7 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 use ort::value::{TensorElementType, TensorRef};
 
-use super::cuda::{self, GpuMemory};
-use super::{Device, library};
+use super::{Device, cuda, library};
 use crate::error::{Error, Result};
 use crate::graph::{HEAD_TOKENS, OnnxGraph, TAIL_TOKENS};
 use crate::text::EncodedPair;
@@ -230,22 +229,20 @@ pub(crate) fn check_device(device: Device) -> Result<()> {
 
 /// Checks that a program's weights fit into what is free of a GPU, and warns if most of it is in use already.
 fn check_memory(program: &Program, index: u16) -> Result<()> {
-    let Ok(GpuMemory { free_bytes, total_bytes }) = cuda::memory(index) else { return Ok(()) };
+    let Ok(memory) = cuda::memory(index) else { return Ok(()) };
     let device = Device::Cuda(index);
-    let gigabytes = |bytes: u64| bytes as f64 / 1e9;
-    let (free, total) = (gigabytes(free_bytes), gigabytes(total_bytes));
     if let Program::Graph(graph) = program
-        && graph.weight_bytes() > free_bytes
+        && graph.weight_bytes() > memory.free_bytes
     {
-        let needed = gigabytes(graph.weight_bytes());
+        let needed = graph.weight_bytes() as f64 / 1e9;
         let message = format!(
-            "the weights need {needed:.1} GB, and {free:.1} of {total:.1} GB are free; end what else uses the GPU \
-             (`nvidia-smi` lists it), or use another one"
+            "the weights need {needed:.1} GB, and {memory}; end what else uses the GPU (`nvidia-smi` lists it), or use \
+             another one"
         );
         return Err(Error::Device { device: device.to_string(), message });
     }
-    if free_bytes < total_bytes / 2 {
-        tracing::warn!("{device}: only {free:.1} of {total:.1} GB are free; other processes or models hold the rest");
+    if memory.free_bytes < memory.total_bytes / 2 {
+        tracing::warn!("{device}: only {memory}; other processes or models hold the rest");
     }
     Ok(())
 }

@@ -77,7 +77,7 @@ impl GraphBuilder {
 
     /// The type of activations.
     fn activation_type(&self) -> DataType {
-        self.precision.half().map_or(DataType::Float, data_type)
+        data_type(self.precision.activations())
     }
 
     /// Declares a graph input of the given symbolic dimensions.
@@ -321,14 +321,10 @@ impl OnnxGraph {
         self.precision
     }
 
-    /// Bytes of the weights in the precision of the graph.
+    /// Bytes of the weights in the type of activations, which is theirs on a GPU.
     pub(crate) fn weight_bytes(&self) -> u64 {
-        let width = match self.precision {
-            Precision::Fp32 => 4,
-            Precision::Fp16 | Precision::Bf16 => 2,
-            Precision::Int8 => 1,
-        };
-        self.weights.iter().map(|weight| weight.elements() as u64 * width).sum()
+        let elements: u64 = self.weights.iter().map(|weight| weight.elements() as u64).sum();
+        elements * self.precision.activations().bytes() as u64
     }
 
     /// The matrices that the graph needs in its precision and the checkpoint stores in another.

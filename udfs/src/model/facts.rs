@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::open::OpenedModel;
-use crate::checkpoint::Weights;
+use crate::checkpoint::{DType, Weights};
 use crate::engine::{Device, EngineOptions, check_device};
 use crate::error::Result;
 use crate::models::{Family, GpuBytes, GraphOptions, ModelShape};
@@ -138,7 +138,7 @@ impl Model {
     /// the default batches of a GPU. `None` for an ONNX export.
     pub fn gpu_bytes(&self) -> Option<GpuBytes> {
         let is_cpu = self.engine_options().devices.is_cpu();
-        let width = if is_cpu || self.precision().half().is_some() { 2 } else { 4 };
+        let width = if is_cpu { DType::F16 } else { self.precision().activations() }.bytes();
         let batch_tokens = if is_cpu { Device::Cuda(0).usual_batch_tokens(1) } else { self.batch_tokens() };
         self.shape().map(|shape| shape.gpu_bytes(&self.graph_options, width, batch_tokens))
     }

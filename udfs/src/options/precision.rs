@@ -44,6 +44,11 @@ impl Precision {
         Self::ALL.iter().copied().find(|precision| precision.name() == name)
     }
 
+    /// The type of activations.
+    pub(crate) fn activations(self) -> DType {
+        self.half().unwrap_or(DType::F32)
+    }
+
     /// The 16-bit type of weights and activations, if they have one.
     pub(crate) fn half(self) -> Option<DType> {
         match self {

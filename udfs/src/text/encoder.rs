@@ -10,6 +10,9 @@ use crate::options::ScoreOptions;
 
 const DEFAULT_MAX_LENGTH: usize = 512;
 
+/// Special tokens of an encoder's pair.
+const SPECIAL: usize = 4;
+
 /// A query or a passage: its ids, cut to its own maximum.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct EncodedText {
@@ -138,7 +141,6 @@ impl PairEncoder {
         query: &EncodedText,
         passage: &EncodedText,
     ) -> EncodedPair {
-        const SPECIAL: usize = 4;
         let mut keep_query = query.ids.len();
         let mut keep_passage = only_second(keep_query, passage.ids.len(), SPECIAL, self.max_length);
         // The reference crashes beyond its position table. Here the passage is cut, then the query.
@@ -160,15 +162,18 @@ impl PairEncoder {
         }
     }
 
-    /// An upper bound of the ids of a decoder's pair. A query that leaves the passage no room is not cut, and neither is the
-    /// passage then: see [`only_second`].
+    /// An upper bound of a pair's ids. A query that leaves the passage no room is not cut, and neither is the passage then:
+    /// see [`only_second`].
     pub(crate) fn longest(&self) -> usize {
-        let Recipe::Decoder { bos, separator, .. } = &self.recipe else { return self.max_length };
-        let tail = separator.len() + self.prompt.len();
+        let (before, separator, tail) = match &self.recipe {
+            Recipe::Encoder { .. } => (SPECIAL, 0, 0),
+            Recipe::Decoder { bos, separator, .. } => {
+                (usize::from(bos.is_some()), separator.len(), separator.len() + self.prompt.len())
+            }
+        };
         let limit = self.max_length.saturating_add(tail);
-        let query = self.query_max_length.saturating_add(usize::from(bos.is_some()));
-        let pair =
-            if query < limit { limit } else { query.saturating_add(separator.len()).saturating_add(self.max_length) };
+        let query = self.query_max_length.saturating_add(before);
+        let pair = if query < limit { limit } else { query.saturating_add(separator).saturating_add(self.max_length) };
         pair.saturating_add(tail)
     }
 
@@ -234,6 +239,11 @@ mod tests {
         assert_eq!(*pair.ids, [0, 10, 11, 2, 2, 20, 21, 22, 2]);
         assert_eq!((pair.query_tokens, pair.passage_tokens, pair.truncated), (2, 3, false));
         assert_eq!(*encoder(512, None).pair(&text(0..0), &text(0..0)).ids, [0, 2, 2, 2]);
+        let encoder = encoder(8, None);
+        for query in [3, 8] {
+            assert!(encoder.pair(&text(10..10 + query), &text(20..28)).ids.len() <= encoder.longest());
+        }
+        assert_eq!(encoder.pair(&text(10..18), &text(20..28)).ids.len(), encoder.longest());
     }
 
     #[test]
