@@ -1,12 +1,29 @@
-//! A model directory as its authors publish it: `config.json`, safetensors weights, `tokenizer.json`.
+//! A model directory as its authors publish it: `config.json`, safetensors weights, `tokenizer.json`; and the adapters that
+//! change it.
 
+mod account;
+mod adapter;
 mod config;
 mod directory;
 mod files;
 mod fingerprint;
+mod ignored;
+mod json;
 mod safetensors;
+mod tensor;
+mod tensors;
+mod values;
 
-pub(crate) use config::Config;
+pub use account::CheckpointPart;
+pub(crate) use adapter::{Adapter, Tied};
+pub(crate) use config::{Config, Object};
 pub(crate) use directory::{Checkpoint, Weights};
-pub use files::{CONFIG_FILE, INDEX_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files};
-pub(crate) use safetensors::{DType, Tensor, Tensors};
+pub use files::{
+    ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE,
+    shard_files,
+};
+pub(crate) use ignored::{CONFIG_KEYS, TOKENIZER_KEYS};
+pub(crate) use json::standard as standard_json;
+pub(crate) use tensor::{DType, Tensor};
+pub(crate) use tensors::Tensors;
+pub(crate) use values::{all_f32, read_f32};

@@ -55,8 +55,8 @@ pub(crate) struct GraphBuilder {
     constants: BTreeMap<String, TensorProto>,
     /// Weights, by the name of their tensor.
     weights: BTreeMap<String, Tensor>,
-    /// Weights used in another type than the stored one, by the name of their tensor.
-    converted: BTreeMap<String, Tensor>,
+    /// Weights used in another form than the stored one, by their own name.
+    converted: BTreeMap<String, (Tensor, Precision)>,
     /// The output names of each distinct computation.
     computed: HashMap<String, Vec<String>>,
 }
@@ -159,15 +159,14 @@ impl GraphBuilder {
     }
 
     /// The weights of `tensor` in the type of activations. In a 16-bit graph, a matrix stored in another type becomes
-    /// one of [`OnnxGraph::converted`]. Other weights are cast in the graph: ONNX Runtime folds the cast while it
-    /// loads, so no converted copy is written.
+    /// one of [`OnnxGraph::converted`], and so does one with an update in any graph. Other weights are cast in the graph:
+    /// ONNX Runtime folds the cast while it loads, so no converted copy is written.
     pub(crate) fn weight(&mut self, tensor: &Tensor) -> Value {
         match self.precision.half() {
-            Some(half) if tensor.dtype != half && tensor.shape.len() > 1 => {
-                let name = half_name(tensor, self.precision);
-                self.convert(tensor);
-                Value(name)
+            Some(half) if tensor.shape.len() > 1 && (tensor.dtype != half || tensor.update.is_some()) => {
+                self.convert(tensor, self.precision)
             }
+            None if tensor.update.is_some() => self.convert(tensor, Precision::Fp32),
             _ => {
                 let stored = self.stored(tensor);
                 self.cast_from(&stored, data_type(tensor.dtype), self.activation_type())
@@ -177,13 +176,16 @@ impl GraphBuilder {
 
     /// The weights of `tensor` as f32, whatever the type of activations.
     pub(crate) fn weight_f32(&mut self, tensor: &Tensor) -> Value {
+        if tensor.update.is_some() {
+            return self.convert(tensor, Precision::Fp32);
+        }
         let stored = self.stored(tensor);
         self.cast_from(&stored, data_type(tensor.dtype), DataType::Float)
     }
 
     /// Rows of a table in the type of activations. An f32 graph casts only the rows of a 16-bit table, never the table.
     pub(crate) fn rows(&mut self, table: &Tensor, ids: &Value) -> Value {
-        if self.precision.half().is_some() {
+        if self.precision.half().is_some() || table.update.is_some() {
             let table = self.weight(table);
             return self.op("Gather", &[&table, ids], &[]);
         }
@@ -200,13 +202,16 @@ impl GraphBuilder {
 
     /// A matrix `[out, in]` in 8 bits: its values, i8 `[in, out]`, and its scales, f32 `[out]`.
     pub(crate) fn quantized(&mut self, tensor: &Tensor) -> (Value, Value) {
-        self.convert(tensor);
+        self.convert(tensor, Precision::Int8);
         let QuantizedNames { values, scales } = QuantizedNames::of(tensor);
         (Value(values), Value(scales))
     }
 
-    fn convert(&mut self, tensor: &Tensor) {
-        self.converted.entry(tensor.name.clone()).or_insert_with(|| tensor.clone());
+    /// A matrix in another form than the stored one. Returns its value, unless it is quantized.
+    fn convert(&mut self, tensor: &Tensor, precision: Precision) -> Value {
+        let name = converted_name(tensor, precision);
+        self.converted.entry(name.clone()).or_insert_with(|| (tensor.clone(), precision));
+        Value(name)
     }
 
     /// Casts an f32 value to the type of activations.
@@ -285,8 +290,8 @@ pub(crate) struct OnnxGraph {
     graph: Graph,
     weights: Vec<Tensor>,
     precision: Precision,
-    /// Weights that the graph needs in its precision, as the checkpoint stores them.
-    converted: Vec<Tensor>,
+    /// Weights that the graph needs in another form, as the checkpoint stores them.
+    converted: Vec<(Tensor, Precision)>,
     /// Open while the graph may still be loaded, which keeps its converted weights from being removed.
     held: Option<Arc<File>>,
 }
@@ -303,8 +308,8 @@ impl QuantizedNames {
     }
 }
 
-/// A 16-bit graph's name for a matrix that the checkpoint stores in another type.
-pub(crate) fn half_name(tensor: &Tensor, precision: Precision) -> String {
+/// A graph's name for a matrix that the checkpoint stores in another form, unless it is quantized.
+pub(crate) fn converted_name(tensor: &Tensor, precision: Precision) -> String {
     format!("{}/{precision}", tensor.name)
 }
 
@@ -327,8 +332,9 @@ impl OnnxGraph {
         elements * self.precision.activations().bytes() as u64
     }
 
-    /// The matrices that the graph needs in its precision and the checkpoint stores in another.
-    pub(crate) fn converted(&self) -> &[Tensor] {
+    /// The matrices that the graph needs in another form than the stored one, and in which precision: the graph's, or fp32
+    /// for those that an adapter updates and a head reads.
+    pub(crate) fn converted(&self) -> &[(Tensor, Precision)] {
         &self.converted
     }
 

@@ -6,7 +6,7 @@ mod export;
 mod layers;
 mod proto;
 
-pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Value, half_name};
+pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Value, converted_name};
 pub(crate) use compression::{HEAD_TOKENS, TAIL_TOKENS, Uncompressed, compress};
 pub(crate) use export::export;
 pub(crate) use layers::{

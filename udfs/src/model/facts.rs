@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::open::OpenedModel;
-use crate::checkpoint::{DType, Weights};
+use crate::checkpoint::{CheckpointPart, DType, Weights};
 use crate::engine::{Device, EngineOptions, check_device};
 use crate::error::Result;
 use crate::models::{Family, GpuBytes, GraphOptions, ModelShape};
@@ -110,8 +110,20 @@ impl Model {
         parameters
     }
 
-    /// 32 hexadecimal digits that identify the checkpoint, wherever it is stored: the same for copies, different for
-    /// another training run, stored precision or tokenizer. Options do not change it.
+    /// What the checkpoint's folder holds and what became of it: every file, every key of the settings and every tensor, each
+    /// used, or ignored with the reason. With an adapter, its files, keys and tensors too. Whatever might change a score and
+    /// is not known was refused when the model was opened.
+    ///
+    /// These are ignored, each with its reason: training and generation settings, names and versions, tables that transformers
+    /// saved in old versions, files in other formats. `rerank model inspect` prints the account.
+    pub fn account(&self) -> Vec<CheckpointPart> {
+        let adapter = self.graph_options.adapter.as_ref();
+        let of_adapter = adapter.map_or(&[][..], |adapter| &adapter.account);
+        self.opened.account.iter().chain(of_adapter).cloned().collect()
+    }
+
+    /// 32 hexadecimal digits that identify the checkpoint and its adapter, wherever they are stored: the same for copies,
+    /// different for another training run, stored precision, tokenizer or adapter. Other options do not change it.
     ///
     /// Computed once per opened checkpoint. Reads configuration and tokenizer whole, but only lengths, headers and
     /// evenly spaced samples of the weights. It takes milliseconds for any size, and does not detect a change of a few
@@ -120,7 +132,8 @@ impl Model {
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if a file of the checkpoint cannot be read.
     pub fn fingerprint(&self) -> Result<&str> {
-        self.opened.fingerprint()
+        let base = self.opened.fingerprint()?;
+        Ok(self.graph_options.adapter.as_ref().map_or(base, |adapter| adapter.fingerprint(base)))
     }
 
     /// The precision of the layers: the option, or else the family's default on the device.

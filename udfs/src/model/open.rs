@@ -1,11 +1,12 @@
 //! Opens a checkpoint, and checks options against it.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use once_cell::sync::OnceCell;
 
 use super::engines::Engines;
-use crate::checkpoint::{Checkpoint, Weights};
+use crate::checkpoint::{Adapter, CONFIG_KEYS, Checkpoint, CheckpointPart, Tensors, Weights};
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
 use crate::models::{Architecture, GraphOptions, recognise};
@@ -20,6 +21,8 @@ pub(super) struct OpenedModel {
     pub(super) tokenizer: Tokenizer,
     pub(super) options: EngineOptions,
     pub(super) engines: Engines,
+    /// What became of each part of the checkpoint.
+    pub(super) account: Vec<CheckpointPart>,
     fingerprint: OnceCell<String>,
 }
 
@@ -30,9 +33,9 @@ impl OpenedModel {
     /// [`Error::Model`], [`Error::Checkpoint`], [`Error::Io`], or [`Error::Option`] for invalid options.
     pub(super) fn open(path: &Path, options: &EngineOptions) -> Result<Self> {
         options.validate()?;
-        let checkpoint = Checkpoint::open(path)?;
+        let mut checkpoint = Checkpoint::open(path)?;
         let architecture = recognise(&checkpoint)?;
-        let tokenizer = Tokenizer::read(&checkpoint.tokenizer_file())?;
+        let (tokenizer, tokenizer_account) = Tokenizer::read(path)?;
         if let Some(vocabulary) = architecture.vocabulary()
             && tokenizer.id_limit() > vocabulary
         {
@@ -41,12 +44,25 @@ impl OpenedModel {
                 tokenizer.id_limit() - 1
             )));
         }
+        // A token that it needs may be missing.
+        architecture.recipe(&tokenizer)?;
+
+        let mut account = checkpoint.account_files()?;
+        if let Weights::Tensors(tensors) = &mut checkpoint.weights {
+            if let Some(anchor) = architecture.anchor() {
+                *tensors = std::mem::take(tensors).named_after(anchor)?;
+            }
+            account.extend(checkpoint.config.iter().map(|config| config.account(CONFIG_KEYS)).collect::<Result<Vec<_>>>()?.concat());
+            account.extend(account_tensors(tensors, architecture.as_ref(), &tokenizer)?);
+        }
+        account.extend(tokenizer_account);
         Ok(Self {
             checkpoint,
             architecture,
             tokenizer,
             options: options.clone(),
             engines: Engines::default(),
+            account,
             fingerprint: OnceCell::new(),
         })
     }
@@ -79,7 +95,19 @@ impl OpenedModel {
         graph_options.on_gpu = !self.options.devices.is_cpu();
         graph_options.windowed = self.is_windowed(options)?;
         graph_options.precision = self.precision(options, &graph_options)?;
+        graph_options.adapter = options.adapter.as_deref().map(|folder| self.adapter(folder)).transpose()?;
         Ok(graph_options)
+    }
+
+    /// The adapter in a folder, applied to this checkpoint.
+    fn adapter(&self, folder: &str) -> Result<Arc<Adapter>> {
+        let Weights::Tensors(base) = &self.checkpoint.weights else {
+            return Err(Error::option("adapter", "an ONNX export is run as it is; open the checkpoint that it was made from"));
+        };
+        let mut adapter = Adapter::open(Path::new(folder), base, self.architecture.tied())?;
+        let tensors = account_tensors(&adapter.tensors, self.architecture.as_ref(), &self.tokenizer)?;
+        adapter.account.extend(tensors);
+        Ok(Arc::new(adapter))
     }
 
     /// Whether a sliding window limits attention. On a GPU it does only if a pair can be longer: the windowed operator takes
@@ -122,4 +150,15 @@ impl OpenedModel {
             precision => Ok(precision),
         }
     }
+}
+
+/// What became of each tensor: those are used that the graph with all exits reads.
+fn account_tensors(
+    tensors: &Tensors,
+    architecture: &dyn Architecture,
+    tokenizer: &Tokenizer,
+) -> Result<Vec<CheckpointPart>> {
+    let options = GraphOptions { exits: architecture.all_exits(), ..GraphOptions::default() };
+    architecture.graph(tensors, tokenizer, &options)?;
+    tensors.account()
 }

@@ -12,7 +12,7 @@ use crate::options::Precision;
 use crate::weights::{OnProgress, Origin, convert};
 
 impl Model {
-    /// Converts the weights to [`Self::precision`] now instead of while loading, unless the cache has them or no
+    /// Converts the weights to [`Self::precision`], merged with the adapter if there is one, now instead of while loading, unless the cache has them or no
     /// conversion is needed. Calls `on_progress` with the checkpoint's bytes converted so far and their total; never if
     /// there is nothing to do.
     ///
@@ -21,7 +21,7 @@ impl Model {
     /// is out of the precision's range.
     pub fn convert_weights(&self, mut on_progress: impl FnMut(u64, u64)) -> Result<()> {
         // ONNX Runtime widens the stored weights while it loads. An export is fp32 here, whatever it holds.
-        if self.precision() == Precision::Fp32 {
+        if self.precision() == Precision::Fp32 && self.graph_options.adapter.is_none() {
             return Ok(());
         }
         self.graph(&mut on_progress).map(drop)
@@ -53,6 +53,7 @@ impl Model {
     pub(super) fn graph(&self, on_progress: OnProgress<'_>) -> Result<OnnxGraph> {
         match &self.opened.checkpoint.weights {
             Weights::Tensors(tensors) => {
+                let tensors = self.graph_options.adapter.as_ref().map_or(tensors, |adapter| &adapter.tensors);
                 let graph = self.opened.architecture.graph(tensors, &self.opened.tokenizer, &self.graph_options)?;
                 if graph.converted().is_empty() {
                     return Ok(graph);

@@ -2,10 +2,11 @@
 
 use std::fmt::Debug;
 
+use super::exits::Exit;
 use super::family::Family;
 use super::graph_options::GraphOptions;
 use super::shape::ModelShape;
-use crate::checkpoint::Tensors;
+use crate::checkpoint::{Tensors, Tied};
 use crate::error::Result;
 use crate::graph::OnnxGraph;
 use crate::options::ScoreOptions;
@@ -27,6 +28,19 @@ pub(crate) trait Architecture: Debug + Send + Sync {
     /// How many tokens a token attends to at most, itself included; `None` for all.
     fn sliding_window(&self) -> Option<usize> {
         None
+    }
+
+    /// A tensor that every checkpoint of the class has, by which its names are recognised; `None` if only the graph knows.
+    fn anchor(&self) -> Option<&'static str>;
+
+    /// The embeddings that are the output layer too, if they are.
+    fn tied(&self) -> Option<Tied> {
+        None
+    }
+
+    /// Every score that the checkpoint has a head for; none for families with one exit.
+    fn all_exits(&self) -> Vec<Exit> {
+        Vec::new()
     }
 
     /// How query and passage are joined.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::exits::ExitLayers;
 use super::graph_options::TokenCompression;
+use super::rope::rope_theta;
 use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensor, Tensors};
 use crate::error::Result;
@@ -12,7 +13,8 @@ use crate::graph::{
     declare_inputs, linear, per_token, scaled_linear, unsqueeze,
 };
 
-const DEFAULT_ROPE_THETA: f64 = 10_000.0;
+/// The embedding table: the tensor by which a decoder's names are recognised.
+pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
 /// A decoder: its dimensions, under keys that all families share, and what is specific to its family.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,8 +86,6 @@ impl Decoder {
     /// # Errors
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant that is not implemented.
     pub(super) fn read(config: &Config, variation: Variation) -> Result<Self> {
-        config.require_absent("attention_bias")?;
-        config.require_absent("rope_scaling")?;
         let heads = config.count("num_attention_heads")?;
         let decoder = Self {
             layers: config.count("num_hidden_layers")?,
@@ -95,7 +95,7 @@ impl Decoder {
             kv_heads: config.optional_count("num_key_value_heads")?.unwrap_or(heads),
             vocabulary: config.count("vocab_size")?,
             rms_norm_eps: config.number("rms_norm_eps")?,
-            rope_theta: config.optional_number("rope_theta")?.unwrap_or(DEFAULT_ROPE_THETA),
+            rope_theta: rope_theta(config)?,
             variation,
         };
         if !decoder.heads.is_multiple_of(decoder.kv_heads) {
@@ -109,7 +109,27 @@ impl Decoder {
                 config.error(format!("head_dim {} is odd; rotary embedding needs pairs", decoder.variation.head_dim))
             );
         }
+        decoder.check_layer_types(config)?;
         Ok(decoder)
+    }
+
+    /// transformers 5 writes the type of each layer, which the families fix.
+    fn check_layer_types(&self, config: &Config) -> Result<()> {
+        let types = config.texts("layer_types")?;
+        let expected = |layer: usize| if self.is_windowed(layer) { "sliding_attention" } else { "full_attention" };
+        match types.iter().enumerate().find(|&(layer, layer_type)| *layer_type != expected(layer)) {
+            None if types.is_empty() || types.len() == self.layers => Ok(()),
+            None => Err(config.error(format!("layer_types has {} entries for {} layers", types.len(), self.layers))),
+            Some((layer, found)) => Err(config.error(format!(
+                "layer_types says {found} for layer {layer}, which is not supported; expected {}",
+                expected(layer)
+            ))),
+        }
+    }
+
+    /// Whether the sliding window, if there is one, limits this layer.
+    fn is_windowed(&self, layer: usize) -> bool {
+        self.variation.window.is_some() && layer.is_multiple_of(2)
     }
 
     pub(super) fn shape(&self, exits: Option<&ExitLayers>) -> ModelShape {
@@ -134,7 +154,7 @@ impl Decoder {
     }
 
     pub(super) fn embeddings<'a>(&self, tensors: &'a Tensors) -> Result<&'a Tensor> {
-        tensors.get("model.embed_tokens.weight", &[self.vocabulary, self.hidden])
+        tensors.get(EMBEDDINGS, &[self.vocabulary, self.hidden])
     }
 
     /// Declares the inputs and runs the layers up to the last of `exits`. Returns, for each distinct exit, the final
@@ -213,7 +233,7 @@ impl Decoder {
             heads: self.heads,
             kv_heads: self.kv_heads,
             scale: self.variation.attention_scale as f32,
-            window: self.variation.window.filter(|_| limits.windowed && layer.is_multiple_of(2)),
+            window: self.variation.window.filter(|_| limits.windowed && self.is_windowed(layer)),
             softcap: limits.softcap,
         };
         let query_weight = weight("self_attn.q_proj", width, hidden)?;

@@ -34,6 +34,11 @@ impl ExitLayers {
         (self.first..=self.last).step_by(self.step)
     }
 
+    /// All layers with a head, each with its own.
+    pub(super) fn all(&self) -> Vec<Exit> {
+        self.layers().map(|layer| Exit { layer, head: self.head_of(layer) }).collect()
+    }
+
     /// The layers asked for, in that order; by default the last layer.
     ///
     /// # Errors

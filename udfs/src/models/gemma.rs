@@ -3,15 +3,18 @@
 //! Reference: `GemmaForCausalLM` of transformers 4.46.3, as called by FlagEmbedding's `FlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, Variation};
+use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, Variation};
 use super::family::Family;
 use super::graph_options::GraphOptions;
 use super::shape::ModelShape;
-use crate::checkpoint::{Config, Tensors};
-use crate::error::Result;
+use crate::checkpoint::{Config, Tensor, Tensors, Tied, all_f32};
+use crate::error::{Error, Result};
 use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear_f32};
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
+
+/// The output layer of a checkpoint that has one of its own.
+const OUTPUT: &str = "lm_head.weight";
 
 /// The answer whose logit is the score.
 const ANSWER: &str = "Yes";
@@ -24,6 +27,8 @@ pub(super) const PROMPT: &str = "Given a query A and a passage B, determine whet
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Gemma {
     decoder: Decoder,
+    /// Whether the embedding table is the output layer too.
+    is_tied: bool,
     pad_id: u32,
 }
 
@@ -31,6 +36,9 @@ impl Gemma {
     /// # Errors
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant that is not implemented.
     pub(super) fn read(config: &Config) -> Result<Self> {
+        config.require("model_type", &["gemma"])?;
+        // The default of the reference's class fits one size only.
+        config.count("num_key_value_heads")?;
         let head_dim = config.count("head_dim")?;
         let variation = Variation {
             head_dim,
@@ -44,8 +52,36 @@ impl Gemma {
         };
         Ok(Self {
             decoder: Decoder::read(config, variation)?,
+            is_tied: config.optional_bool("tie_word_embeddings")?.unwrap_or(true),
             pad_id: config.optional_id("pad_token_id")?.unwrap_or(0),
         })
+    }
+
+    /// The row of the output layer that belongs to the answer.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if a checkpoint without a separate output layer holds another one than its embeddings:
+    /// transformers 4 takes the embeddings, transformers 5 the output layer.
+    fn answer<'a>(&self, tensors: &'a Tensors, tokenizer: &Tokenizer) -> Result<Tensor> {
+        let row = tokenizer.first_id(ANSWER)? as usize;
+        let output = || -> Result<&'a Tensor> { tensors.get(OUTPUT, &[self.decoder.vocabulary, self.decoder.hidden]) };
+        if !self.is_tied || tensors.is_replaced(OUTPUT) {
+            return Ok(output()?.row_matrix(row));
+        }
+        let tied = self.decoder.embeddings(tensors)?.row_matrix(row);
+        if tensors.find(OUTPUT).is_some() {
+            let output = output()?;
+            if all_f32(&output.row_matrix(row))? != all_f32(&tied)? {
+                return Err(Error::checkpoint(
+                    output.file.as_path(),
+                    format!(
+                        "tensor {OUTPUT} differs from {EMBEDDINGS}, though tie_word_embeddings is true; if the model was \
+                         trained with it, set tie_word_embeddings to false in config.json, otherwise remove the tensor"
+                    ),
+                ));
+            }
+        }
+        Ok(tied)
     }
 }
 
@@ -78,9 +114,17 @@ impl Architecture for Gemma {
         self.pad_id
     }
 
+    fn anchor(&self) -> Option<&'static str> {
+        Some(EMBEDDINGS)
+    }
+
+    fn tied(&self) -> Option<Tied> {
+        self.is_tied.then_some(Tied { table: EMBEDDINGS, head: OUTPUT })
+    }
+
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
         // Only this class of the reference omits bos where bos doubles as padding.
-        let bos = tokenizer.bos.filter(|bos| Some(*bos) != tokenizer.pad);
+        let bos = Some(tokenizer.bos()?).filter(|bos| Some(*bos) != tokenizer.pad);
         Recipe::decoder(tokenizer, bos, PROMPT)
     }
 
@@ -93,9 +137,7 @@ impl Architecture for Gemma {
         let layers = self.decoder.layers;
         let outputs = self.decoder.run(&mut g, tensors, &[layers], None, AttentionLimits::default())?;
 
-        // The output layer is the embedding table, and only the answer's row is needed.
-        let answer = tokenizer.first_id(ANSWER)?;
-        let answer = self.decoder.embeddings(tensors)?.row_matrix(answer as usize);
+        let answer = self.answer(tensors, tokenizer)?;
         let logits = linear_f32(&mut g, &outputs[&layers], &answer, None);
         g.output("logits", &logits, 1);
         Ok(g.build("gemma"))

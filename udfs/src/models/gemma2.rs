@@ -11,7 +11,7 @@
 //!   it. `attention_softcap = true` applies it.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, Variation};
+use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::activation;
@@ -26,6 +26,12 @@ use crate::text::{Recipe, Tokenizer};
 /// The lightweight reranker's prompt.
 /// (`LightweightLLMReranker`, FlagEmbedding 1.4.2, `inference/reranker/decoder_only/lightweight.py`)
 const PROMPT: &str = "Predict whether passage B contains an answer to query A.";
+
+/// Defaults of the reference's class, for a configuration without the key.
+/// (`Gemma2Config`, transformers 4.46.3, `configuration_gemma2.py`)
+const DEFAULT_WINDOW: usize = 4096;
+const DEFAULT_ATTENTION_SOFTCAP: f64 = 50.0;
+const DEFAULT_FINAL_SOFTCAP: f64 = 30.0;
 
 /// Default layers before which passages are compressed.
 const DEFAULT_COMPRESS_LAYERS: &[usize] = &[8];
@@ -44,9 +50,19 @@ impl Gemma2 {
     /// # Errors
     /// [`Error::Checkpoint`] for a missing key or a variant that is not implemented.
     pub(super) fn read(config: &Config) -> Result<Self> {
-        if config.optional_bool("layer_wise")? == Some(false) {
-            return Err(config.error("layer_wise is false; a checkpoint without layer heads cannot score"));
+        if !config.optional_bool("layer_wise")?.unwrap_or(false) {
+            return Err(config.error("layer_wise is not true; a checkpoint without layer heads cannot score"));
         }
+        for key in ["_attn_implementation", "attn_implementation"] {
+            if config.optional_text(key)? == Some("eager") {
+                return Err(config.error(format!(
+                    "{key} is eager, with which the reference caps attention logits; remove it, and set the option \
+                     attention_softcap"
+                )));
+            }
+        }
+        // The default of the reference's class fits one size only.
+        config.count("num_key_value_heads")?;
         let layers = config.count("num_hidden_layers")?;
         let variation = Variation {
             head_dim: config.count("head_dim")?,
@@ -56,13 +72,17 @@ impl Gemma2 {
             attention_scale: config.number("query_pre_attn_scalar")?.powf(-0.5),
             norm_plus_one: true,
             norms_after: true,
-            window: config.optional_count("sliding_window")?,
+            window: if config.contains("sliding_window") {
+                config.optional_count("sliding_window")?
+            } else {
+                Some(DEFAULT_WINDOW)
+            },
         };
         Ok(Self {
             decoder: Decoder::read(config, variation)?,
-            exits: ExitLayers::read(config, layers, config.optional_count("layer_sep")?.unwrap_or(1))?,
-            attention_softcap: config.optional_number("attn_logit_softcapping")?,
-            final_softcap: config.optional_number("final_logit_softcapping")?,
+            exits: ExitLayers::read(config, layers, config.count("layer_sep")?)?,
+            attention_softcap: config.number_or_off("attn_logit_softcapping", DEFAULT_ATTENTION_SOFTCAP)?,
+            final_softcap: config.number_or_off("final_logit_softcapping", DEFAULT_FINAL_SOFTCAP)?,
             pad_id: config.optional_id("pad_token_id")?.unwrap_or(0),
         })
     }
@@ -110,8 +130,16 @@ impl Architecture for Gemma2 {
         self.decoder.window()
     }
 
+    fn anchor(&self) -> Option<&'static str> {
+        Some(EMBEDDINGS)
+    }
+
+    fn all_exits(&self) -> Vec<Exit> {
+        self.exits.all()
+    }
+
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
-        Recipe::decoder(tokenizer, tokenizer.bos, PROMPT)
+        Recipe::decoder(tokenizer, Some(tokenizer.bos()?), PROMPT)
     }
 
     fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions> {

@@ -1,6 +1,9 @@
 //! The options that shape a graph.
 
+use std::sync::Arc;
+
 use super::exits::Exit;
+use crate::checkpoint::Adapter;
 use crate::options::Precision;
 
 /// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
@@ -19,6 +22,8 @@ pub(crate) struct GraphOptions {
     pub(crate) windowed: bool,
     /// Whether the checkpoint's attention soft-capping is applied.
     pub(crate) attention_softcap: bool,
+    /// The adapter that changes the weights, if there is one.
+    pub(crate) adapter: Option<Arc<Adapter>>,
 }
 
 impl GraphOptions {

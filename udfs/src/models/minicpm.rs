@@ -3,7 +3,7 @@
 //! Reference: `LayerWiseMiniCPMForCausalLM`, as called by FlagEmbedding's `LayerWiseFlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, Variation};
+use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::PROMPT;
@@ -29,12 +29,18 @@ impl MiniCpm {
     /// # Errors
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant that is not implemented.
     pub(super) fn read(config: &Config) -> Result<Self> {
-        config.require("hidden_act", &["silu"])?;
+        for key in ["hidden_act", "hidden_activation"] {
+            config.require(key, &["silu"])?;
+        }
         // The other head types are vocabulary heads, which the reference's layer-wise class cannot score either.
         config.require("head_type", &["simple"])?;
         let (hidden, heads) = (config.count("hidden_size")?, config.count("num_attention_heads")?);
         if !hidden.is_multiple_of(heads) {
             return Err(config.error(format!("hidden_size {hidden} is not a multiple of num_attention_heads {heads}")));
+        }
+        // The class divides, whatever this says.
+        if let Some(head_dim) = config.optional_count("head_dim")?.filter(|head_dim| head_dim * heads != hidden) {
+            return Err(config.error(format!("head_dim is {head_dim}, expected hidden_size / num_attention_heads")));
         }
         let layers = config.count("num_hidden_layers")?;
         let variation = Variation {
@@ -74,8 +80,16 @@ impl Architecture for MiniCpm {
         self.pad_id
     }
 
+    fn anchor(&self) -> Option<&'static str> {
+        Some(EMBEDDINGS)
+    }
+
+    fn all_exits(&self) -> Vec<Exit> {
+        self.exits.all()
+    }
+
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
-        Recipe::decoder(tokenizer, tokenizer.bos, PROMPT)
+        Recipe::decoder(tokenizer, Some(tokenizer.bos()?), PROMPT)
     }
 
     fn graph_options(&self, options: &ScoreOptions) -> Result<GraphOptions> {

@@ -13,6 +13,7 @@ mod graph_options;
 mod minicpm;
 mod onnx;
 mod recognise;
+mod rope;
 mod shape;
 mod xlm_roberta;
 

@@ -66,6 +66,10 @@ impl Architecture for OnnxExport {
         self.pad_id
     }
 
+    fn anchor(&self) -> Option<&'static str> {
+        None
+    }
+
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
         Recipe::encoder(tokenizer, self.max_tokens)
     }

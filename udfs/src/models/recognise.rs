@@ -9,8 +9,20 @@ use super::gemma2::Gemma2;
 use super::minicpm::MiniCpm;
 use super::onnx::OnnxExport;
 use super::xlm_roberta::XlmRoberta;
-use crate::checkpoint::{Checkpoint, Config};
+use crate::checkpoint::{CONFIG_KEYS, Checkpoint, Config};
 use crate::error::Result;
+
+/// Features that no family implements.
+const UNSUPPORTED: &[&str] = &[
+    "add_cross_attention",
+    "attention_bias",
+    "is_decoder",
+    "is_encoder_decoder",
+    "mlp_bias",
+    "pruned_heads",
+    "quantization_config",
+    "use_bidirectional_attention",
+];
 
 impl Family {
     /// Determines a checkpoint's family from the content of its `config.json`. Errors name `path`, which is not read.
@@ -19,7 +31,10 @@ impl Family {
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) if it belongs to no family, or to a variant that is not
     /// supported.
     pub fn of_config(path: &Path, json: &[u8]) -> Result<Self> {
-        Ok(from_config(&Config::parse(path, json)?)?.family())
+        let config = Config::parse(path, json)?;
+        let family = from_config(&config)?.family();
+        config.account(CONFIG_KEYS)?;
+        Ok(family)
     }
 }
 
@@ -38,6 +53,7 @@ pub(crate) fn recognise(checkpoint: &Checkpoint) -> Result<Box<dyn Architecture>
 }
 
 fn from_config(config: &Config) -> Result<Box<dyn Architecture>> {
+    config.require_off(UNSUPPORTED)?;
     let architecture = config.architecture().unwrap_or_default();
     match architecture {
         "XLMRobertaForSequenceClassification" => Ok(Box::new(XlmRoberta::read(config)?)),

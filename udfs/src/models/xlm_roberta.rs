@@ -16,6 +16,9 @@ use crate::graph::{
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
 
+/// The table of word embeddings.
+const WORDS: &str = "roberta.embeddings.word_embeddings.weight";
+
 /// The dimensions of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct XlmRoberta {
@@ -35,7 +38,10 @@ impl XlmRoberta {
     /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant of the architecture that is not
     /// implemented.
     pub(super) fn read(config: &Config) -> Result<Self> {
-        config.require("hidden_act", &["gelu"])?;
+        config.require("model_type", &["xlm-roberta"])?;
+        for key in ["hidden_act", "hidden_activation"] {
+            config.require(key, &["gelu"])?;
+        }
         config.require("position_embedding_type", &["absolute"])?;
         let model = Self {
             layers: config.count("num_hidden_layers")?,
@@ -68,7 +74,7 @@ impl XlmRoberta {
     /// Word, position and token type embeddings, normalised: `[tokens, hidden]`.
     fn embeddings(&self, g: &mut GraphBuilder, ids: &Value, tensors: &Tensors) -> Result<Value> {
         let name = |part: &str| format!("roberta.embeddings.{part}");
-        let words = tensors.get(&name("word_embeddings.weight"), &[self.vocabulary, self.hidden])?;
+        let words = tensors.get(WORDS, &[self.vocabulary, self.hidden])?;
         let positions = tensors.get(&name("position_embeddings.weight"), &[self.positions, self.hidden])?;
         let types = tensors.get(&name("token_type_embeddings.weight"), &[self.token_types, self.hidden])?;
         let norm = LayerNorm::named(tensors, &name("LayerNorm"), self.hidden, self.layer_norm_eps)?;
@@ -197,6 +203,10 @@ impl Architecture for XlmRoberta {
 
     fn pad_id(&self) -> u32 {
         self.pad_id
+    }
+
+    fn anchor(&self) -> Option<&'static str> {
+        Some(WORDS)
     }
 
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {

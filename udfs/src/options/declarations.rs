@@ -83,6 +83,16 @@ declare_options! {
             setter: with_precision(Precision),
         }
 
+        /// The folder of a LoRA adapter, as peft saves it. Its weights are merged into the model's once and kept in the
+        /// cache.
+        adapter: String as Text {
+            default: "none",
+            families: ALL,
+            in_graph: true,
+            flag: true,
+            setter: with_adapter(impl Into<String>),
+        }
+
         /// Return the sigmoid of the logit (0 to 1), computed in f64, instead of the logit.
         normalize: bool as Switch {
             default: "false",
@@ -226,7 +236,7 @@ mod tests {
     #[test]
     fn each_family_adds_options() {
         let counts: Vec<usize> = Family::ALL.iter().map(|family| family.options().len()).collect();
-        assert_eq!(counts, [8, 9, 10, OPTION_NAMES.len()]);
+        assert_eq!(counts, [9, 10, 11, OPTION_NAMES.len()]);
         assert_eq!(Family::MiniCpm.options().last(), Some(&"cutoff_layers"));
     }
 

@@ -103,7 +103,7 @@ mod tests {
 
     fn every_option() -> Value {
         json!({
-            "precision": "int8", "normalize": true, "max_length": 64, "query_max_length": 16,
+            "precision": "int8", "adapter": "/adapters/mine", "normalize": true, "max_length": 64, "query_max_length": 16,
             "query_instruction": "q: ", "query_instruction_format": "<{}>{}",
             "passage_instruction": "p: ", "passage_instruction_format": "{}\\n{}",
             "prompt": "", "cutoff_layers": [8, 4], "compress_ratio": 2, "compress_layers": [3],
@@ -171,6 +171,7 @@ mod tests {
     fn setters_reach_their_fields() {
         let options = ScoreOptions::default()
             .with_precision(Precision::Int8)
+            .with_adapter("/adapters/mine")
             .with_normalize(true)
             .with_max_length(64)
             .with_query_max_length(16)

@@ -126,7 +126,7 @@ impl PairEncoder {
     pub(crate) fn pair(&self, query: &EncodedText, passage: &EncodedText) -> EncodedPair {
         let truncated = query.truncated || passage.truncated;
         let mut pair = match &self.recipe {
-            Recipe::Encoder { bos, eos, max_tokens } => self.encoder_pair(*bos, *eos, *max_tokens, query, passage),
+            Recipe::Encoder { cls, sep, max_tokens } => self.encoder_pair(*cls, *sep, *max_tokens, query, passage),
             Recipe::Decoder { bos, separator, .. } => self.decoder_pair(*bos, separator, query, passage),
         };
         pair.truncated |= truncated;
@@ -135,8 +135,8 @@ impl PairEncoder {
 
     fn encoder_pair(
         &self,
-        bos: u32,
-        eos: u32,
+        cls: u32,
+        sep: u32,
         max_tokens: Option<usize>,
         query: &EncodedText,
         passage: &EncodedText,
@@ -151,7 +151,7 @@ impl PairEncoder {
         }
         let query_ids = self.keep(&query.ids, keep_query);
         let passage_ids = self.keep(&passage.ids, keep_passage);
-        let ids = [&[bos], query_ids, &[eos, eos], passage_ids, &[eos]].concat();
+        let ids = [&[cls], query_ids, &[sep, sep], passage_ids, &[sep]].concat();
         EncodedPair {
             ids: ids.into_boxed_slice(),
             query_tokens: keep_query as u32,
@@ -219,7 +219,7 @@ mod tests {
 
     fn encoder(max_length: usize, max_tokens: Option<usize>) -> PairEncoder {
         PairEncoder {
-            recipe: Recipe::Encoder { bos: 0, eos: 2, max_tokens },
+            recipe: Recipe::Encoder { cls: 0, sep: 2, max_tokens },
             query: Frame::new(None, None),
             passage: Frame::new(None, None),
             query_max_length: max_length,

@@ -3,6 +3,7 @@
 
 mod encoder;
 mod recipe;
+mod settings;
 mod tokenizer;
 mod truncation;
 

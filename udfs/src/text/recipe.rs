@@ -6,10 +6,10 @@ use crate::error::Result;
 /// The fixed parts of a family's input, with the checkpoint's own ids.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Recipe {
-    /// `<s> query </s></s> passage </s>`
+    /// `<cls> query <sep><sep> passage <sep>`; in XLM-RoBERTa `<s>` and `</s>`.
     Encoder {
-        bos: u32,
-        eos: u32,
+        cls: u32,
+        sep: u32,
         /// Longest sequence that the position table allows.
         max_tokens: Option<usize>,
     },
@@ -27,7 +27,7 @@ pub(crate) enum Recipe {
 
 impl Recipe {
     pub(crate) fn encoder(tokenizer: &Tokenizer, max_tokens: Option<usize>) -> Result<Self> {
-        Ok(Self::Encoder { bos: tokenizer.id("<s>")?, eos: tokenizer.id("</s>")?, max_tokens })
+        Ok(Self::Encoder { cls: tokenizer.cls()?, sep: tokenizer.sep()?, max_tokens })
     }
 
     pub(crate) fn decoder(tokenizer: &Tokenizer, bos: Option<u32>, prompt: &'static str) -> Result<Self> {

@@ -2,14 +2,18 @@
 
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde_json::Value;
+use tokenizers::TruncationDirection;
 
-use crate::checkpoint::TOKENIZER_CONFIG_FILE;
+use super::settings::{Named, Settings};
+use crate::checkpoint::{CheckpointPart, TOKENIZER_FILE, standard_json};
 use crate::error::{Error, Result};
 
+/// What SentencePiece writes for a space.
+const SPACE: char = '▁';
+
 /// Which end of a text is cut when it is too long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum TruncationSide {
     /// Cut the end, keep the first ids.
     #[default]
@@ -29,28 +33,105 @@ pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     pub(crate) truncation_side: TruncationSide,
-    /// The token that begins a sequence, if the tokenizer names one.
-    pub(crate) bos: Option<u32>,
-    /// The padding token, if the tokenizer names one.
+    bos: Option<u32>,
+    cls: Option<u32>,
+    sep: Option<u32>,
+    /// The padding token, if the settings name one.
     pub(crate) pad: Option<u32>,
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json`, and `truncation_side` from the `tokenizer_config.json` beside it if there is one.
+    /// Reads `tokenizer.json` and the settings beside it, as transformers does. Also returns what became of each file and
+    /// key.
+    ///
+    /// A special token comes from `special_tokens_map.json` or `tokenizer_config.json`. If neither names it, it is the one
+    /// that the post-processor of `tokenizer.json` puts at the place that it is for, where transformers takes its class's
+    /// default.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if either file is invalid.
-    pub(crate) fn read(path: &Path) -> Result<Self> {
-        let bytes = std::fs::read(path).map_err(|source| Error::io(path, source))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes)
-            .map_err(|e| Error::checkpoint(path, format!("not a tokenizer: {e}")))?;
-        // A published file may still hold the settings of its last training run.
+    /// [`Error::Checkpoint`] if a file is invalid, or holds something that may change ids and is not known.
+    pub(crate) fn read(folder: &Path) -> Result<(Self, Vec<CheckpointPart>)> {
+        let path = folder.join(TOKENIZER_FILE);
+        let bytes = std::fs::read(&path).map_err(|source| Error::io(&path, source))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(standard_json(&bytes))
+            .map_err(|e| Error::checkpoint(&path, format!("not a tokenizer: {e}")))?;
+        // A published file may still hold the settings of its last training run. Only the direction lasts.
+        let direction = inner.get_truncation().map(|truncation| truncation.direction);
         inner.with_padding(None);
-        inner.with_truncation(None).map_err(|e| Error::checkpoint(path, e.to_string()))?;
-        let settings = Settings::read(&path.with_file_name(TOKENIZER_CONFIG_FILE))?;
-        let id = |token: &Option<NamedToken>| token.as_ref().and_then(|token| inner.token_to_id(token.content()));
-        let (bos, pad) = (id(&settings.bos_token), id(&settings.pad_token));
-        Ok(Self { inner, path: path.to_owned(), truncation_side: settings.truncation_side, bos, pad })
+        inner.with_truncation(None).map_err(|e| Error::checkpoint(&path, e.to_string()))?;
+
+        let settings = Settings::read(folder)?;
+        add_tokens(&mut inner, &path, &settings)?;
+        inner.set_encode_special_tokens(settings.splits_special_tokens()?);
+        let truncation_side = match settings.truncation_side()? {
+            Some("left") => TruncationSide::Left,
+            None if direction == Some(TruncationDirection::Left) => TruncationSide::Left,
+            _ => TruncationSide::Right,
+        };
+
+        let outer = Outer::of(&inner);
+        let id = |key: &str, outer: Option<u32>| match settings.token(key)? {
+            Named::Token(token) => known(&inner, &path, key, &token).map(Some),
+            Named::Nothing => Ok(None),
+            Named::Unnamed => Ok(outer),
+        };
+        let (bos, cls) = (id("bos_token", outer.first)?, id("cls_token", outer.first)?);
+        let (sep, pad) = (id("sep_token", outer.last)?, id("pad_token", None)?);
+        let tokenizer = Self { inner, path, truncation_side, bos, cls, sep, pad };
+        if let Some(adds) = settings.adds_prefix_space()? {
+            tokenizer.check_prefix_space(adds)?;
+        }
+        let mut account = vec![CheckpointPart::of_file(TOKENIZER_FILE, None)];
+        account.extend(settings.account()?);
+        Ok((tokenizer, account))
+    }
+
+    /// The token that begins a decoder's sequence.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none.
+    pub(crate) fn bos(&self) -> Result<u32> {
+        self.required(self.bos, "bos_token")
+    }
+
+    /// The token that begins an encoder's sequence.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none.
+    pub(crate) fn cls(&self) -> Result<u32> {
+        self.required(self.cls, "cls_token")
+    }
+
+    /// The token that ends a text of an encoder's sequence.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if there is none.
+    pub(crate) fn sep(&self) -> Result<u32> {
+        self.required(self.sep, "sep_token")
+    }
+
+    fn required(&self, token: Option<u32>, key: &str) -> Result<u32> {
+        token.ok_or_else(|| {
+            self.error(format!(
+                "there is no {key}: neither special_tokens_map.json nor tokenizer_config.json names one, and the \
+                 post-processor puts none in its place; add \"{key}\" to tokenizer_config.json"
+            ))
+        })
+    }
+
+    /// Refuses a setting that contradicts `tokenizer.json`: the reference would build another tokenizer.
+    fn check_prefix_space(&self, adds: bool) -> Result<()> {
+        let encoding = self.inner.encode_fast("a", false).map_err(|e| self.error(format!("'a' {e}")))?;
+        let is_added = encoding.get_ids().first().and_then(|id| self.inner.id_to_token(*id));
+        let is_added = is_added.is_some_and(|token| token.starts_with(SPACE));
+        if adds == is_added {
+            return Ok(());
+        }
+        let does = if is_added { "puts" } else { "does not put" };
+        Err(self.error(format!(
+            "it {does} a space before a text, though tokenizer_config.json says add_prefix_space {adds}; save the \
+             tokenizer again (`tokenizer.save_pretrained`)"
+        )))
     }
 
     /// The ids of `text` alone. Special tokens that occur literally in it are encoded as such.
@@ -59,14 +140,6 @@ impl Tokenizer {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
             Err(e) => Err(Untokenizable(e.to_string())),
         }
-    }
-
-    /// The id of a token that a recipe needs.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`] if the vocabulary does not have it.
-    pub(crate) fn id(&self, token: &str) -> Result<u32> {
-        self.inner.token_to_id(token).ok_or_else(|| self.error(format!("token {token} is not in the vocabulary")))
     }
 
     /// The first id of `text` encoded alone.
@@ -88,38 +161,112 @@ impl Tokenizer {
     }
 }
 
-/// The keys of `tokenizer_config.json` that matter here.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Settings {
-    truncation_side: TruncationSide,
-    bos_token: Option<NamedToken>,
-    pad_token: Option<NamedToken>,
+/// Adds the tokens of the settings that `tokenizer.json` lacks or has with other properties.
+/// (`PreTrainedTokenizerFast.__init__`, transformers 4.46.3, `tokenization_utils_fast.py`)
+fn add_tokens(inner: &mut tokenizers::Tokenizer, path: &Path, settings: &Settings) -> Result<()> {
+    let mut known_tokens = inner.get_added_tokens_decoder();
+    let mut new = Vec::new();
+    for (id, token) in settings.added_tokens()? {
+        if known_tokens.get(&id) != Some(&token) {
+            let found = known(inner, path, "an added token", &token.content)?;
+            if found != id {
+                let message = format!("token {} has id {found} here, but {id} among the added tokens", token.content);
+                return Err(Error::checkpoint(path, message));
+            }
+            known_tokens.insert(id, token.clone());
+            new.push(token);
+        }
+    }
+    for token in settings.special_tokens()? {
+        if !known_tokens.values().any(|known| known.content == token.content) {
+            let id = known(inner, path, "a special token", &token.content)?;
+            known_tokens.insert(id, token.clone());
+            new.push(token);
+        }
+    }
+    if !new.is_empty() {
+        inner.add_tokens(new).map_err(|e| Error::checkpoint(path, format!("tokens cannot be added: {e}")))?;
+    }
+    Ok(())
 }
 
-/// A token: its text, or an object with its text.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum NamedToken {
-    Text(String),
-    Described { content: String },
+/// The id of a token that the settings name.
+///
+/// # Errors
+/// [`Error::Checkpoint`] if the vocabulary does not have it: its id would be a guess.
+fn known(inner: &tokenizers::Tokenizer, path: &Path, what: &str, token: &str) -> Result<u32> {
+    inner.token_to_id(token).ok_or_else(|| {
+        Error::checkpoint(
+            path,
+            format!("{what} is {token}, which is not in the vocabulary; save the tokenizer again (`tokenizer.save_pretrained`)"),
+        )
+    })
 }
 
-impl NamedToken {
-    fn content(&self) -> &str {
-        match self {
-            Self::Text(content) | Self::Described { content } => content,
+/// The special tokens that the post-processor puts first and last around a single text.
+#[derive(Debug, Default)]
+struct Outer {
+    first: Option<u32>,
+    last: Option<u32>,
+}
+
+impl Outer {
+    fn of(inner: &tokenizers::Tokenizer) -> Self {
+        // The fields of a post-processor are private, but for their form in `tokenizer.json`.
+        let json = inner.get_post_processor().and_then(|processor| serde_json::to_value(processor).ok());
+        json.as_ref().map(Self::of_json).unwrap_or_default()
+    }
+
+    fn of_json(processor: &Value) -> Self {
+        let pair = |key: &str| processor[key][1].as_u64().and_then(|id| u32::try_from(id).ok());
+        match processor["type"].as_str() {
+            Some("TemplateProcessing") => {
+                let special = |piece: Option<&Value>| {
+                    let name = piece?["SpecialToken"]["id"].as_str()?;
+                    processor["special_tokens"][name]["ids"][0].as_u64().and_then(|id| u32::try_from(id).ok())
+                };
+                let pieces = processor["single"].as_array();
+                Self {
+                    first: special(pieces.and_then(|pieces| pieces.first())),
+                    last: special(pieces.and_then(|pieces| pieces.last())),
+                }
+            }
+            Some("BertProcessing" | "RobertaProcessing") => Self { first: pair("cls"), last: pair("sep") },
+            Some("Sequence") => {
+                let of_parts = processor["processors"].as_array().into_iter().flatten().map(Self::of_json);
+                of_parts.fold(Self::default(), |outer, part| Self {
+                    first: part.first.or(outer.first),
+                    last: part.last.or(outer.last),
+                })
+            }
+            _ => Self::default(),
         }
     }
 }
 
-impl Settings {
-    /// The settings in a file, or the defaults if there is none.
-    fn read(path: &Path) -> Result<Self> {
-        if !path.exists() {
-            return Ok(Self::default());
-        }
-        let text = std::fs::read(path).map_err(|source| Error::io(path, source))?;
-        serde_json::from_slice(&text).map_err(|e| Error::checkpoint(path, e.to_string()))
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn post_processors_tell_the_outer_tokens() {
+        let outer = |processor: Value| {
+            let Outer { first, last } = Outer::of_json(&processor);
+            (first, last)
+        };
+        let special = json!({"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}, "</s>": {"ids": [2]}});
+        let (bos, text, eos) =
+            (json!({"SpecialToken": {"id": "<s>"}}), json!({"Sequence": {"id": "A"}}), json!({"SpecialToken": {"id": "</s>"}}));
+        let template = |single: Value| json!({"type": "TemplateProcessing", "single": single, "special_tokens": special});
+        assert_eq!(outer(template(json!([bos, text, eos]))), (Some(1), Some(2)));
+        assert_eq!(outer(template(json!([bos, text]))), (Some(1), None));
+        assert_eq!(outer(template(json!([text]))), (None, None));
+        let roberta = json!({"type": "RobertaProcessing", "sep": ["</s>", 2], "cls": ["<s>", 0], "trim_offsets": true});
+        assert_eq!(outer(roberta.clone()), (Some(0), Some(2)));
+        let sequence = json!({"type": "Sequence", "processors": [{"type": "ByteLevel"}, roberta]});
+        assert_eq!(outer(sequence), (Some(0), Some(2)));
+        assert_eq!(outer(json!({"type": "ByteLevel"})), (None, None));
     }
 }

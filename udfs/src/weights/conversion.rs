@@ -1,10 +1,11 @@
-//! Converts weights to a precision other than the checkpoint's, once per checkpoint and precision.
+//! Converts weights to a form other than the checkpoint's, once per checkpoint and precision: to another precision, and
+//! merged with an adapter's updates.
 //!
 //! The result is a file in the cache folder ([`WeightsCache`]). It appears once it is complete, is read like a weights
 //! file of the checkpoint, and may be deleted at any time.
 
 use std::fs::File;
-use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,9 +16,9 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{Origin, WeightsCache, hold};
 use super::quantization::{Quantized, levels};
-use crate::checkpoint::{DType, Tensor};
+use crate::checkpoint::{DType, Tensor, read_f32};
 use crate::error::{Error, Result};
-use crate::graph::{QuantizedNames, half_name};
+use crate::graph::{QuantizedNames, converted_name};
 use crate::options::Precision;
 
 /// Version of the file's layout and of how its numbers are computed.
@@ -26,21 +27,18 @@ const FORMAT: u32 = 1;
 /// Alignment of each part in the file, so that it can be mapped.
 const ALIGNMENT_BYTES: u64 = 64;
 
-/// Weights converted to 16 bits at a time. Bounds the memory of the conversion, whatever the size of a matrix.
-const CHUNK_ELEMENTS: usize = 16 << 20;
-
 /// Called with the bytes of the checkpoint's matrices converted so far, and their total.
 pub(crate) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Returns the parts of all `matrices` in `precision`; converts them first if the cache does not have them. `origin` is
-/// their checkpoint, `cache` the folder that keeps them (`None` for the default). Keep the returned file open until the
+/// Returns the parts of all `matrices`, each in its own precision, for a graph in `precision`; converts them first if the
+/// cache does not have them. `origin` is their checkpoint, `cache` the folder that keeps them (`None` for the default). Keep the returned file open until the
 /// weights are loaded: nobody removes them meanwhile.
 ///
 /// # Errors
 /// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight is
 /// out of the precision's range.
 pub(crate) fn convert(
-    matrices: &[Tensor],
+    matrices: &[(Tensor, Precision)],
     precision: Precision,
     origin: &Origin<'_>,
     cache: Option<&Path>,
@@ -48,11 +46,11 @@ pub(crate) fn convert(
 ) -> Result<(Vec<Tensor>, File)> {
     let cache = WeightsCache::open(cache)?;
     let file = cache.file(origin.fingerprint, &key(matrices, precision), precision);
-    let (parts, size_bytes) = layout(matrices, precision, &Arc::new(file.clone()));
+    let (parts, size_bytes) = layout(matrices, &Arc::new(file.clone()));
     let held = if let Some(held) = hold(&file, size_bytes) {
         held
     } else {
-        write(matrices, precision, &cache, &file, origin, on_progress)?;
+        write(matrices, &cache, &file, origin, on_progress)?;
         hold(&file, size_bytes).ok_or_else(|| Error::io(&file, std::io::ErrorKind::NotFound.into()))?
     };
     // ONNX Runtime refuses paths that leave their folder through a symbolic link.
@@ -61,14 +59,15 @@ pub(crate) fn convert(
 }
 
 /// Distinguishes the files of one checkpoint and precision: which matrices, and how they are converted.
-fn key(matrices: &[Tensor], precision: Precision) -> String {
+fn key(matrices: &[(Tensor, Precision)], precision: Precision) -> String {
     let mut hash = Sha256::new();
     hash.update(FORMAT.to_le_bytes());
     if precision == Precision::Int8 {
         hash.update(levels().to_le_bytes());
     }
-    for matrix in matrices {
-        hash.update(format!("{} {:?} {}\n", matrix.name, matrix.shape, matrix.dtype.name()));
+    for (matrix, own) in matrices {
+        let own = if *own == precision { String::new() } else { format!(" {own}") };
+        hash.update(format!("{} {:?} {}{own}\n", matrix.name, matrix.shape, matrix.dtype.name()));
     }
     let mut digits = [0; 4];
     digits.copy_from_slice(&hash.finalize()[..4]);
@@ -76,12 +75,12 @@ fn key(matrices: &[Tensor], precision: Precision) -> String {
 }
 
 /// The parts in file order, and the file's size. A matrix in 8 bits has two: the scales, then the values.
-fn layout(matrices: &[Tensor], precision: Precision, file: &Arc<PathBuf>) -> (Vec<Tensor>, u64) {
+fn layout(matrices: &[(Tensor, Precision)], file: &Arc<PathBuf>) -> (Vec<Tensor>, u64) {
     let mut parts = Vec::new();
     let mut end = 0_u64;
-    for matrix in matrices {
-        let of_matrix = if let Some(half) = precision.half() {
-            vec![(half_name(matrix, precision), half, matrix.shape.clone())]
+    for (matrix, precision) in matrices {
+        let of_matrix = if *precision != Precision::Int8 {
+            vec![(converted_name(matrix, *precision), precision.activations(), matrix.shape.clone())]
         } else {
             let names = QuantizedNames::of(matrix);
             let [out, width] = shape(matrix);
@@ -89,7 +88,7 @@ fn layout(matrices: &[Tensor], precision: Precision, file: &Arc<PathBuf>) -> (Ve
         };
         for (name, dtype, shape) in of_matrix {
             let offset_bytes = end.next_multiple_of(ALIGNMENT_BYTES);
-            let part = Tensor { name, dtype, shape, file: Arc::clone(file), offset_bytes };
+            let part = Tensor { name, dtype, shape, file: Arc::clone(file), offset_bytes, update: None };
             end = offset_bytes + part.bytes();
             parts.push(part);
         }
@@ -105,24 +104,24 @@ fn shape(matrix: &Tensor) -> [usize; 2] {
 
 /// Writes a temporary file and renames it, so two processes may do so at once.
 fn write(
-    matrices: &[Tensor],
-    precision: Precision,
+    matrices: &[(Tensor, Precision)],
     cache: &WeightsCache,
     file: &Path,
     origin: &Origin<'_>,
     on_progress: OnProgress<'_>,
 ) -> Result<()> {
     let fail = |source| Error::io(file, source);
-    tracing::info!(matrices = matrices.len(), file = %file.display(), "converting weights to {precision}, once");
+    tracing::info!(matrices = matrices.len(), file = %file.display(), "converting weights, once");
     let start = Instant::now();
     let mut out = PartWriter { writer: BufWriter::new(cache.begin()?), file, position: 0 };
-    let total = matrices.iter().map(Tensor::bytes).sum();
+    let total = matrices.iter().map(|(matrix, _)| matrix.bytes()).sum();
     let mut done = 0;
-    for matrix in matrices {
+    for (matrix, precision) in matrices {
         on_progress(done, total);
-        match precision.half() {
-            Some(half) => write_half(matrix, half, &mut out)?,
-            None => write_quantized(matrix, &mut out)?,
+        match precision {
+            Precision::Int8 => write_quantized(matrix, &mut out)?,
+            Precision::Fp32 => write_full(matrix, &mut out)?,
+            Precision::Fp16 | Precision::Bf16 => write_half(matrix, precision.activations(), &mut out)?,
         }
         done += matrix.bytes();
     }
@@ -159,7 +158,7 @@ impl PartWriter<'_> {
 
 fn write_quantized(matrix: &Tensor, out: &mut PartWriter<'_>) -> Result<()> {
     let mut weights = Vec::with_capacity(matrix.elements());
-    read(matrix, |chunk| {
+    read_f32(matrix, |chunk| {
         weights.extend(chunk);
         Ok(())
     })?;
@@ -178,7 +177,7 @@ fn write_half(matrix: &Tensor, half: DType, out: &mut PartWriter<'_>) -> Result<
         _ => f16::from_f32(weight).to_le_bytes(),
     };
     let largest = if half == DType::BF16 { f32::INFINITY } else { f16::MAX.to_f32() };
-    read(matrix, |chunk| {
+    read_f32(matrix, |chunk| {
         if let Some(large) = chunk.iter().find(|weight| weight.abs() > largest) {
             let message = format!("tensor {} holds {large}, beyond the range of fp16; use bf16", matrix.name);
             return Err(Error::checkpoint(matrix.file.as_path(), message));
@@ -189,25 +188,14 @@ fn write_half(matrix: &Tensor, half: DType, out: &mut PartWriter<'_>) -> Result<
     })
 }
 
-/// Reads all weights of a matrix as f32, and calls `take` with one chunk after another.
-fn read(matrix: &Tensor, mut take: impl FnMut(Vec<f32>) -> Result<()>) -> Result<()> {
-    let fail = |source| Error::io(matrix.file.as_path(), source);
-    let mut file = File::open(matrix.file.as_path()).map_err(fail)?;
-    file.seek(SeekFrom::Start(matrix.offset_bytes)).map_err(fail)?;
-    let mut left = matrix.elements();
-    while left > 0 {
-        let elements = left.min(CHUNK_ELEMENTS);
-        let mut bytes = vec![0; elements * matrix.dtype.bytes()];
-        file.read_exact(&mut bytes).map_err(fail)?;
-        take(match matrix.dtype {
-            DType::F32 => bytes.as_chunks().0.par_iter().map(|bytes| f32::from_le_bytes(*bytes)).collect(),
-            DType::F16 => bytes.as_chunks().0.par_iter().map(|bytes| f16::from_le_bytes(*bytes).to_f32()).collect(),
-            DType::BF16 => bytes.as_chunks().0.par_iter().map(|bytes| bf16::from_le_bytes(*bytes).to_f32()).collect(),
-            DType::I8 => bytes.par_iter().map(|byte| f32::from(byte.cast_signed())).collect(),
-        })?;
-        left -= elements;
-    }
-    Ok(())
+/// Writes each weight as it is read.
+fn write_full(matrix: &Tensor, out: &mut PartWriter<'_>) -> Result<()> {
+    out.align()?;
+    read_f32(matrix, |chunk| {
+        let mut values = vec![[0; 4]; chunk.len()];
+        values.par_iter_mut().zip(&chunk).for_each(|(value, weight)| *value = weight.to_le_bytes());
+        out.put(values.as_flattened())
+    })
 }
 
 #[cfg(test)]
@@ -223,22 +211,25 @@ mod tests {
             shape: shape.to_vec(),
             file: Arc::clone(&file),
             offset_bytes: 8,
+            update: None,
         };
-        let matrices = [matrix("a", [3, 5]), matrix("b", [2, 7])];
+        let matrices = |precision| [(matrix("a", [3, 5]), precision), (matrix("b", [2, 7]), precision)];
         let names = |parts: &[Tensor]| parts.iter().map(|part| part.name.clone()).collect::<Vec<_>>();
         let offsets = |parts: &[Tensor]| parts.iter().map(|part| part.offset_bytes).collect::<Vec<_>>();
 
-        let (parts, size_bytes) = layout(&matrices, Precision::Int8, &file);
+        let (parts, size_bytes) = layout(&matrices(Precision::Int8), &file);
         assert_eq!(names(&parts), ["a/scale", "a/int8", "b/scale", "b/int8"]);
         assert_eq!(offsets(&parts), [0, 64, 128, 192]);
         assert_eq!(size_bytes, 192 + 14);
         assert_eq!(parts[1].shape, [5, 3]);
 
-        let (parts, size_bytes) = layout(&matrices, Precision::Bf16, &file);
+        let (parts, size_bytes) = layout(&matrices(Precision::Bf16), &file);
         assert_eq!(names(&parts), ["a/bf16", "b/bf16"]);
         assert_eq!((offsets(&parts), size_bytes), (vec![0, 64], 64 + 28));
         assert_eq!((parts[1].dtype, &parts[1].shape), (DType::BF16, &vec![2, 7]));
-        assert_ne!(key(&matrices, Precision::Bf16), key(&matrices[..1], Precision::Bf16));
+        let halves = matrices(Precision::Bf16);
+        assert_ne!(key(&halves, Precision::Bf16), key(&halves[..1], Precision::Bf16));
+        assert_ne!(key(&halves, Precision::Bf16), key(&matrices(Precision::Fp32), Precision::Bf16));
     }
 
     /// Converts a checkpoint file with one matrix. Returns its folder and the converted parts.
@@ -252,11 +243,12 @@ mod tests {
             shape: vec![1, weights.len()],
             file: Arc::new(file),
             offset_bytes: 0,
+            update: None,
         };
         let origin = Origin { fingerprint: "fedc", checkpoint: folder.path(), family: crate::Family::M3 };
         let mut seen = Vec::new();
         let cache = folder.path().join("cache");
-        let parts = convert(&[matrix], precision, &origin, Some(&cache), &mut |done, total| seen.push((done, total)));
+        let parts = convert(&[(matrix, precision)], precision, &origin, Some(&cache), &mut |done, total| seen.push((done, total)));
         let total = weights.len() as u64 * 4;
         assert!(parts.is_err() || seen == [(0, total), (total, total)], "{seen:?}");
         (folder, parts)

@@ -1,0 +1,318 @@
+//! LoRA adapters: `adapter_config.json` and `adapter_model.safetensors`, as peft writes them.
+//!
+//! | tensor of an adapter | what it does |
+//! |---|---|
+//! | `base_model.model.<module>.lora_A.weight`, `.lora_B.weight` | `weight + scaling · B · A` |
+//! | `base_model.model.<module>.lora_embedding_A`, `.lora_embedding_B` | `weight + scaling · (B · A)ᵀ` |
+//! | `base_model.model.<module>.weight`, `.bias` | replaces the tensor: `modules_to_save`, trained biases |
+//!
+//! `scaling` is `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`; `alpha_pattern` and `rank_pattern` change
+//! both for some modules. The merge is peft's own (`LoraLayer.merge`, `get_delta_weight`, peft 0.13.2,
+//! `tuners/lora/layer.py`), computed in f32 from the stored base weights.
+
+use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
+use std::path::Path;
+
+use once_cell::sync::OnceCell;
+use regex::Regex;
+use serde_json::Value;
+
+use super::account::CheckpointPart;
+use super::config::Config;
+use super::files::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
+use super::ignored::ADAPTER_KEYS;
+use super::safetensors::read_header;
+use super::tensor::{Factor, LowRank, Tensor};
+use super::tensors::Tensors;
+use crate::error::{Error, Result};
+
+/// What peft puts before the name of a base tensor.
+const PREFIX: &str = "base_model.model.";
+
+/// Settings of variants of LoRA that are not implemented.
+const OFF: &[&str] = &[
+    "alora_invocation_tokens",
+    "arrow_config",
+    "corda_config",
+    "fan_in_fan_out",
+    "layer_replication",
+    "lora_bias",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_dora",
+    "use_qalora",
+];
+
+/// A checkpoint's weights with an adapter applied. Equal if the adapter's files are.
+#[derive(Debug)]
+pub(crate) struct Adapter {
+    /// The base weights with the adapter's updates and replacements.
+    pub(crate) tensors: Tensors,
+    /// What became of the adapter's files, keys and tensors.
+    pub(crate) account: Vec<CheckpointPart>,
+    /// Identifies the adapter's content.
+    content: String,
+    /// See [`Adapter::fingerprint`].
+    fingerprint: OnceCell<String>,
+}
+
+impl PartialEq for Adapter {
+    fn eq(&self, other: &Self) -> bool {
+        self.content == other.content
+    }
+}
+
+impl Eq for Adapter {}
+
+impl Hash for Adapter {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.content.hash(state);
+    }
+}
+
+/// Two names that stand for one tensor in the reference: the embeddings, which are the output layer too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tied {
+    pub(crate) table: &'static str,
+    pub(crate) head: &'static str,
+}
+
+/// The parts of an update as they are found.
+#[derive(Debug, Default)]
+struct Pair {
+    a: Option<Tensor>,
+    b: Option<Tensor>,
+}
+
+impl Adapter {
+    /// Reads the headers of an adapter and applies it to the weights of its base.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if `folder` is no adapter, [`Error::Checkpoint`] if it is of another kind, holds something that
+    /// is not known, or does not fit the base.
+    pub(crate) fn open(folder: &Path, base: &Tensors, tied: Option<Tied>) -> Result<Self> {
+        let file = folder.join(ADAPTER_CONFIG_FILE);
+        if !file.exists() {
+            return Err(Error::option(
+                "adapter",
+                format!(
+                    "there is no {}; give the folder that peft's save_pretrained wrote, with {ADAPTER_CONFIG_FILE} and \
+                     {ADAPTER_WEIGHTS_FILE}",
+                    file.display()
+                ),
+            ));
+        }
+        let weights = folder.join(ADAPTER_WEIGHTS_FILE);
+        if !weights.exists() {
+            return Err(Error::checkpoint(
+                weights,
+                "missing; an adapter with adapter_model.bin must be saved as safetensors (load it with peft, then \
+                 `save_pretrained(..., safe_serialization=True)`)",
+            ));
+        }
+        let config = Config::read(&file)?;
+        check(&config)?;
+        let mut adapter = Application { config: &config, weights: &weights, tied, tensors: base.clone() };
+        adapter.apply()?;
+        let Application { tensors, .. } = adapter;
+
+        let mut account = vec![
+            CheckpointPart::of_file(ADAPTER_CONFIG_FILE, None),
+            CheckpointPart::of_file(ADAPTER_WEIGHTS_FILE, None),
+        ];
+        account.extend(config.account(ADAPTER_KEYS)?);
+        let content = super::fingerprint::of_files(&[&file], &[&weights])?;
+        Ok(Self { tensors, account, content, fingerprint: OnceCell::new() })
+    }
+
+    /// Identifies the base and the adapter: see [`Checkpoint::fingerprint`](super::Checkpoint::fingerprint).
+    pub(crate) fn fingerprint(&self, base: &str) -> &str {
+        self.fingerprint.get_or_init(|| super::fingerprint::of_texts(&[base, &self.content]))
+    }
+
+    /// The base model that an adapter in this folder names, if there is an adapter; an empty text if it names none.
+    pub(crate) fn base_of(folder: &Path) -> Option<String> {
+        let file = folder.join(ADAPTER_CONFIG_FILE);
+        let config = file.exists().then(|| Config::read(&file).ok())?;
+        let base = config.as_ref().and_then(|config| config.optional_text("base_model_name_or_path").ok().flatten());
+        Some(base.unwrap_or_default().to_owned())
+    }
+}
+
+/// Refuses kinds of adapters that are not implemented.
+fn check(config: &Config) -> Result<()> {
+    if config.get("peft_type").is_none() {
+        return Err(config.error("peft_type is missing; expected \"LORA\""));
+    }
+    config.require("peft_type", &["LORA"])?;
+    config.require("bias", &["none", "all", "lora_only"])?;
+    config.require_off(OFF)?;
+    match config.get("init_lora_weights") {
+        None | Some(Value::Bool(_)) => Ok(()),
+        Some(Value::String(method)) if method == "gaussian" || method == "eva" || method == "orthogonal" => Ok(()),
+        // These change the base weights while peft loads the adapter.
+        Some(value) => Err(config.wrong(
+            "init_lora_weights",
+            value,
+            "true, false, \"gaussian\", \"eva\" or \"orthogonal\"; merge the adapter with peft (`merge_and_unload`) and open \
+             the merged model",
+        )),
+    }
+}
+
+/// An adapter being applied.
+struct Application<'a> {
+    config: &'a Config,
+    weights: &'a Path,
+    tied: Option<Tied>,
+    tensors: Tensors,
+}
+
+impl Application<'_> {
+    fn apply(&mut self) -> Result<()> {
+        let header = read_header(self.weights)?;
+        if let Some(name) = header.skipped.first() {
+            return Err(self.unknown(name));
+        }
+        let mut linear: BTreeMap<String, Pair> = BTreeMap::new();
+        let mut tables: BTreeMap<String, Pair> = BTreeMap::new();
+        for (stored, tensor) in header.tensors {
+            // Some programs leave in what peft removes: the adapter's name, and the wrappers' own parts.
+            let name = stored.strip_prefix(PREFIX).unwrap_or(&stored);
+            let name = name.replace(".default.", ".").replace(".base_layer.", ".").replace(".modules_to_save.", ".");
+            let name = name.strip_suffix(".default").unwrap_or(&name);
+            if let Some(module) = name.strip_suffix(".lora_A.weight") {
+                linear.entry(module.to_owned()).or_default().a = Some(tensor);
+            } else if let Some(module) = name.strip_suffix(".lora_B.weight") {
+                linear.entry(module.to_owned()).or_default().b = Some(tensor);
+            } else if let Some(module) = name.strip_suffix(".lora_embedding_A") {
+                tables.entry(module.to_owned()).or_default().a = Some(tensor);
+            } else if let Some(module) = name.strip_suffix(".lora_embedding_B") {
+                tables.entry(module.to_owned()).or_default().b = Some(tensor);
+            } else if name.contains("lora_") || name.contains(".original_module.") {
+                return Err(self.unknown(&stored));
+            } else {
+                self.replace(name, &stored, tensor)?;
+            }
+        }
+        let scaling = Scaling::read(self.config)?;
+        for (pairs, transposed) in [(linear, false), (tables, true)] {
+            for (module, pair) in pairs {
+                self.update(&module, pair, transposed, &scaling)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn unknown(&self, stored: &str) -> Error {
+        let message = format!("tensor {stored} is of no known kind; merge the adapter with peft (`merge_and_unload`)");
+        Error::checkpoint(self.weights, message)
+    }
+
+    /// Puts a trained copy in the place of a base tensor.
+    fn replace(&mut self, name: &str, stored: &str, tensor: Tensor) -> Result<()> {
+        if let Some(Tied { table, head }) = self.tied {
+            if name == table {
+                return Err(self.tied_error(stored));
+            }
+            if name == head {
+                self.tensors.replace(name, tensor);
+                return Ok(());
+            }
+        }
+        match self.tensors.find(name) {
+            None => Err(self.no_place(stored, name)),
+            Some(base) if base.shape != tensor.shape => Err(self.wrong_shape(stored, &tensor.shape, name, &base.shape)),
+            Some(_) => {
+                self.tensors.replace(name, tensor);
+                Ok(())
+            }
+        }
+    }
+
+    fn update(&mut self, module: &str, pair: Pair, transposed: bool, scaling: &Scaling) -> Result<()> {
+        let name = format!("{module}.weight");
+        let stored = |part: &str| match transposed {
+            true => format!("{PREFIX}{module}.lora_embedding_{part}"),
+            false => format!("{PREFIX}{module}.lora_{part}.weight"),
+        };
+        let missing = |part: &str| Error::checkpoint(self.weights, format!("tensor {} is missing", stored(part)));
+        let a = pair.a.ok_or_else(|| missing("A"))?;
+        let b = pair.b.ok_or_else(|| missing("B"))?;
+        if self.tied.is_some_and(|tied| name == tied.table || name == tied.head) {
+            return Err(self.tied_error(&stored("A")));
+        }
+        let factor = |tensor| Factor { tensor, transposed };
+        // The update of a table is (B · A)ᵀ = Aᵀ · Bᵀ.
+        let (up, down) = if transposed { (factor(a), factor(b)) } else { (factor(b), factor(a)) };
+        let ([rows, rank], [down_rank, columns]) = (up.shape(), down.shape());
+        let base = self.tensors.find(&name).ok_or_else(|| self.no_place(&stored("A"), &name))?;
+        if base.shape != [rows, columns] || rank != down_rank || rank == 0 {
+            return Err(self.wrong_shape(&stored("A"), &down.tensor.shape, &name, &base.shape));
+        }
+        let scaling = scaling.of(self.config, module, rank)?;
+        self.tensors.update(&name, LowRank { up, down, scaling, first_row: 0 });
+        Ok(())
+    }
+
+    fn no_place(&self, stored: &str, name: &str) -> Error {
+        let message = format!("tensor {stored} changes {name}, which the model does not have; is it an adapter of this model?");
+        Error::checkpoint(self.weights, message)
+    }
+
+    fn wrong_shape(&self, stored: &str, shape: &[usize], name: &str, base: &[usize]) -> Error {
+        let message = format!(
+            "tensor {stored} has shape {shape:?}, which does not fit {name} of shape {base:?}; is it an adapter of this model?"
+        );
+        Error::checkpoint(self.weights, message)
+    }
+
+    fn tied_error(&self, stored: &str) -> Error {
+        let message = format!(
+            "tensor {stored} changes embeddings that are the output layer too (tie_word_embeddings), which versions of peft \
+             merge differently; merge it with yours (`merge_and_unload`) and open the merged model"
+        );
+        Error::checkpoint(self.weights, message)
+    }
+}
+
+/// How strongly the updates of each module count.
+struct Scaling {
+    alpha: f64,
+    is_rank_stabilized: bool,
+    alphas: Vec<(Regex, f64)>,
+}
+
+impl Scaling {
+    fn read(config: &Config) -> Result<Self> {
+        let mut alphas = Vec::new();
+        if let Some(patterns) = config.object("alpha_pattern")? {
+            for pattern in patterns.keys() {
+                // `get_pattern_key` of peft 0.15 and later; earlier versions match the same names.
+                let regex = Regex::new(&format!("^(?:.*\\.)?(?:{pattern})$")).map_err(|_| {
+                    config.error(format!("{} is no regular expression", patterns.path_of(pattern)))
+                })?;
+                alphas.push((regex, patterns.optional_number(pattern)?.unwrap_or_default()));
+            }
+        }
+        Ok(Self {
+            alpha: config.number("lora_alpha")?,
+            is_rank_stabilized: config.optional_bool("use_rslora")?.unwrap_or(false),
+            alphas,
+        })
+    }
+
+    fn of(&self, config: &Config, module: &str, rank: usize) -> Result<f32> {
+        let mut matching = self.alphas.iter().filter(|(pattern, _)| pattern.is_match(module)).map(|(_, alpha)| *alpha);
+        let alpha = matching.next().unwrap_or(self.alpha);
+        if matching.any(|other| other.to_bits() != alpha.to_bits()) {
+            let message = format!("alpha_pattern has two values for {module}; versions of peft take one or the other; keep one");
+            return Err(config.error(message));
+        }
+        let rank = rank as f64;
+        Ok((alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }) as f32)
+    }
+}
+
