@@ -81,6 +81,7 @@ fn flag(option: &OptionDeclaration) -> Arg {
             arg.value_name("LAYERS").value_parser(value_parser!(usize)).value_delimiter(',').action(ArgAction::Append)
         }
         OptionKind::Word => arg.value_name(option.name.to_uppercase()),
+        OptionKind::Folder => arg.value_name("DIR"),
         _ => arg.value_name("TEXT"),
     }
 }
@@ -136,7 +137,7 @@ mod tests {
         match (option.kind, option.name) {
             (OptionKind::Switch, _) => "true",
             (OptionKind::Count, _) => "2",
-            (OptionKind::Text, _) => "12",
+            (OptionKind::Text | OptionKind::Folder, _) => "12",
             (OptionKind::Format, _) => "<{}>{}",
             (OptionKind::Layers | OptionKind::Cutoffs, _) => "8",
             (OptionKind::Word, "precision") => "int8",

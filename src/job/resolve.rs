@@ -151,8 +151,10 @@ fn models(reranker: &Reranker, scoring: &Scoring) -> Result<Vec<ModelIdentity>> 
     let mut others = Vec::new();
     if let Scoring::Query(query) = scoring {
         for model in query.models() {
-            // The options of a call are part of the query's text.
-            others.push(identity(&model.with_options(&ScoreOptions::default())?)?);
+            // The options of a call are part of the query's text, but not what is in an adapter.
+            let mut adapter = ScoreOptions::default();
+            adapter.adapter.clone_from(&model.options().adapter);
+            others.push(identity(&model.with_options(&adapter)?)?);
         }
     }
     others.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));

@@ -122,7 +122,7 @@ impl Adapter {
             CheckpointPart::of_file(ADAPTER_CONFIG_FILE, None),
             CheckpointPart::of_file(ADAPTER_WEIGHTS_FILE, None),
         ];
-        account.extend(config.account(ADAPTER_KEYS)?);
+        account.extend(config.account(|key| ADAPTER_KEYS.reason(key))?);
         let content = super::fingerprint::of_files(&[&file], &[&weights])?;
         Ok(Self { tensors, account, content, fingerprint: OnceCell::new() })
     }

@@ -118,7 +118,7 @@ impl Checkpoint {
                 CONFIG_FILE => None,
                 _ if used.contains(name) => None,
                 INDEX_FILE => Some(stale(&self.path)),
-                _ => Some(FILES.reason(|end| name.ends_with(end)).unwrap_or("not part of a model").to_owned()),
+                _ => Some(FILES.reason_by_end(name).unwrap_or("not part of a model").to_owned()),
             };
             CheckpointPart::of_file(name, ignored.as_deref())
         };

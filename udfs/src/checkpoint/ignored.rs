@@ -23,8 +23,17 @@ macro_rules! ignored {
 pub(crate) struct Ignored(&'static [(&'static str, &'static [&'static str])]);
 
 impl Ignored {
-    /// Why the first name that `matches` is ignored.
-    pub(crate) fn reason(self, matches: impl Fn(&str) -> bool) -> Option<&'static str> {
+    /// Why this name is ignored; `None` if it is not in the list.
+    pub(crate) fn reason(self, name: &str) -> Option<&'static str> {
+        self.find(|listed| listed == name)
+    }
+
+    /// Why a name that ends like this one is ignored.
+    pub(crate) fn reason_by_end(self, name: &str) -> Option<&'static str> {
+        self.find(|listed| name.ends_with(listed))
+    }
+
+    fn find(self, matches: impl Fn(&str) -> bool) -> Option<&'static str> {
         self.0.iter().find(|(_, names)| names.iter().any(|name| matches(name))).map(|(reason, _)| *reason)
     }
 }
@@ -159,7 +168,8 @@ mod tests {
             let names: Vec<&str> = list.iter().flat_map(|(_, names)| *names).copied().collect();
             assert_eq!(names.len(), names.iter().collect::<BTreeSet<_>>().len(), "{names:?}");
         }
-        assert_eq!(CONFIG_KEYS.reason(|key| key == "use_cache"), Some("how the reference stores and computes, not what"));
-        assert_eq!(CONFIG_KEYS.reason(|key| key == "rope_theta"), None);
+        assert_eq!(CONFIG_KEYS.reason("use_cache"), Some("how the reference stores and computes, not what"));
+        assert_eq!(CONFIG_KEYS.reason("rope_theta"), None);
+        assert_eq!(FILES.reason_by_end("sentencepiece.bpe.model"), Some("tokenizer.json is read instead"));
     }
 }

@@ -199,7 +199,7 @@ impl Tensors {
     /// [`Error::Checkpoint`] for a tensor that the graph does not use and that is not known to change no score.
     pub(crate) fn account(&self) -> Result<Vec<CheckpointPart>> {
         let read = self.marks();
-        let reason = |name: &str| TENSORS.reason(|ignored| name.ends_with(ignored)).unwrap_or_default();
+        let reason = |name: &str| TENSORS.reason_by_end(name).unwrap_or_default();
         let mut parts = Vec::new();
         for (name, tensor) in &self.by_name {
             // An adapter's tensors are in a file of its own.

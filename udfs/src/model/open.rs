@@ -52,7 +52,9 @@ impl OpenedModel {
             if let Some(anchor) = architecture.anchor() {
                 *tensors = std::mem::take(tensors).named_after(anchor)?;
             }
-            account.extend(checkpoint.config.iter().map(|config| config.account(CONFIG_KEYS)).collect::<Result<Vec<_>>>()?.concat());
+            if let Some(config) = &checkpoint.config {
+                account.extend(config.account(|key| CONFIG_KEYS.reason(key))?);
+            }
             account.extend(account_tensors(tensors, architecture.as_ref(), &tokenizer)?);
         }
         account.extend(tokenizer_account);

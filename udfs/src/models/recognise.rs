@@ -33,7 +33,7 @@ impl Family {
     pub fn of_config(path: &Path, json: &[u8]) -> Result<Self> {
         let config = Config::parse(path, json)?;
         let family = from_config(&config)?.family();
-        config.account(CONFIG_KEYS)?;
+        config.account(|key| CONFIG_KEYS.reason(key))?;
         Ok(family)
     }
 }

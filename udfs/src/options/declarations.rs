@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use super::declare::declare_options;
-use super::kind::{CountValue, CutoffLayers, FormatValue, Layers, ReadValue, Switch, Text, Word};
+use super::kind::{CountValue, CutoffLayers, Folder, FormatValue, Layers, ReadValue, Switch, Text, Word};
 use super::{Cutoffs, Heads, OptionKind, Precision};
 use crate::error::Result;
 use crate::models::Family;
@@ -85,7 +85,7 @@ declare_options! {
 
         /// The folder of a LoRA adapter, as peft saves it. Its weights are merged into the model's once and kept in the
         /// cache.
-        adapter: String as Text {
+        adapter: String as Folder {
             default: "none",
             families: ALL,
             in_graph: true,

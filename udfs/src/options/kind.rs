@@ -21,6 +21,8 @@ pub enum OptionKind {
     Count,
     /// Any text.
     Text,
+    /// The path of a folder.
+    Folder,
     /// Text with two `{}` placeholders, the instruction's and the text's.
     Format,
     /// One of a few words.
@@ -35,7 +37,7 @@ impl OptionKind {
     /// Whether a value given as text is taken literally. Text for the other kinds is read as JSON: `512`, `true`, `[8,
     /// 16]`.
     pub fn is_text(self) -> bool {
-        matches!(self, Self::Text | Self::Format | Self::Word)
+        matches!(self, Self::Text | Self::Folder | Self::Format | Self::Word)
     }
 
     /// The SQL type of a value in a call's options.
@@ -43,7 +45,7 @@ impl OptionKind {
         match self {
             Self::Switch => "BOOLEAN",
             Self::Count => "BIGINT",
-            Self::Text | Self::Format | Self::Word => "VARCHAR",
+            Self::Text | Self::Folder | Self::Format | Self::Word => "VARCHAR",
             Self::Layers => "BIGINT[]",
             Self::Cutoffs => "BIGINT or BIGINT[]",
         }
@@ -75,6 +77,9 @@ pub(super) struct CountValue;
 
 /// [`OptionKind::Text`].
 pub(super) struct Text;
+
+/// [`OptionKind::Folder`].
+pub(super) struct Folder;
 
 /// [`OptionKind::Format`].
 pub(super) struct FormatValue;
@@ -128,6 +133,20 @@ impl ReadValue for Text {
 
     fn write(value: &String) -> Value {
         Value::from(value.as_str())
+    }
+}
+
+impl ReadValue for Folder {
+    type Value = String;
+    const KIND: OptionKind = OptionKind::Folder;
+
+    fn read(name: &str, value: &Value) -> Result<String> {
+        let folder = value.as_str().filter(|folder| !folder.is_empty());
+        folder.map(str::to_owned).ok_or_else(|| wrong(name, value, "the path of a folder"))
+    }
+
+    fn write(value: &String) -> Value {
+        Text::write(value)
     }
 }
 

@@ -193,6 +193,7 @@ mod tests {
     fn wrong_fields() -> Vec<(&'static str, ScoreOptions)> {
         let unset = ScoreOptions::default;
         vec![
+            ("adapter", unset().with_adapter("")),
             ("max_length", unset().with_max_length(0)),
             ("max_length", unset().with_max_length(usize::MAX)),
             ("query_max_length", unset().with_query_max_length(0)),

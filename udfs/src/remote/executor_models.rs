@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::planned_model::PlannedModel;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
+use crate::options::ScoreOptions;
 use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
 
@@ -49,7 +50,9 @@ impl ExecutorModels {
                 continue;
             }
             let reranker = self.registry.open_within(name, &engine, self.max_models)?;
-            let fingerprint = reranker.model().fingerprint()?.to_owned();
+            // The other options may not suit another checkpoint.
+            let adapter = ScoreOptions { adapter: planned.options().adapter.clone(), ..ScoreOptions::default() };
+            let fingerprint = reranker.with_options(&adapter)?.model().fingerprint()?.to_owned();
             if fingerprint == planned.fingerprint() {
                 return Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()));
             }

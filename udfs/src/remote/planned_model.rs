@@ -1,6 +1,6 @@
 //! A model, as a plan names it.
 
-use std::path::absolute;
+use std::path::{Path, absolute};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,13 +31,15 @@ impl PlannedModel {
     /// # Errors
     /// Those of [`Model::fingerprint`](crate::Model::fingerprint).
     pub fn of(name: &str, reranker: &Reranker) -> Result<Self> {
-        let location = reranker.location();
+        let absolute = |path: &Path| absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string();
+        let mut options = reranker.options().clone();
+        options.adapter = options.adapter.map(|folder| absolute(Path::new(&folder)));
         Ok(Self {
             name: name.to_owned(),
-            location: absolute(location).unwrap_or_else(|_| location.to_owned()).display().to_string(),
+            location: absolute(reranker.location()),
             fingerprint: reranker.model().fingerprint()?.to_owned(),
             // If no option sets it, another device might choose another precision.
-            options: reranker.options().clone().with_precision(reranker.precision()),
+            options: options.with_precision(reranker.precision()),
             window_rows: reranker.window_rows(),
             batch_tokens: reranker.engine_options().batch_tokens,
         })

@@ -170,7 +170,11 @@ impl Settings {
         if let Some(config) = &self.config {
             config.require_off(&["do_lower_case", "from_slow"])?;
             parts.push(CheckpointPart::of_file(TOKENIZER_CONFIG_FILE, None));
-            parts.extend(config.account(TOKENIZER_KEYS)?);
+            let overrides = self.special_tokens.as_ref().filter(|_| !self.is_complete());
+            parts.extend(config.account(|key| {
+                let overridden = overrides.is_some_and(|file| file.contains(key));
+                TOKENIZER_KEYS.reason(key).or(overridden.then_some("special_tokens_map.json takes precedence"))
+            })?);
         }
         for (name, file) in [(SPECIAL_TOKENS_FILE, &self.special_tokens), (ADDED_TOKENS_FILE, &self.added_tokens)] {
             let Some(file) = file else { continue };
@@ -179,7 +183,7 @@ impl Settings {
                 parts.push(CheckpointPart::of_file(name, Some(reason)));
             } else {
                 parts.push(CheckpointPart::of_file(name, None));
-                parts.extend(file.account(TOKENIZER_KEYS)?);
+                parts.extend(file.account(|key| TOKENIZER_KEYS.reason(key))?);
             }
         }
         Ok(parts)
