@@ -1,17 +1,18 @@
 //! Checkpoints in every form: sharded, in half precision, behind links, and broken in every way.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use arrow::array::StringArray;
 use datafusion_rerank::{EngineOptions, Reranker};
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, serialize_to_file};
+use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
+use crate::support::weights::{Weights, read_weights, write_weights};
 use crate::support::{CHECKPOINTS, copy, fixture, open};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
+const SHARD: &str = "model-1.safetensors";
 
 fn score(folder: &Path) -> Vec<f32> {
     let queries = StringArray::from(vec!["what is panda?", "ما هي عاصمة فرنسا؟", "a"]);
@@ -25,27 +26,12 @@ fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// Tensors of a checkpoint: name to type, shape and bytes.
-type Owned = BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
-
-fn tensors(checkpoint: &str) -> Owned {
-    let bytes = std::fs::read(fixture(checkpoint).join(WEIGHTS)).unwrap();
-    let tensors = SafeTensors::deserialize(&bytes).unwrap();
-    tensors
-        .iter()
-        .map(|(name, view)| (name.to_owned(), (view.dtype(), view.shape().to_vec(), view.data().to_vec())))
-        .collect()
-}
-
-fn write(tensors: &Owned, path: &Path) {
-    let views = tensors
-        .iter()
-        .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
-    serialize_to_file(views, None, path).unwrap();
+fn tensors(checkpoint: &str) -> Weights {
+    read_weights(&fixture(checkpoint).join(WEIGHTS))
 }
 
 /// The checkpoint with its weights in half precision.
-fn narrowed(checkpoint: &str, dtype: Dtype, narrow: fn(f32) -> [u8; 2]) -> Owned {
+fn narrowed(checkpoint: &str, dtype: Dtype, narrow: fn(f32) -> [u8; 2]) -> Weights {
     let mut tensors = tensors(checkpoint);
     for (of, _, data) in tensors.values_mut() {
         assert_eq!(*of, Dtype::F32);
@@ -61,14 +47,14 @@ fn shards_score_the_same_bits() {
         let folder = tempfile::tempdir().unwrap();
         copy(checkpoint, folder.path());
         std::fs::remove_file(folder.path().join(WEIGHTS)).unwrap();
-        let mut shards = [Owned::new(), Owned::new(), Owned::new()];
+        let mut shards = [Weights::new(), Weights::new(), Weights::new()];
         let mut weight_map = serde_json::Map::new();
         for (index, (name, tensor)) in tensors(checkpoint).into_iter().enumerate() {
             weight_map.insert(name.clone(), json!(format!("model-{}.safetensors", index % 3)));
             shards[index % 3].insert(name, tensor);
         }
         for (index, shard) in shards.iter().enumerate() {
-            write(shard, &folder.path().join(format!("model-{index}.safetensors")));
+            write_weights(shard, &folder.path().join(format!("model-{index}.safetensors")));
         }
         std::fs::write(folder.path().join(INDEX), json!({ "weight_map": weight_map }).to_string()).unwrap();
         assert_eq!(score(folder.path()), score(&fixture(checkpoint)), "{checkpoint}");
@@ -88,7 +74,7 @@ fn half_precision_weights_are_widened_exactly() {
             let stored = tempfile::tempdir().unwrap();
             copy(checkpoint, stored.path());
             let half = narrowed(checkpoint, dtype, narrow);
-            write(&half, &stored.path().join(WEIGHTS));
+            write_weights(&half, &stored.path().join(WEIGHTS));
 
             // The same values, stored as f32.
             let widened = tempfile::tempdir().unwrap();
@@ -97,7 +83,7 @@ fn half_precision_weights_are_widened_exactly() {
                 let data = data.chunks_exact(2).flat_map(|b| widen(b.try_into().unwrap()).to_le_bytes()).collect();
                 (name, (Dtype::F32, shape, data))
             });
-            write(&full.collect(), &widened.path().join(WEIGHTS));
+            write_weights(&full.collect(), &widened.path().join(WEIGHTS));
 
             let (stored, widened) = (score(stored.path()), score(widened.path()));
             assert!(largest_difference(&stored, &widened) < 1e-6, "{checkpoint}, {dtype:?}: {stored:?} {widened:?}");
@@ -154,7 +140,11 @@ fn edit_header(folder: &Path, edit: impl FnOnce(&mut serde_json::Map<String, Val
 }
 
 fn edit_config(folder: &Path, key: &str, value: Value) {
-    let path = folder.join("config.json");
+    edit_json(folder, "config.json", key, value);
+}
+
+fn edit_json(folder: &Path, file: &str, key: &str, value: Value) {
+    let path = folder.join(file);
     let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     config[key] = value;
     std::fs::write(path, config.to_string()).unwrap();
@@ -349,6 +339,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an index of a shard that is not there",
         apply: |folder| {
+            std::fs::remove_file(folder.join(WEIGHTS)).unwrap();
             std::fs::write(folder.join(INDEX), r#"{"weight_map": {"a": "model-1.safetensors"}}"#).unwrap();
         },
         names: &["model-1.safetensors"],
@@ -356,6 +347,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an index that points out of the directory",
         apply: |folder| {
+            std::fs::remove_file(folder.join(WEIGHTS)).unwrap();
             std::fs::write(folder.join(INDEX), r#"{"weight_map": {"a": "../model.safetensors"}}"#).unwrap();
         },
         names: &[INDEX, "tensor a", "../model.safetensors"],
@@ -363,14 +355,124 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "an index that puts a tensor into the wrong shard",
         apply: |folder| {
-            std::fs::write(folder.join(INDEX), r#"{"weight_map": {"no.such": "model.safetensors"}}"#).unwrap();
+            std::fs::rename(folder.join(WEIGHTS), folder.join(SHARD)).unwrap();
+            std::fs::write(folder.join(INDEX), r#"{"weight_map": {"no.such": "model-1.safetensors"}}"#).unwrap();
         },
-        names: &[WEIGHTS, "no.such", "missing"],
+        names: &[SHARD, "no.such", "missing"],
     },
     Mutation {
         name: "an index without a weight map",
-        apply: |folder| std::fs::write(folder.join(INDEX), "{}").unwrap(),
+        apply: |folder| {
+            std::fs::rename(folder.join(WEIGHTS), folder.join(SHARD)).unwrap();
+            std::fs::write(folder.join(INDEX), "{}").unwrap();
+        },
         names: &[INDEX, "weight_map"],
+    },
+    Mutation {
+        name: "a tensor in two shards",
+        apply: |folder| {
+            std::fs::copy(folder.join(WEIGHTS), folder.join(SHARD)).unwrap();
+            std::fs::rename(folder.join(WEIGHTS), folder.join("model-2.safetensors")).unwrap();
+            let map = json!({EMBEDDINGS: SHARD, OUT_PROJ: "model-2.safetensors"});
+            std::fs::write(folder.join(INDEX), json!({ "weight_map": map }).to_string()).unwrap();
+        },
+        names: &["model-2.safetensors", "is in ", SHARD, "keep one of them"],
+    },
+    Mutation {
+        name: "weights of another framework",
+        apply: |folder| edit_header(folder, |header| header["__metadata__"] = json!({"format": "tf"})),
+        names: &[WEIGHTS, "format is tf", "PyTorch"],
+    },
+    Mutation {
+        name: "pickled weights alone",
+        apply: |folder| std::fs::rename(folder.join(WEIGHTS), folder.join("pytorch_model.bin")).unwrap(),
+        names: &[WEIGHTS, "missing", "pytorch_model.bin", "convert it: python3 -c \"import ", "weights_only=True"],
+    },
+    Mutation {
+        name: "pickled weights in shards",
+        apply: |folder| {
+            std::fs::remove_file(folder.join(WEIGHTS)).unwrap();
+            std::fs::write(folder.join("pytorch_model.bin.index.json"), "{}").unwrap();
+        },
+        names: &[WEIGHTS, "pytorch_model.bin.index.json", "convert it: python3 -c"],
+    },
+    Mutation {
+        name: "a number that is none",
+        apply: |folder| {
+            let config = std::fs::read_to_string(folder.join("config.json")).unwrap();
+            std::fs::write(folder.join("config.json"), config.replace("1e-05", "Infinity")).unwrap();
+        },
+        names: &["config.json", "layer_norm_eps is \"Infinity\", expected a number"],
+    },
+    Mutation {
+        name: "a feature that is not implemented",
+        apply: |folder| edit_config(folder, "is_decoder", json!(true)),
+        names: &["config.json", "is_decoder is true", "expected null"],
+    },
+    Mutation {
+        name: "quantized weights",
+        apply: |folder| edit_config(folder, "quantization_config", json!({"load_in_8bit": true})),
+        names: &["config.json", "quantization_config is {\"load_in_8bit\":true}", "not supported"],
+    },
+    Mutation {
+        name: "a key that nobody knows",
+        apply: |folder| edit_config(folder, "residual_gain", json!(0.5)),
+        names: &["config.json", "residual_gain is 0.5", "may change scores", "remove it"],
+    },
+    Mutation {
+        name: "another class behind the same name",
+        apply: |folder| edit_config(folder, "model_type", json!("roberta")),
+        names: &["config.json", "model_type is \"roberta\"", "xlm-roberta"],
+    },
+    Mutation {
+        name: "a tensor that nobody knows",
+        apply: |folder| {
+            let mut tensors = read_weights(&folder.join(WEIGHTS));
+            let bias = tensors["classifier.out_proj.bias"].clone();
+            tensors.insert("classifier.out_proj.gain".to_owned(), bias);
+            write_weights(&tensors, &folder.join(WEIGHTS));
+        },
+        names: &[WEIGHTS, "classifier.out_proj.gain", "has no place", "config.json"],
+    },
+    Mutation {
+        name: "a key of the tokenizer that nobody knows",
+        apply: |folder| edit_json(folder, "tokenizer_config.json", "reverse_words", json!(true)),
+        names: &["tokenizer_config.json", "reverse_words is true", "remove it"],
+    },
+    Mutation {
+        name: "a special token that the vocabulary lacks",
+        apply: |folder| edit_json(folder, "special_tokens_map.json", "cls_token", json!("[CLS]")),
+        names: &["tokenizer.json", "[CLS]", "not in the vocabulary", "save_pretrained"],
+    },
+    Mutation {
+        name: "an added token with the id of another",
+        apply: |folder| {
+            let tokens = json!({"4": {"content": "<mask>", "special": true}});
+            edit_json(folder, "tokenizer_config.json", "added_tokens_decoder", tokens);
+        },
+        names: &["tokenizer.json", "<mask>", "523", "4"],
+    },
+    Mutation {
+        name: "no token to end a text",
+        apply: |folder| {
+            for file in ["tokenizer_config.json", "special_tokens_map.json"] {
+                edit_json(folder, file, "sep_token", json!(null));
+            }
+        },
+        names: &["tokenizer.json", "no sep_token", "add \"sep_token\" to tokenizer_config.json"],
+    },
+    Mutation {
+        name: "a space that the tokenizer puts and its settings do not",
+        apply: |folder| edit_json(folder, "tokenizer_config.json", "add_prefix_space", json!(false)),
+        names: &["tokenizer.json", "add_prefix_space false", "save_pretrained"],
+    },
+    Mutation {
+        name: "an adapter",
+        apply: |folder| {
+            let adapter = json!({"peft_type": "LORA", "base_model_name_or_path": "BAAI/bge-reranker-v2-m3"});
+            std::fs::write(folder.join("adapter_config.json"), adapter.to_string()).unwrap();
+        },
+        names: &["adapter_config.json", "LoRA adapter of BAAI/bge-reranker-v2-m3", "--adapter"],
     },
 ];
 
@@ -395,8 +497,132 @@ fn decoders_name_what_is_missing_too() {
         let folder = tempfile::tempdir().unwrap();
         copy(checkpoint, folder.path());
         edit_header(folder.path(), |header| drop(header.remove("model.layers.1.mlp.up_proj.weight")));
-        let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap().load().unwrap_err().to_string();
+        let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap_err().to_string();
         assert!(error.ends_with("tensor model.layers.1.mlp.up_proj.weight is missing"), "{error}");
     }
     assert!(open(CHECKPOINTS[1]).load().is_ok());
+}
+
+/// Changes the names of all tensors.
+fn rename(folder: &Path, rename: impl Fn(&str) -> String) {
+    let file = folder.join(WEIGHTS);
+    let tensors = read_weights(&file).into_iter().map(|(name, tensor)| (rename(&name), tensor)).collect();
+    write_weights(&tensors, &file);
+}
+
+#[test]
+fn names_with_a_prefix_or_without_the_base_models_are_recognised() {
+    for checkpoint in CHECKPOINTS {
+        let expected = score(&fixture(checkpoint));
+        for prefix in ["base_model.model.", "module.", "model.", "_orig_mod.module."] {
+            let folder = tempfile::tempdir().unwrap();
+            copy(checkpoint, folder.path());
+            rename(folder.path(), |name| format!("{prefix}{name}"));
+            assert_eq!(score(folder.path()), expected, "{checkpoint}, {prefix}");
+        }
+        let folder = tempfile::tempdir().unwrap();
+        copy(checkpoint, folder.path());
+        rename(folder.path(), |name| {
+            ["model.", "roberta."].iter().fold(name, |name, base| name.strip_prefix(base).unwrap_or(name)).to_owned()
+        });
+        assert_eq!(score(folder.path()), expected, "{checkpoint}");
+    }
+}
+
+#[test]
+fn tensors_of_two_models_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(CHECKPOINTS[1], folder.path());
+    let file = folder.path().join(WEIGHTS);
+    let tensors = read_weights(&file);
+    let both = tensors.iter().flat_map(|(name, tensor)| [("a.", name, tensor), ("b.", name, tensor)]);
+    write_weights(&both.map(|(prefix, name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect(), &file);
+    let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap_err().to_string();
+    let expected = "tensors a.model.embed_tokens.weight and b.model.embed_tokens.weight could both be the model's";
+    assert!(error.contains(expected), "{error}");
+}
+
+/// A file of the account: whether it is used, or why it is not.
+fn fate(reranker: &Reranker, file: &str) -> Option<String> {
+    let account = reranker.model().account();
+    account.into_iter().find(|part| part.file == file && part.name.is_none()).unwrap().ignored
+}
+
+#[test]
+fn weights_in_one_file_come_before_an_old_index() {
+    for checkpoint in CHECKPOINTS {
+        let folder = tempfile::tempdir().unwrap();
+        copy(checkpoint, folder.path());
+        // Shards of another training run: all zeros.
+        let zeros: Weights = tensors(checkpoint)
+            .into_iter()
+            .map(|(name, (dtype, shape, data))| (name, (dtype, shape, vec![0; data.len()])))
+            .collect();
+        write_weights(&zeros, &folder.path().join(SHARD));
+        let map: serde_json::Map<String, Value> = zeros.keys().map(|name| (name.clone(), json!(SHARD))).collect();
+        std::fs::write(folder.path().join(INDEX), json!({ "weight_map": map }).to_string()).unwrap();
+        assert_eq!(score(folder.path()), score(&fixture(checkpoint)), "{checkpoint}");
+        let reranker = Reranker::open(folder.path(), &EngineOptions::default()).unwrap();
+        assert_eq!(fate(&reranker, INDEX).unwrap(), "model.safetensors takes precedence, as in transformers");
+        assert_eq!(fate(&reranker, WEIGHTS), None);
+        assert!(fate(&reranker, SHARD).is_some());
+
+        std::fs::remove_file(folder.path().join(SHARD)).unwrap();
+        assert_eq!(score(folder.path()), score(&fixture(checkpoint)), "{checkpoint}");
+        let reranker = Reranker::open(folder.path(), &EngineOptions::default()).unwrap();
+        let reason = fate(&reranker, INDEX).unwrap();
+        assert!(reason.ends_with("it is stale, since it names model-1.safetensors, which is not there"), "{reason}");
+    }
+}
+
+#[test]
+fn tensors_of_a_shard_that_the_index_does_not_name_count() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(CHECKPOINTS[0], folder.path());
+    std::fs::rename(folder.path().join(WEIGHTS), folder.path().join(SHARD)).unwrap();
+    std::fs::write(folder.path().join(INDEX), json!({"weight_map": {EMBEDDINGS: SHARD}}).to_string()).unwrap();
+    assert_eq!(score(folder.path()), score(&fixture(CHECKPOINTS[0])));
+}
+
+#[test]
+fn json_as_python_writes_it_is_read() {
+    for checkpoint in CHECKPOINTS {
+        let folder = tempfile::tempdir().unwrap();
+        copy(checkpoint, folder.path());
+        for file in ["config.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.json"] {
+            edit_bytes(folder.path(), file, |bytes| drop(bytes.splice(0..0, *b"\xef\xbb\xbf")));
+        }
+        for file in ["config.json", "tokenizer_config.json"] {
+            let key = if file == "config.json" { "max_length" } else { "model_max_length" };
+            edit_bytes(folder.path(), file, |bytes| {
+                let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+                let end = text.rfind('}').unwrap();
+                *bytes = format!("{}, \"{key}\": Infinity}}", &text[..end]).into_bytes();
+            });
+        }
+        assert_eq!(score(folder.path()), score(&fixture(checkpoint)), "{checkpoint}");
+    }
+}
+
+#[test]
+fn everything_in_a_folder_is_accounted_for() {
+    for checkpoint in CHECKPOINTS {
+        let account = open(checkpoint).model().account();
+        for entry in std::fs::read_dir(fixture(checkpoint)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            assert!(account.iter().any(|part| part.file == name && part.name.is_none()), "{checkpoint}: {name}");
+        }
+        for tensor in tensors(checkpoint).keys() {
+            let part = account.iter().find(|part| part.name.as_ref() == Some(tensor)).unwrap();
+            assert_eq!((part.file.as_str(), &part.ignored), (WEIGHTS, &None), "{checkpoint}: {tensor}");
+        }
+        for file in ["config.json", "tokenizer_config.json", "special_tokens_map.json"] {
+            let values: serde_json::Map<String, Value> =
+                serde_json::from_slice(&std::fs::read(fixture(checkpoint).join(file)).unwrap()).unwrap();
+            for key in values.keys() {
+                let count = account.iter().filter(|part| part.file == file && part.name.as_ref() == Some(key)).count();
+                assert_eq!(count, 1, "{checkpoint}: {key}");
+            }
+        }
+    }
 }

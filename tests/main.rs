@@ -53,3 +53,5 @@ mod sql;
 mod stream;
 /// Helpers of the tests above.
 mod support;
+/// Checkpoints as other programs save them, with and without adapters.
+mod variants;

@@ -17,7 +17,8 @@ use crate::hub::HubModel;
 pub(crate) enum ModelCommand {
     /// Write a checkpoint as a standard ONNX directory that other tools can run.
     Export(ExportArgs),
-    /// Show the family, shape and files of a checkpoint, without loading its weights.
+    /// Show the family and shape of a checkpoint, and what becomes of each of its files, keys and tensors, without loading its
+    /// weights.
     Inspect(InspectArgs),
     /// Download a model from the Hugging Face Hub into the cache shared with Python, and print its folder.
     ///

@@ -1,11 +1,13 @@
-//! `rerank model inspect`: describes a checkpoint.
+//! `rerank model inspect`: describes a checkpoint, and accounts for everything in it.
+
+use std::path::Path;
 
 use anyhow::{Context, Result};
-use datafusion_rerank::Reranker;
+use datafusion_rerank::{CheckpointPart, Reranker};
 use indicatif::HumanBytes;
 
 use crate::args::InspectArgs;
-use crate::model::open;
+use crate::model::{account, open};
 use crate::terminal::Printer;
 
 /// The length in tokens of the pair for which the work is computed.
@@ -21,10 +23,25 @@ pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
     for line in facts(&reranker) {
         printer.data(&line)?;
     }
-    for (name, bytes) in files(reranker.location())? {
-        printer.data(&format!("file\t{name}\t{}", HumanBytes(bytes)))?;
+    let parts = reranker.model().account();
+    for part in parts.iter().filter(|part| part.name.is_none()) {
+        printer.data(&file_line(&reranker, part)?)?;
+    }
+    for line in account::lines(&parts) {
+        printer.data(&line)?;
     }
     Ok(())
+}
+
+/// A file of the checkpoint or of its adapter, its size, and what became of it.
+fn file_line(reranker: &Reranker, part: &CheckpointPart) -> Result<String> {
+    let adapter = reranker.options().adapter.as_deref().map(Path::new);
+    let file = [Some(reranker.location()), adapter].into_iter().flatten().map(|folder| folder.join(&part.file));
+    // Follows links: the Hugging Face cache consists of them.
+    let meta = file.filter_map(|file| std::fs::metadata(file).ok()).next();
+    let meta = meta.with_context(|| format!("cannot read {}", part.file))?;
+    let fate = part.ignored.as_deref().map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"));
+    Ok(format!("file\t{}\t{}\t{fate}", part.file, HumanBytes(meta.len())))
 }
 
 /// Size, shape and work. Empty for an ONNX export, where only the graph knows them.
@@ -85,22 +102,4 @@ fn memory(reranker: &Reranker) -> Option<String> {
         Some(format!("\t{verdict} on {device}: {memory}"))
     });
     Some(std::iter::once(estimate).chain(verdicts).collect())
-}
-
-/// The files of a directory and their sizes in bytes, by name.
-fn files(folder: &std::path::Path) -> Result<Vec<(String, u64)>> {
-    let list = || {
-        let mut files = Vec::new();
-        for entry in std::fs::read_dir(folder)? {
-            let entry = entry?;
-            // Follows links: the Hugging Face cache consists of them.
-            let meta = std::fs::metadata(entry.path())?;
-            if meta.is_file() {
-                files.push((entry.file_name().to_string_lossy().into_owned(), meta.len()));
-            }
-        }
-        files.sort();
-        Ok::<_, std::io::Error>(files)
-    };
-    list().with_context(|| format!("cannot list {}", folder.display()))
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 
 use anyhow::{Context, Result, anyhow};
-use datafusion_rerank::{CONFIG_FILE, Family, HubCache, INDEX_FILE, shard_files};
+use datafusion_rerank::{CONFIG_FILE, Family, HubCache, INDEX_FILE, WEIGHTS_FILE, shard_files};
 use futures::{StreamExt, TryStreamExt};
 use indicatif::HumanBytes;
 
@@ -135,7 +135,8 @@ impl NeededFiles {
         };
         let family =
             Family::of_config(Path::new(CONFIG_FILE), &read(config).await?).map_err(|error| refuse(error.into()))?;
-        let shards = match listed.get(INDEX_FILE) {
+        // An index beside the weights in one file is not read.
+        let shards = match listed.get(INDEX_FILE).filter(|_| !listed.contains_key(WEIGHTS_FILE)) {
             None => None,
             Some(index) => {
                 let shards = shard_files(&read(index).await?);

@@ -1,10 +1,12 @@
 //! `rerank sql`: DataFusion's shell with the reranker functions.
 
-use std::io::{IsTerminal, read_to_string, stdin};
+use std::io::{ErrorKind, IsTerminal, read_to_string, stdin};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use arrow::error::ArrowError;
+use datafusion::common::DataFusionError;
 use datafusion::config::ConfigOptions;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
@@ -61,7 +63,25 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
         printer.note(&format!("rerank(query, passage) uses the model {model}. \\? shows commands, \\q leaves."));
         return exec::exec_from_repl(&ctx, &mut print).await.context("the shell ended");
     };
-    exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| root_error(&error))
+    exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| match error.find_root() {
+        // As `head` does; see `printer::is_broken_pipe`.
+        root if is_closed_output(root) => std::io::Error::from(ErrorKind::BrokenPipe).into(),
+        _ => root_error(&error),
+    })
+}
+
+/// Whether rows could not be printed because their reader is gone. In every format: each has a writer of its own.
+fn is_closed_output(error: &DataFusionError) -> bool {
+    match error {
+        DataFusionError::IoError(error) => error.kind() == ErrorKind::BrokenPipe,
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::IoError(_, error) => error.kind() == ErrorKind::BrokenPipe,
+            // The CSV writer keeps only the text.
+            ArrowError::CsvError(text) => text.starts_with("Broken pipe"),
+            _ => false,
+        },
+        _ => false,
+    }
 }
 
 /// The limit applies to tables only, which people read. The shell would apply it to every format, and would print a

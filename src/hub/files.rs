@@ -7,19 +7,20 @@ use std::path::Path;
 #[cfg(feature = "hub")]
 use anyhow::{Result, bail};
 #[cfg(feature = "hub")]
-use datafusion_rerank::TOKENIZER_CONFIG_FILE;
+use datafusion_rerank::{ADDED_TOKENS_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE};
 use datafusion_rerank::{CONFIG_FILE, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files};
 
 /// The names to download of the `files` in a repository.
 ///
-/// `shards` are the weights files that its [`INDEX_FILE`] lists, if it has one; a [`WEIGHTS_FILE`] beside them is ignored.
+/// `shards` are the weights files that its [`INDEX_FILE`] lists, if it has one. A [`WEIGHTS_FILE`] beside it takes precedence,
+/// as when the model is opened.
 ///
 /// # Errors
 /// A file that scoring needs is missing.
 #[cfg(feature = "hub")]
 pub(crate) fn needed(files: &BTreeSet<String>, shards: Option<&BTreeSet<String>>) -> Result<BTreeSet<String>> {
     let mut needed: BTreeSet<String> = [CONFIG_FILE, TOKENIZER_FILE].map(str::to_owned).into();
-    match shards {
+    match shards.filter(|_| !files.contains(WEIGHTS_FILE)) {
         Some(shards) => {
             needed.insert(INDEX_FILE.to_owned());
             needed.extend(shards.iter().cloned());
@@ -42,7 +43,8 @@ pub(crate) fn needed(files: &BTreeSet<String>, shards: Option<&BTreeSet<String>>
             _ => bail!("it has no {name}, though {INDEX_FILE} names it"),
         }
     }
-    needed.extend(files.get(TOKENIZER_CONFIG_FILE).cloned());
+    let optional = [TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE];
+    needed.extend(optional.into_iter().filter_map(|name| files.get(name).cloned()));
     Ok(needed)
 }
 
@@ -50,11 +52,11 @@ pub(crate) fn needed(files: &BTreeSet<String>, shards: Option<&BTreeSet<String>>
 pub(super) fn is_complete(folder: &Path) -> bool {
     // Follows links: a blob may be gone.
     let has = |name: &str| folder.join(name).is_file();
-    let weights = match std::fs::read(folder.join(INDEX_FILE)) {
-        Ok(index) => shard_files(&index).is_some_and(|shards| shards.iter().all(|name| has(name))),
-        Err(_) => has(WEIGHTS_FILE),
+    let has_shards = || {
+        let index = std::fs::read(folder.join(INDEX_FILE)).ok();
+        index.and_then(|index| shard_files(&index)).is_some_and(|shards| shards.iter().all(|name| has(name)))
     };
-    weights && has(CONFIG_FILE) && has(TOKENIZER_FILE)
+    (has(WEIGHTS_FILE) || has_shards()) && has(CONFIG_FILE) && has(TOKENIZER_FILE)
 }
 
 #[cfg(all(test, feature = "hub"))]
@@ -81,7 +83,7 @@ mod tests {
         ]);
         assert_eq!(
             needed(&files, None).unwrap(),
-            names(&[CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE])
+            names(&[CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE])
         );
     }
 
@@ -94,13 +96,16 @@ mod tests {
             CONFIG_FILE,
             TOKENIZER_FILE,
             INDEX_FILE,
-            WEIGHTS_FILE,
             "model-1.safetensors",
             "model-2.safetensors",
             "model-3.safetensors",
         ]);
         let expected = names(&[CONFIG_FILE, TOKENIZER_FILE, INDEX_FILE, "model-1.safetensors", "model-2.safetensors"]);
         assert_eq!(needed(&files, Some(&shards)).unwrap(), expected);
+        files.insert(WEIGHTS_FILE.to_owned());
+        let single = names(&[CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE]);
+        assert_eq!(needed(&files, Some(&shards)).unwrap(), single);
+        files.remove(WEIGHTS_FILE);
         files.remove("model-2.safetensors");
         let error = needed(&files, Some(&shards)).unwrap_err().to_string();
         assert_eq!(error, "it has no model-2.safetensors, though model.safetensors.index.json names it");
@@ -123,11 +128,12 @@ mod tests {
         write(CONFIG_FILE, "{}");
         write(TOKENIZER_FILE, "{}");
         assert!(!is_complete(folder.path()));
-        write(WEIGHTS_FILE, "");
-        assert!(is_complete(folder.path()));
         write(INDEX_FILE, r#"{"weight_map": {"a": "model-1.safetensors"}}"#);
         assert!(!is_complete(folder.path()));
         write("model-1.safetensors", "");
         assert!(is_complete(folder.path()));
+        std::fs::remove_file(folder.path().join("model-1.safetensors")).unwrap();
+        write(WEIGHTS_FILE, "");
+        assert!(is_complete(folder.path()), "a single file takes precedence over a stale index");
     }
 }

@@ -13,7 +13,10 @@ pub(crate) fn prepare(reranker: &Reranker, printer: Printer) -> datafusion_reran
 
 /// Converts the weights of a model if its precision requires it and the cache does not have them yet.
 pub(crate) fn convert_weights(reranker: &Reranker, printer: Printer) -> datafusion_rerank::Result<()> {
-    let what = || format!("converting weights to {}, once", reranker.precision());
+    let what = || match &reranker.options().adapter {
+        None => format!("converting weights to {}, once", reranker.precision()),
+        Some(adapter) => format!("merging {adapter} into the weights in {}, once", reranker.precision()),
+    };
     let mut view = None;
     reranker.model().convert_weights(|done_bytes, total_bytes| {
         let view = view.get_or_insert_with(|| {

@@ -1,5 +1,6 @@
 //! Scores JSON lines: prints the same objects in the same order, each with its score.
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write, stdin, stdout};
 use std::path::Path;
@@ -8,7 +9,8 @@ use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::Float32Type;
 use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Reranker, Scores, WindowCutter};
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_json::value::RawValue;
 
 use crate::terminal::Printer;
 
@@ -17,10 +19,13 @@ const SCORE: &str = "score";
 const SCORE_ERROR: &str = "score_error";
 
 /// A line as written, and its texts.
+#[derive(Debug)]
 struct Line {
     text: String,
     query: Option<String>,
     passage: Option<String>,
+    /// Why a text is none.
+    broken: Option<String>,
 }
 
 /// Scores the objects of a file (`-`: standard input) and prints them. A line that is not an object is an error. A pair
@@ -79,6 +84,7 @@ fn score_window(reranker: &Reranker, window: &[Line], output: &mut impl Write) -
     let mut failed = 0;
     for (row, (line, score)) in window.iter().zip(json_scores(&scores)).enumerate() {
         let error = errors.next_if(|(failed, _)| *failed == row).map(|(_, reason)| reason);
+        let error = line.broken.clone().or(error);
         failed += usize::from(error.is_some());
         output.write_all(with_score(&line.text, &score, error).as_bytes())?;
     }
@@ -111,20 +117,31 @@ pub(crate) fn number(score: f32) -> Value {
     score.to_string().parse().map_or(Value::Null, |score: f64| Value::from(score))
 }
 
+/// Reads the texts of a line and leaves the rest as it is.
 fn parse(text: String) -> Result<Line> {
-    let mut object: Map<String, Value> =
+    let mut object: HashMap<String, &RawValue> =
         serde_json::from_str(&text).map_err(|error| anyhow!("no JSON object: {error}"))?;
-    let mut take = |name| match object.remove(name) {
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(Value::Null) => Ok(None),
-        Some(value) => Err(anyhow!("{name} is {value}, expected a text or null")),
-        None => Err(anyhow!("there is no {name}; a line is an object with query and passage")),
+    let mut broken = None;
+    let mut take = |name: &str| -> Result<Option<String>> {
+        let value = object.remove(name).map(RawValue::get);
+        let value = value.ok_or_else(|| anyhow!("there is no {name}; a line is an object with query and passage"))?;
+        match serde_json::from_str(value) {
+            Ok(text) => Ok(text),
+            // The line is valid JSON. But JSON, unlike text, may hold half of a pair: half an emoji of a cut string.
+            Err(_) if value.starts_with('"') => {
+                broken.get_or_insert_with(|| {
+                    format!("{name} is no text: it holds half of a surrogate pair (\\ud800 to \\udfff)")
+                });
+                Ok(None)
+            }
+            Err(_) => Err(anyhow!("{name} is {value}, expected a text or null")),
+        }
     };
     let (query, passage) = (take("query")?, take("passage")?);
     if let Some(name) = [SCORE, SCORE_ERROR].into_iter().find(|name| object.contains_key(*name)) {
         bail!("there is a {name} already; rename it");
     }
-    Ok(Line { text, query, passage })
+    Ok(Line { text, query, passage, broken })
 }
 
 #[cfg(test)]
@@ -138,6 +155,17 @@ mod tests {
         assert_eq!(error(r#"{"query": "a"}"#), "there is no passage; a line is an object with query and passage");
         assert_eq!(error(r#"{"query": 1, "passage": "b"}"#), "query is 1, expected a text or null");
         assert_eq!(error(r#"{"query": "a", "passage": "b", "score": 1}"#), "there is a score already; rename it");
+    }
+
+    #[test]
+    fn half_an_emoji_fails_its_line_and_nothing_else() {
+        let read = |line: &str| parse(line.to_owned()).unwrap();
+        let line = read(r#"{"query": "a \ud83d b", "passage": "b \udc3c"}"#);
+        assert_eq!((&line.query, &line.passage), (&None, &None));
+        let reason = r"query is no text: it holds half of a surrogate pair (\ud800 to \udfff)";
+        assert_eq!(line.broken.as_deref(), Some(reason));
+        let line = read(r#"{"query": "\ud83d\udc3c", "passage": null, "note": "\ud83d", "n": 1e999}"#);
+        assert_eq!((line.query.as_deref(), line.broken), (Some("🐼"), None));
     }
 
     #[test]

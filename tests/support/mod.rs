@@ -13,6 +13,7 @@ pub(crate) mod scripts;
 mod sessions;
 pub(crate) mod tables;
 mod time_limit;
+pub(crate) mod weights;
 
 pub(crate) use checkpoints::{CHECKPOINTS, MODEL, broken_model, copy, fixture, open, tiny_m3};
 pub(crate) use folders::{damage, data_files, files, folder, input_of};

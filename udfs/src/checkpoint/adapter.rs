@@ -4,7 +4,9 @@
 //! |---|---|
 //! | `base_model.model.<module>.lora_A.weight`, `.lora_B.weight` | `weight + scaling · B · A` |
 //! | `base_model.model.<module>.lora_embedding_A`, `.lora_embedding_B` | `weight + scaling · (B · A)ᵀ` |
-//! | `base_model.model.<module>.weight`, `.bias` | replaces the tensor: `modules_to_save`, trained biases |
+//! | `base_model.model.<module>.lora_magnitude_vector` | scales the rows of the sum to these lengths: DoRA |
+//! | `base_model.model.<module>.weight`, `.bias`, also of `<module>.base_layer` | replaces the tensor: `modules_to_save`, trained biases, stored embeddings |
+//! | `...original_module...`, `...modules_to_save...` | nothing: wrappers' copies, which peft does not load either |
 //!
 //! `scaling` is `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`; `alpha_pattern` and `rank_pattern` change
 //! both for some modules. The merge is peft's own (`LoraLayer.merge`, `get_delta_weight`, peft 0.13.2,
@@ -41,7 +43,6 @@ const OFF: &[&str] = &[
     "target_parameters",
     "trainable_token_indices",
     "use_bdlora",
-    "use_dora",
     "use_qalora",
 ];
 
@@ -81,9 +82,10 @@ pub(crate) struct Tied {
 
 /// The parts of an update as they are found.
 #[derive(Debug, Default)]
-struct Pair {
+struct Parts {
     a: Option<Tensor>,
     b: Option<Tensor>,
+    magnitudes: Option<Tensor>,
 }
 
 impl Adapter {
@@ -114,15 +116,25 @@ impl Adapter {
         }
         let config = Config::read(&file)?;
         check(&config)?;
-        let mut adapter = Application { config: &config, weights: &weights, tied, tensors: base.clone() };
-        adapter.apply()?;
-        let Application { tensors, .. } = adapter;
+        let uses_dora = config.optional_bool("use_dora")?.unwrap_or(false);
+        let mut application = Application {
+            config: &config,
+            weights: &weights,
+            tied,
+            uses_dora,
+            tensors: base.clone(),
+            ignored: Vec::new(),
+        };
+        application.apply()?;
+        let Application { tensors, ignored, .. } = application;
 
         let mut account = vec![
             CheckpointPart::of_file(ADAPTER_CONFIG_FILE, None),
             CheckpointPart::of_file(ADAPTER_WEIGHTS_FILE, None),
         ];
         account.extend(config.account(|key| ADAPTER_KEYS.reason(key))?);
+        let reason = "a wrapper's copy, which peft does not load either";
+        account.extend(ignored.iter().map(|name| CheckpointPart::ignored(ADAPTER_WEIGHTS_FILE, name, reason)));
         let content = super::fingerprint::of_files(&[&file], &[&weights])?;
         Ok(Self { tensors, account, content, fingerprint: OnceCell::new() })
     }
@@ -167,7 +179,10 @@ struct Application<'a> {
     config: &'a Config,
     weights: &'a Path,
     tied: Option<Tied>,
+    uses_dora: bool,
     tensors: Tensors,
+    /// Tensors that peft does not load either.
+    ignored: Vec<String>,
 }
 
 impl Application<'_> {
@@ -176,31 +191,37 @@ impl Application<'_> {
         if let Some(name) = header.skipped.first() {
             return Err(self.unknown(name));
         }
-        let mut linear: BTreeMap<String, Pair> = BTreeMap::new();
-        let mut tables: BTreeMap<String, Pair> = BTreeMap::new();
+        let mut linear: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut tables: BTreeMap<String, Parts> = BTreeMap::new();
         for (stored, tensor) in header.tensors {
-            // Some programs leave in what peft removes: the adapter's name, and the wrappers' own parts.
             let name = stored.strip_prefix(PREFIX).unwrap_or(&stored);
-            let name = name.replace(".default.", ".").replace(".base_layer.", ".").replace(".modules_to_save.", ".");
+            if name.contains(".original_module.") || name.contains(".modules_to_save.") {
+                self.ignored.push(stored);
+                continue;
+            }
+            // Some programs leave in the adapter's name, which peft removes.
+            let name = name.replace(".default.", ".");
             let name = name.strip_suffix(".default").unwrap_or(&name);
             if let Some(module) = name.strip_suffix(".lora_A.weight") {
                 linear.entry(module.to_owned()).or_default().a = Some(tensor);
             } else if let Some(module) = name.strip_suffix(".lora_B.weight") {
                 linear.entry(module.to_owned()).or_default().b = Some(tensor);
+            } else if let Some(module) = name.strip_suffix(".lora_magnitude_vector") {
+                linear.entry(module.to_owned()).or_default().magnitudes = Some(tensor);
             } else if let Some(module) = name.strip_suffix(".lora_embedding_A") {
                 tables.entry(module.to_owned()).or_default().a = Some(tensor);
             } else if let Some(module) = name.strip_suffix(".lora_embedding_B") {
                 tables.entry(module.to_owned()).or_default().b = Some(tensor);
-            } else if name.contains("lora_") || name.contains(".original_module.") {
+            } else if name.contains("lora_") {
                 return Err(self.unknown(&stored));
             } else {
                 self.replace(name, &stored, tensor)?;
             }
         }
         let scaling = Scaling::read(self.config)?;
-        for (pairs, transposed) in [(linear, false), (tables, true)] {
-            for (module, pair) in pairs {
-                self.update(&module, pair, transposed, &scaling)?;
+        for (modules, transposed) in [(linear, false), (tables, true)] {
+            for (module, parts) in modules {
+                self.update(&module, parts, transposed, &scaling)?;
             }
         }
         Ok(())
@@ -213,15 +234,25 @@ impl Application<'_> {
 
     /// Puts a trained copy in the place of a base tensor.
     fn replace(&mut self, name: &str, stored: &str, tensor: Tensor) -> Result<()> {
-        if let Some(Tied { table, head }) = self.tied {
-            if name == table {
-                return Err(self.tied_error(stored));
-            }
-            if name == head {
-                self.tensors.replace(name, tensor);
+        // A wrapped module's own tensor, into which peft copies: unlike a module to save, it stays tied.
+        let is_wrapped = name.contains(".base_layer.");
+        let name = name.replace(".base_layer.", ".");
+        let name = match self.tied {
+            Some(Tied { table, head }) if is_wrapped && name == head => table,
+            Some(Tied { head, .. }) if name == head => {
+                self.tensors.replace(head, tensor);
                 return Ok(());
             }
-        }
+            Some(Tied { table, .. }) if !is_wrapped && name == table => {
+                let message = format!(
+                    "tensor {stored} replaces embeddings that are the output layer too (tie_word_embeddings), and versions \
+                     of peft differ on whether they replace both; merge it with yours (`merge_and_unload`) and open the \
+                     merged model"
+                );
+                return Err(Error::checkpoint(self.weights, message));
+            }
+            _ => &name,
+        };
         match self.tensors.find(name) {
             None => Err(self.no_place(stored, name)),
             Some(base) if base.shape != tensor.shape => Err(self.wrong_shape(stored, &tensor.shape, name, &base.shape)),
@@ -232,47 +263,59 @@ impl Application<'_> {
         }
     }
 
-    fn update(&mut self, module: &str, pair: Pair, transposed: bool, scaling: &Scaling) -> Result<()> {
+    fn update(&mut self, module: &str, parts: Parts, transposed: bool, scaling: &Scaling) -> Result<()> {
         let name = format!("{module}.weight");
         let stored = |part: &str| match transposed {
             true => format!("{PREFIX}{module}.lora_embedding_{part}"),
             false => format!("{PREFIX}{module}.lora_{part}.weight"),
         };
         let missing = |part: &str| Error::checkpoint(self.weights, format!("tensor {} is missing", stored(part)));
-        let a = pair.a.ok_or_else(|| missing("A"))?;
-        let b = pair.b.ok_or_else(|| missing("B"))?;
-        if self.tied.is_some_and(|tied| name == tied.table || name == tied.head) {
-            return Err(self.tied_error(&stored("A")));
-        }
+        let a = parts.a.ok_or_else(|| missing("A"))?;
+        let b = parts.b.ok_or_else(|| missing("B"))?;
         let factor = |tensor| Factor { tensor, transposed };
         // The update of a table is (B · A)ᵀ = Aᵀ · Bᵀ.
         let (up, down) = if transposed { (factor(a), factor(b)) } else { (factor(b), factor(a)) };
         let ([rows, rank], [down_rank, columns]) = (up.shape(), down.shape());
-        let base = self.tensors.find(&name).ok_or_else(|| self.no_place(&stored("A"), &name))?;
+
+        // Tied, the head is the table.
+        let name = match self.tied {
+            Some(Tied { table, head }) if name == head => table,
+            _ => &name,
+        };
+        let base = self.tensors.find(name).ok_or_else(|| self.no_place(&stored("A"), name))?;
         if base.shape != [rows, columns] || rank != down_rank || rank == 0 {
-            return Err(self.wrong_shape(&stored("A"), &down.tensor.shape, &name, &base.shape));
+            return Err(self.wrong_shape(&stored("A"), &down.tensor.shape, name, &base.shape));
+        }
+        if base.update.is_some() {
+            let message = format!("two updates of {name}; merge the adapter with peft (`merge_and_unload`)");
+            return Err(Error::checkpoint(self.weights, message));
+        }
+        let magnitudes = parts.magnitudes;
+        if let Some(magnitudes) = magnitudes.as_ref().filter(|magnitudes| magnitudes.elements() != rows) {
+            return Err(self.wrong_shape(&magnitudes.name, &magnitudes.shape, name, &base.shape));
+        }
+        if magnitudes.is_some() != (self.uses_dora && !transposed) {
+            return Err(self.config.error(format!(
+                "use_dora is {}, but that is not what {} holds for {module}; merge the adapter with peft \
+                 (`merge_and_unload`)",
+                self.uses_dora,
+                self.weights.display()
+            )));
         }
         let scaling = scaling.of(self.config, module, rank)?;
-        self.tensors.update(&name, LowRank { up, down, scaling, first_row: 0 });
+        self.tensors.update(name, LowRank { up, down, scaling, magnitudes, first_row: 0 });
         Ok(())
     }
 
     fn no_place(&self, stored: &str, name: &str) -> Error {
-        let message = format!("tensor {stored} changes {name}, which the model does not have; is it an adapter of this model?");
+        let message =
+            format!("tensor {stored} changes {name}, which the model does not have; is it an adapter of this model?");
         Error::checkpoint(self.weights, message)
     }
 
     fn wrong_shape(&self, stored: &str, shape: &[usize], name: &str, base: &[usize]) -> Error {
         let message = format!(
             "tensor {stored} has shape {shape:?}, which does not fit {name} of shape {base:?}; is it an adapter of this model?"
-        );
-        Error::checkpoint(self.weights, message)
-    }
-
-    fn tied_error(&self, stored: &str) -> Error {
-        let message = format!(
-            "tensor {stored} changes embeddings that are the output layer too (tie_word_embeddings), which versions of peft \
-             merge differently; merge it with yours (`merge_and_unload`) and open the merged model"
         );
         Error::checkpoint(self.weights, message)
     }
@@ -291,9 +334,8 @@ impl Scaling {
         if let Some(patterns) = config.object("alpha_pattern")? {
             for pattern in patterns.keys() {
                 // `get_pattern_key` of peft 0.15 and later; earlier versions match the same names.
-                let regex = Regex::new(&format!("^(?:.*\\.)?(?:{pattern})$")).map_err(|_| {
-                    config.error(format!("{} is no regular expression", patterns.path_of(pattern)))
-                })?;
+                let regex = Regex::new(&format!("^(?:.*\\.)?(?:{pattern})$"))
+                    .map_err(|_| config.error(format!("{} is no regular expression", patterns.path_of(pattern))))?;
                 alphas.push((regex, patterns.optional_number(pattern)?.unwrap_or_default()));
             }
         }
@@ -308,11 +350,11 @@ impl Scaling {
         let mut matching = self.alphas.iter().filter(|(pattern, _)| pattern.is_match(module)).map(|(_, alpha)| *alpha);
         let alpha = matching.next().unwrap_or(self.alpha);
         if matching.any(|other| other.to_bits() != alpha.to_bits()) {
-            let message = format!("alpha_pattern has two values for {module}; versions of peft take one or the other; keep one");
+            let message =
+                format!("alpha_pattern has two values for {module}; versions of peft take one or the other; keep one");
             return Err(config.error(message));
         }
         let rank = rank as f64;
         Ok((alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }) as f32)
     }
 }
-

@@ -140,7 +140,9 @@ impl Config {
         for key in keys {
             match self.get(key) {
                 Some(value) if !is_off(value) => {
-                    return Err(self.error(format!("{key} is {}, which is not supported; expected null", quoted(value))));
+                    return Err(
+                        self.error(format!("{key} is {}, which is not supported; expected null", quoted(value)))
+                    );
                 }
                 _ => {}
             }
@@ -209,9 +211,8 @@ impl<'a> Object<'a> {
     }
 
     pub(crate) fn optional_number(&self, key: &str) -> Result<Option<f64>> {
-        let number = |value: &Value| {
-            value.as_f64().ok_or_else(|| self.config.wrong(&self.path_of(key), value, "a number"))
-        };
+        let number =
+            |value: &Value| value.as_f64().ok_or_else(|| self.config.wrong(&self.path_of(key), value, "a number"));
         self.get(key).map(number).transpose()
     }
 
@@ -282,7 +283,8 @@ mod tests {
         config.count("hidden_size").unwrap();
         config.count("vocab_size").unwrap();
         let account = config.account(|key| CONFIG_KEYS.reason(key)).unwrap();
-        let ignored = |name: &str| account.iter().find(|part| part.name.as_deref() == Some(name)).unwrap().ignored.clone();
+        let ignored =
+            |name: &str| account.iter().find(|part| part.name.as_deref() == Some(name)).unwrap().ignored.clone();
         assert_eq!((ignored("hidden_size"), ignored("vocab_size")), (None, None));
         assert_eq!(ignored("use_cache").unwrap(), "how the reference stores and computes, not what");
         assert_eq!(ignored("new_key").unwrap(), "null");
@@ -314,8 +316,10 @@ mod tests {
         for value in [json!(null), json!(false), json!([]), json!({})] {
             config(&json!({ "pruned_heads": value })).require_off(&["pruned_heads"]).unwrap();
         }
-        let error = config(&json!({"pruned_heads": {"0": [1]}})).require_off(&["is_decoder", "pruned_heads"]).unwrap_err();
-        let expected = "checkpoint file config.json: pruned_heads is {\"0\":[1]}, which is not supported; expected null";
+        let error =
+            config(&json!({"pruned_heads": {"0": [1]}})).require_off(&["is_decoder", "pruned_heads"]).unwrap_err();
+        let expected =
+            "checkpoint file config.json: pruned_heads is {\"0\":[1]}, which is not supported; expected null";
         assert_eq!(error.to_string(), expected);
     }
 }

@@ -49,7 +49,8 @@ impl Checkpoint {
         let existing = |name: &str| Some(path.join(name)).filter(|file| file.exists());
 
         if let Some(base) = Adapter::base_of(path) {
-            let (of_base, base) = if base.is_empty() { (String::new(), "its base") } else { (format!(" of {base}"), &*base) };
+            let (of_base, base) =
+                if base.is_empty() { (String::new(), "its base") } else { (format!(" of {base}"), &*base) };
             return Err(Error::checkpoint(
                 path.join(ADAPTER_CONFIG_FILE),
                 format!(

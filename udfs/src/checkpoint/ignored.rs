@@ -86,7 +86,7 @@ ignored! {
     /// Keys of `tokenizer_config.json` and `special_tokens_map.json`.
     TOKENIZER_KEYS {
         "the family's recipe puts special tokens in, as the reference does": [
-            "add_bos_token", "add_eos_token", "eos_token", "mask_token", "unk_token",
+            "add_bos_token", "add_eos_token",
         ],
         "each call sets lengths and padding": [
             "max_length", "model_input_names", "model_max_length", "pad_to_multiple_of", "pad_token_type_id",

@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn what_python_writes_is_read() {
         let read = |text: &str| parse::<Value>(Path::new("config.json"), text.as_bytes());
-        let python = "\u{feff}{\"a\": [0.0, Infinity], \"b\": -Infinity, \"c\": NaN, \"d\": \"NaN \\\" Infinity\", \"e\": -1}";
+        let python =
+            "\u{feff}{\"a\": [0.0, Infinity], \"b\": -Infinity, \"c\": NaN, \"d\": \"NaN \\\" Infinity\", \"e\": -1}";
         let expected = json!({"a": [0.0, "Infinity"], "b": "-Infinity", "c": "NaN", "d": "NaN \" Infinity", "e": -1});
         assert_eq!(read(python).unwrap(), expected);
         assert_eq!(read(r#"{"a": "Infinity\\"}"#).unwrap(), json!({"a": "Infinity\\"}));

@@ -19,8 +19,8 @@ pub(crate) use adapter::{Adapter, Tied};
 pub(crate) use config::{Config, Object};
 pub(crate) use directory::{Checkpoint, Weights};
 pub use files::{
-    ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE,
-    shard_files,
+    ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
+    WEIGHTS_FILE, shard_files,
 };
 pub(crate) use ignored::{CONFIG_KEYS, TOKENIZER_KEYS};
 pub(crate) use json::standard as standard_json;

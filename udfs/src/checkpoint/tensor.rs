@@ -46,7 +46,8 @@ pub(crate) struct Tensor {
     pub(crate) update: Option<Arc<LowRank>>,
 }
 
-/// The update of a matrix by a LoRA adapter: `scaling * up · down`.
+/// The update of a matrix by a LoRA adapter: `weight + scaling * up · down`, each row scaled to its magnitude if there are
+/// any.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LowRank {
     /// `[rows, rank]`
@@ -54,7 +55,9 @@ pub(crate) struct LowRank {
     /// `[rank, columns]`
     pub(crate) down: Factor,
     pub(crate) scaling: f32,
-    /// The row of `up` that belongs to the first row of the tensor.
+    /// The length of each row, `[rows]`: DoRA.
+    pub(crate) magnitudes: Option<Tensor>,
+    /// The row of `up`, and of the magnitudes, that belongs to the first row of the tensor.
     pub(crate) first_row: usize,
 }
 

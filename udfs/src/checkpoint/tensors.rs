@@ -139,7 +139,8 @@ impl Tensors {
         if self.by_name.contains_key(name) {
             return Ok(Some(String::new()));
         }
-        let prefix = |tensor: &String| Some(tensor.strip_suffix(name)?.to_owned()).filter(|prefix| prefix.ends_with('.'));
+        let prefix =
+            |tensor: &String| Some(tensor.strip_suffix(name)?.to_owned()).filter(|prefix| prefix.ends_with('.'));
         let mut prefixes = self.by_name.keys().filter_map(prefix);
         match (prefixes.next(), prefixes.next()) {
             (Some(first), Some(second)) => Err(Error::checkpoint(
@@ -155,7 +156,8 @@ impl Tensors {
     /// # Errors
     /// [`Error::Checkpoint`] if it is missing or has another shape.
     pub(crate) fn get(&self, name: &str, shape: &[usize]) -> Result<&Tensor> {
-        let tensor = self.find(name).ok_or_else(|| Error::checkpoint(&self.source, format!("tensor {name} is missing")))?;
+        let tensor =
+            self.find(name).ok_or_else(|| Error::checkpoint(&self.source, format!("tensor {name} is missing")))?;
         if tensor.shape != shape {
             return Err(Error::checkpoint(
                 tensor.file.as_path(),

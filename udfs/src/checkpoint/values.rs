@@ -21,6 +21,7 @@ pub(crate) fn read_f32(tensor: &Tensor, mut take: impl FnMut(Vec<f32>) -> Result
     let [_, rank] = update.up.shape();
     let columns = tensor.shape.last().copied().unwrap_or(1).max(1);
     let (up, down) = (factor(&update.up)?, factor(&update.down)?);
+    let magnitudes = update.magnitudes.as_ref().map(all_f32).transpose()?;
     let mut row = update.first_row;
     read_stored(tensor, (CHUNK_ELEMENTS / columns).max(1) * columns, |mut chunk| {
         let first = row;
@@ -35,6 +36,10 @@ pub(crate) fn read_f32(tensor: &Tensor, mut take: impl FnMut(Vec<f32>) -> Result
                     sum.iter_mut().zip(down).for_each(|(sum, down)| *sum += factor * down);
                 }
                 weights.iter_mut().zip(sum.iter()).for_each(|(weight, sum)| *weight += sum * update.scaling);
+                if let Some(magnitudes) = &magnitudes {
+                    let length = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum::<f64>().sqrt() as f32;
+                    weights.iter_mut().for_each(|weight| *weight *= magnitudes[first + index] / length);
+                }
             },
         );
         take(chunk)
@@ -65,11 +70,7 @@ fn factor(factor: &Factor) -> Result<Vec<f32>> {
 }
 
 /// Reads the stored values, in chunks of `chunk_elements`.
-fn read_stored(
-    tensor: &Tensor,
-    chunk_elements: usize,
-    mut take: impl FnMut(Vec<f32>) -> Result<()>,
-) -> Result<()> {
+fn read_stored(tensor: &Tensor, chunk_elements: usize, mut take: impl FnMut(Vec<f32>) -> Result<()>) -> Result<()> {
     let fail = |source| Error::io(tensor.file.as_path(), source);
     let mut file = File::open(tensor.file.as_path()).map_err(fail)?;
     file.seek(SeekFrom::Start(tensor.offset_bytes)).map_err(fail)?;
@@ -129,13 +130,34 @@ mod tests {
             let weights: &[f32] = &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
             let (_file, tensors) = tensors(&[(weights, [3, 2]), (up, shape(3, 1)), (down, shape(1, 2))]);
             let factor = |tensor: &Tensor| Factor { tensor: tensor.clone(), transposed };
-            let update = LowRank { up: factor(&tensors[1]), down: factor(&tensors[2]), scaling: 2.0, first_row: 0 };
+            let update = LowRank {
+                up: factor(&tensors[1]),
+                down: factor(&tensors[2]),
+                scaling: 2.0,
+                magnitudes: None,
+                first_row: 0,
+            };
             let updated = Tensor { update: Some(Arc::new(update)), ..tensors[0].clone() };
             assert_eq!(all_f32(&updated).unwrap(), [21.0, 42.0, 43.0, 84.0, 65.0, 126.0]);
             assert_eq!(all_f32(&updated.row_matrix(2)).unwrap(), [65.0, 126.0]);
             assert_eq!(all_f32(&updated.row(1)).unwrap(), [43.0, 84.0]);
             assert_eq!(all_f32(&tensors[0]).unwrap(), weights);
         }
+    }
+
+    #[test]
+    fn rows_are_scaled_to_their_magnitudes() {
+        let (weights, magnitudes): (&[f32], &[f32]) = (&[3.0, 3.0, 0.0, 1.0], &[10.0, 2.0]);
+        let (_file, tensors) =
+            tensors(&[(weights, [2, 2]), (&[1.0, 0.0], [2, 1]), (&[0.0, 1.0], [1, 2]), (magnitudes, [1, 2])]);
+        let factor = |tensor: &Tensor| Factor { tensor: tensor.clone(), transposed: false };
+        let magnitudes = Some(tensors[3].clone());
+        let (up, down) = (factor(&tensors[1]), factor(&tensors[2]));
+        let update = LowRank { up, down, scaling: 1.0, magnitudes, first_row: 0 };
+        let updated = Tensor { update: Some(Arc::new(update)), ..tensors[0].clone() };
+        // The first row becomes [3, 4] and then [6, 8]; the second, [0, 1], then [0, 2].
+        assert_eq!(all_f32(&updated).unwrap(), [6.0, 8.0, 0.0, 2.0]);
+        assert_eq!(all_f32(&updated.row(1)).unwrap(), [0.0, 2.0]);
     }
 
     #[test]

@@ -171,8 +171,19 @@ mod tests {
             "query_instruction": "q: ", "query_instruction_format": "<{}>{}",
             "passage_instruction": "p: ", "passage_instruction_format": "{}|{}",
             "prompt": "Is it?", "cutoff_layers": [5, 8], "compress_ratio": 2, "compress_layers": [3],
-            "heads": "by_layer", "attention_softcap": true,
+            "heads": "by_layer", "attention_softcap": true, "adapter": "",
         })
+    }
+
+    /// An adapter of the family's tiny checkpoint.
+    fn adapter(family: Family) -> PathBuf {
+        let name = match family {
+            Family::M3 => "m3_query_value",
+            Family::Gemma => "gemma_q_v",
+            Family::MiniCpm => "minicpm_one_head",
+            Family::Gemma2 => "gemma2_rslora",
+        };
+        std::path::absolute(checkpoint("adapters").join(name)).unwrap()
     }
 
     fn checkpoint(name: &str) -> PathBuf {
@@ -249,10 +260,11 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn every_option_of_every_family_arrives() {
         let functions = RerankFunctions::new(models());
-        let values = values();
+        let mut values = values();
         assert_eq!(values.as_object().unwrap().len(), OPTION_NAMES.len());
         let mut tried = std::collections::BTreeSet::new();
         for family in Family::ALL {
+            values["adapter"] = json!(adapter(*family));
             for option in family.options() {
                 // Set by the call, and by the session, which takes one cutoff layer only.
                 let options = json!({ *option: values[*option] });

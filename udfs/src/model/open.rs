@@ -104,7 +104,10 @@ impl OpenedModel {
     /// The adapter in a folder, applied to this checkpoint.
     fn adapter(&self, folder: &str) -> Result<Arc<Adapter>> {
         let Weights::Tensors(base) = &self.checkpoint.weights else {
-            return Err(Error::option("adapter", "an ONNX export is run as it is; open the checkpoint that it was made from"));
+            return Err(Error::option(
+                "adapter",
+                "an ONNX export is run as it is; open the checkpoint that it was made from",
+            ));
         };
         let mut adapter = Adapter::open(Path::new(folder), base, self.architecture.tied())?;
         let tensors = account_tensors(&adapter.tensors, self.architecture.as_ref(), &self.tokenizer)?;

@@ -121,19 +121,34 @@ mod tests {
     #[test]
     fn what_is_not_implemented_or_contradicts_itself_is_refused_by_name() {
         for (config, expected) in [
-            (json!({"rope_scaling": {"type": "linear", "factor": 2.0}}), "rope_scaling.type is \"linear\", expected \"default\""),
-            (json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}), "rope_scaling.rope_type is \"yarn\", expected"),
-            (json!({"rope_parameters": {"rope_type": "default", "factor": 2.0}}), "rope_parameters.factor is 2.0, which is not"),
+            (
+                json!({"rope_scaling": {"type": "linear", "factor": 2.0}}),
+                "rope_scaling.type is \"linear\", expected \"default\"",
+            ),
+            (
+                json!({"rope_scaling": {"rope_type": "yarn", "factor": 4}}),
+                "rope_scaling.rope_type is \"yarn\", expected",
+            ),
+            (
+                json!({"rope_parameters": {"rope_type": "default", "factor": 2.0}}),
+                "rope_parameters.factor is 2.0, which is not",
+            ),
             (
                 json!({"rope_parameters": {"full_attention": {"rope_type": "llama3"}}}),
                 "rope_parameters.full_attention.rope_type is \"llama3\", expected",
             ),
-            (json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}}), "rope_theta is 10000 and rope_parameters.rope_theta is 500000; "),
+            (
+                json!({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}}),
+                "rope_theta is 10000 and rope_parameters.rope_theta is 500000; ",
+            ),
             (
                 json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}}),
                 "rope_parameters.full_attention.rope_theta is 1000000 and rope_parameters.sliding_attention.rope_theta is",
             ),
-            (json!({"rope_parameters": {"full_attention": {}, "rope_theta": 1e4}}), "rope_parameters.rope_theta is 10000.0, which is not"),
+            (
+                json!({"rope_parameters": {"full_attention": {}, "rope_theta": 1e4}}),
+                "rope_parameters.rope_theta is 10000.0, which is not",
+            ),
             (json!({"partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5, which is not supported; expected 1"),
             (json!({"rope_theta": 0}), "rope_theta is 0, expected a number above 0"),
             (json!({"rope_theta": "5e5"}), "rope_theta is \"5e5\", expected a number"),

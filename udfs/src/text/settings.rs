@@ -127,7 +127,9 @@ impl Settings {
         let special = self.special_contents()?;
         let mut tokens = Vec::new();
         for key in SPECIAL_TOKENS {
-            if let Some((file, value)) = self.files().find(|file| file.contains(key)).and_then(|f| Some((f, f.get(key)?))) {
+            if let Some((file, value)) =
+                self.files().find(|file| file.contains(key)).and_then(|f| Some((f, f.get(key)?)))
+            {
                 tokens.push(added_token(file, key, value, &special)?);
             }
         }

@@ -257,9 +257,13 @@ mod tests {
             (first, last)
         };
         let special = json!({"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}, "</s>": {"ids": [2]}});
-        let (bos, text, eos) =
-            (json!({"SpecialToken": {"id": "<s>"}}), json!({"Sequence": {"id": "A"}}), json!({"SpecialToken": {"id": "</s>"}}));
-        let template = |single: Value| json!({"type": "TemplateProcessing", "single": single, "special_tokens": special});
+        let (bos, text, eos) = (
+            json!({"SpecialToken": {"id": "<s>"}}),
+            json!({"Sequence": {"id": "A"}}),
+            json!({"SpecialToken": {"id": "</s>"}}),
+        );
+        let template =
+            |single: Value| json!({"type": "TemplateProcessing", "single": single, "special_tokens": special});
         assert_eq!(outer(template(json!([bos, text, eos]))), (Some(1), Some(2)));
         assert_eq!(outer(template(json!([bos, text]))), (Some(1), None));
         assert_eq!(outer(template(json!([text]))), (None, None));

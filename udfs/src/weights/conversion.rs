@@ -248,7 +248,9 @@ mod tests {
         let origin = Origin { fingerprint: "fedc", checkpoint: folder.path(), family: crate::Family::M3 };
         let mut seen = Vec::new();
         let cache = folder.path().join("cache");
-        let parts = convert(&[(matrix, precision)], precision, &origin, Some(&cache), &mut |done, total| seen.push((done, total)));
+        let parts = convert(&[(matrix, precision)], precision, &origin, Some(&cache), &mut |done, total| {
+            seen.push((done, total))
+        });
         let total = weights.len() as u64 * 4;
         assert!(parts.is_err() || seen == [(0, total), (total, total)], "{seen:?}");
         (folder, parts)

@@ -1,0 +1,68 @@
+//! The account of a checkpoint as `rerank model inspect` prints it.
+
+use datafusion_rerank::CheckpointPart;
+
+/// One line per file and fate: the names of the keys and tensors that are used, or that are ignored for a reason. Tensors
+/// that differ in a number only share an entry, `layers.*.norm.weight (18)`. Files themselves are left out.
+pub(crate) fn lines(parts: &[CheckpointPart]) -> Vec<String> {
+    let mut groups: Vec<(&str, Option<&str>, Vec<(String, usize)>)> = Vec::new();
+    for part in parts {
+        let Some(name) = &part.name else { continue };
+        let (file, fate, pattern) = (part.file.as_str(), part.ignored.as_deref(), pattern(name));
+        let position = groups.iter().position(|(other, known, _)| (*other, *known) == (file, fate));
+        let position = position.unwrap_or_else(|| {
+            groups.push((file, fate, Vec::new()));
+            groups.len() - 1
+        });
+        let names = &mut groups[position].2;
+        match names.iter_mut().find(|(known, _)| *known == pattern) {
+            Some((_, count)) => *count += 1,
+            None => names.push((pattern, 1)),
+        }
+    }
+    // Stable: files stay in their order, and what is used comes first.
+    let files: Vec<&str> = groups.iter().map(|(file, ..)| *file).collect();
+    groups.sort_by_key(|(file, fate, _)| (files.iter().position(|other| other == file), fate.is_some()));
+    groups.iter().map(|(file, fate, names)| line(file, *fate, names)).collect()
+}
+
+fn line(file: &str, ignored: Option<&str>, names: &[(String, usize)]) -> String {
+    let fate = ignored.map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"));
+    let name = |(name, count): &(String, usize)| if *count == 1 { name.clone() } else { format!("{name} ({count})") };
+    format!("{file}\t{fate}\t{}", names.iter().map(name).collect::<Vec<_>>().join(", "))
+}
+
+/// The name with an asterisk for each number.
+fn pattern(name: &str) -> String {
+    let part = |part: &str| match part {
+        number if number.bytes().all(|byte| byte.is_ascii_digit()) && !number.is_empty() => "*".to_owned(),
+        part => part.to_owned(),
+    };
+    name.split('.').map(part).collect::<Vec<_>>().join(".")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use datafusion_rerank::{EngineOptions, Reranker};
+
+    use super::*;
+
+    #[test]
+    fn keys_and_tensors_are_grouped_by_file_and_fate() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-minicpm-layerwise-reranker");
+        let reranker = Reranker::open(folder, &EngineOptions::default()).unwrap();
+        let lines = lines(&reranker.model().account());
+        let has = |start: &str, part: &str| lines.iter().any(|line| line.starts_with(start) && line.contains(part));
+        assert!(has("config.json\tused\t", "scale_emb"), "{lines:#?}");
+        assert!(has("config.json\tignored (training only)\t", "attention_dropout"), "{lines:#?}");
+        assert!(has("model.safetensors\tused\t", "model.layers.*.mlp.up_proj.weight (8)"), "{lines:#?}");
+        assert!(has("special_tokens_map.json\tused\t", "bos_token"), "{lines:#?}");
+        assert!(
+            has("tokenizer_config.json\tignored (each call sets lengths and padding)\t", "padding_side"),
+            "{lines:#?}"
+        );
+        assert!(!lines.iter().any(|line| line.contains("model.py")), "{lines:#?}");
+    }
+}
