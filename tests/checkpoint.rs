@@ -441,7 +441,7 @@ const MUTATIONS: &[Mutation] = &[
     },
     Mutation {
         name: "a special token that the vocabulary lacks",
-        apply: |folder| edit_json(folder, "special_tokens_map.json", "cls_token", json!("[CLS]")),
+        apply: |folder| edit_json(folder, "tokenizer_config.json", "cls_token", json!("[CLS]")),
         names: &["tokenizer.json", "[CLS]", "not in the vocabulary", "save_pretrained"],
     },
     Mutation {
@@ -617,6 +617,9 @@ fn everything_in_a_folder_is_accounted_for() {
             assert_eq!((part.file.as_str(), &part.ignored), (WEIGHTS, &None), "{checkpoint}: {tensor}");
         }
         for file in ["config.json", "tokenizer_config.json", "special_tokens_map.json"] {
+            if fate(&open(checkpoint), file).is_some() {
+                continue;
+            }
             let values: serde_json::Map<String, Value> =
                 serde_json::from_slice(&std::fs::read(fixture(checkpoint).join(file)).unwrap()).unwrap();
             for key in values.keys() {

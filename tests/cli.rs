@@ -34,6 +34,10 @@ fn library_scores(table: &RecordBatch) -> Vec<f32> {
 }
 
 #[track_caller]
+fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
+    actual.iter().zip(expected).map(|(actual, expected)| (actual - expected).abs()).fold(0.0, f32::max)
+}
+
 fn assert_close(actual: &[f32], expected: &[f32]) {
     assert_eq!(actual.len(), expected.len());
     for (row, (a, b)) in actual.iter().zip(expected).enumerate() {
@@ -330,7 +334,7 @@ fn wrong_input_is_refused() {
     assert_fails(with(&["--score", "query"]), "has a column 'query' already; name another with --score");
     assert_fails(
         with(&["--option", "depth=3"]),
-        "option depth: there is no such option; the options are precision, normalize,",
+        "option depth: there is no such option; the options are precision, adapter, normalize,",
     );
     assert_fails(with(&["--max-length", "0"]), "option max_length: expected a whole number of at least 1");
     assert_fails(with(&["--prompt", "?"]), "option prompt: m3 models do not have it");
@@ -723,6 +727,26 @@ fn json_lines_fail_one_by_one() {
 }
 
 #[test]
+fn half_an_emoji_fails_its_line_and_nothing_else() {
+    let rows = [
+        r#"{"query": "a", "passage": "cut \ud83d"}"#,
+        r#"{"query": "a", "passage": "b", "note": "cut \udc3c", "n": 1.00}"#,
+        r#"{"query": "a", "passage": "whole \ud83d\udc3c"}"#,
+    ];
+    let assert = rerank().args(["score", &model(MODEL), "--jsonl"]).write_stdin(rows.join("\n")).assert().success();
+    let printed = String::from_utf8(assert.get_output().stdout.clone()).unwrap();
+    let printed: Vec<&str> = printed.lines().collect();
+    for (line, row) in printed.iter().zip(rows) {
+        assert!(line.starts_with(row.strip_suffix('}').unwrap()), "{line}");
+    }
+    let reason =
+        r#","score":null,"score_error":"passage is no text: it holds half of a surrogate pair (\\ud800 to \\udfff)"}"#;
+    assert!(printed[0].ends_with(reason), "{}", printed[0]);
+    let score = |line: &str| line.rsplit_once(r#","score":"#).unwrap().1.trim_end_matches('}').parse::<f32>();
+    assert!(score(printed[1]).is_ok() && score(printed[2]).is_ok() && printed.len() == 3, "{printed:?}");
+}
+
+#[test]
 fn the_bundled_model_scores_where_none_is_named() {
     let printed = rerank().args(["score", "what is a panda?", "hi", "The giant panda is a bear."]).assert().success();
     let printed = printed.stderr("scored by tiny, the bundled demonstration; name a model with --model\n");
@@ -783,6 +807,49 @@ fn inspect_says_what_a_checkpoint_is() {
     let mut missing = rerank();
     missing.args(["model", "inspect", "no/such/dir"]);
     assert_fails(missing, "no/such/dir");
+}
+
+#[test]
+fn inspect_accounts_for_everything() {
+    let mut command = rerank();
+    command.args(["model", "inspect"]).arg(fixture("tiny-gemma-reranker"));
+    let printed = lines(command.arg("--adapter").arg(fixture("adapters/gemma_q_v")));
+    let has = |start: &str, part: &str| printed.iter().any(|line| line.starts_with(start) && line.contains(part));
+    assert!(has("file\tmodel.safetensors\t", "\tused"), "{printed:#?}");
+    assert!(has("file\tspecial_tokens_map.json\t94 B\tignored (", "transformers does not read it"), "{printed:#?}");
+    assert!(has("file\tadapter_model.safetensors\t", "\tused"), "{printed:#?}");
+    assert!(has("config.json\tused\t", "rope_theta"), "{printed:#?}");
+    assert!(has("config.json\tignored (training only)\t", "attention_dropout"), "{printed:#?}");
+    assert!(has("model.safetensors\tused\t", "model.layers.*.mlp.up_proj.weight (4)"), "{printed:#?}");
+    assert!(has("adapter_model.safetensors\tused\t", "self_attn.v_proj.lora_B.weight (4)"), "{printed:#?}");
+}
+
+#[test]
+fn an_adapter_is_applied_by_every_command() {
+    let (_folder, at) = folder();
+    write(&at("in.parquet"), &many_pairs(20));
+    let adapter = fixture("adapters/m3_query_value").display().to_string();
+    let options = datafusion_rerank::ScoreOptions::default().with_adapter(&adapter);
+    let reranker = open(MODEL).with_options(&options).unwrap();
+    let table = read(&at("in.parquet"));
+    let column = |name: &str| table.column_by_name(name).unwrap();
+    let expected = reranker.score(column("query").as_ref(), column("passage").as_ref()).unwrap();
+    assert!(largest_difference(expected.values(), &library_scores(&table)) > 1.0);
+
+    run(at("in.parquet"), at("out.parquet")).args(["--adapter", &adapter]).assert().success();
+    assert_close(&scores(&read(&at("out.parquet"))), expected.values());
+    let sql = format!(
+        "SELECT rerank(query, passage, 'm3', {{'adapter': '{adapter}'}}) AS score FROM '{}'",
+        at("in.parquet").display()
+    );
+    let printed = lines(
+        rerank()
+            .args(["sql", "--format", "csv", "--model"])
+            .arg(format!("m3={}", fixture(MODEL).display()))
+            .args(["-c", &sql]),
+    );
+    let printed: Vec<f32> = printed[1..].iter().map(|score| score.parse().unwrap()).collect();
+    assert_close(&printed, expected.values());
 }
 
 #[test]

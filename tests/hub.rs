@@ -18,7 +18,8 @@ use crate::support::{MODEL, files, fixture, lines};
 const M3: &str = "BAAI/bge-reranker-v2-m3";
 
 /// The files that the tiny checkpoint needs.
-const NEEDED: [&str; 4] = ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"];
+const NEEDED: [&str; 5] =
+    ["config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json"];
 
 /// An address where nothing listens.
 const NOWHERE: &str = "http://127.0.0.1:1";
@@ -155,7 +156,7 @@ fn a_model_that_was_pulled_is_scored_with_offline() {
     assert_eq!(printed, format!("{}\n", snapshot.display()));
     let size = HumanBytes(NEEDED.iter().map(|name| content(name).len() as u64).sum());
     assert_eq!(notes.len(), 3, "{notes:?}");
-    assert_eq!(notes[0], format!("fetching 4 files of {M3}, family m3, commit {}: {size}", &commit[..7]));
+    assert_eq!(notes[0], format!("fetching 5 files of {M3}, family m3, commit {}: {size}", &commit[..7]));
     assert!(notes[1].starts_with(&format!("fetched {size} in ")), "{notes:?}");
     assert_eq!(
         notes[2],
@@ -265,7 +266,8 @@ fn revisions_share_what_they_have_in_common() {
 fn of_weights_in_several_files_the_index_decides() {
     let weights = content("model.safetensors");
     let tensors = SafeTensors::deserialize(&weights).unwrap();
-    let mut repository = tiny().with("model-00003-of-00003.safetensors", "of another model");
+    let mut repository =
+        tiny().without("model.safetensors").with("model-00003-of-00003.safetensors", "of another model");
     let mut index = serde_json::Map::new();
     for (shard, name) in
         ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"].into_iter().enumerate()
@@ -286,6 +288,7 @@ fn of_weights_in_several_files_the_index_decides() {
         "model-00001-of-00002.safetensors",
         "model-00002-of-00002.safetensors",
         "model.safetensors.index.json",
+        "special_tokens_map.json",
         "tokenizer.json",
         "tokenizer_config.json",
     ];
@@ -536,7 +539,7 @@ fn what_cannot_be_scored_with_is_not_fetched() {
             "it has no model.safetensors; a checkpoint with pytorch_model.bin must be saved as safetensors",
         ),
         (
-            tiny().with("model.safetensors.index.json", "[]"),
+            tiny().without("model.safetensors").with("model.safetensors.index.json", "[]"),
             "its model.safetensors.index.json is no index of safetensors files",
         ),
     ];

@@ -274,6 +274,32 @@ fn another_model_is_refused_and_a_copy_is_not() {
 }
 
 #[test]
+fn another_adapter_is_refused_and_a_copy_is_not() {
+    let (_folder, at) = folder();
+    write_inputs(&at("in"));
+    let with = |output: &str, sql: &[&str]| {
+        let mut command = rerank();
+        command.arg("run").args([at("in"), at(output)]).args(["--unit-rows", "200"]);
+        command.arg(format!("--model=m3={}", fixture("tiny-xlmr-reranker").display())).args(sql);
+        command
+    };
+    let adapter = at("adapter").display().to_string();
+    let query = format!("SELECT *, rerank(query, passage, 'm3', {{'adapter': '{adapter}'}}) AS s FROM input");
+    let calls: [(&str, Vec<&str>); 2] = [("out", vec!["--adapter", &adapter]), ("sql", vec!["--sql", &query])];
+    for name in ["m3_query_value", "m3_dora"] {
+        crate::support::copy(&format!("adapters/{name}"), &at("adapter"));
+        for (output, arguments) in &calls {
+            if name == "m3_query_value" {
+                with(output, arguments).assert().success();
+                with(output, arguments).assert().success().stderr(contains("6 of 6 units"));
+            } else {
+                assert_fails(with(output, arguments), "the model is another (m3 ");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_directory_with_other_files_is_refused() {
     let (_folder, at) = folder();
     write_inputs(&at("in"));

@@ -91,7 +91,7 @@ fn what_is_wrong_in_a_file_is_one_line() {
         let text = String::from_utf8(assert.get_output().stderr.clone()).unwrap();
         assert_eq!(text.lines().count(), 1, "{text}");
     };
-    error("devise = 'cpu'", "devise: no command has such a setting; settings are batch-tokens, ");
+    error("devise = 'cpu'", "devise: no command has such a setting; settings are adapter, batch-tokens, ");
     error("threads = 0", "invalid value '0' for '--threads <THREADS>': expected a whole number of at least 1");
     error("threads = ", "are no TOML");
     within(folder.path()).args(["--config", "absent.toml", "config"]).assert().code(1).stderr(contains("absent.toml"));

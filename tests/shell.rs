@@ -1,6 +1,8 @@
 //! `rerank sql`, as a process.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 
 use assert_cmd::Command;
 use predicates::prelude::PredicateBooleanExt;
@@ -31,6 +33,29 @@ fn a_command_prints_rows_alone() {
         printed(sql().args(["--format", "csv"]).write_stdin("SELECT 2 AS two;\nSELECT 3 AS three")),
         "two\n2\nthree\n3\n"
     );
+}
+
+/// As in `rerank sql ... | head -1`.
+#[test]
+fn a_reader_that_stops_ends_the_program_quietly() {
+    // Far more than a pipe holds.
+    let query = "SELECT value, repeat('x', 100) AS text FROM generate_series(1, 200000)";
+    for format in ["csv", "tsv", "table", "json", "nd-json", "automatic"] {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_rerank"));
+        command.args(["sql", "--max-rows", "inf", "--format", format, "-c", query]);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut first = String::new();
+        let mut output = BufReader::new(child.stdout.take().unwrap());
+        if format == "json" {
+            output.read_exact(&mut [0; 10]).unwrap();
+        } else {
+            output.read_line(&mut first).unwrap();
+        }
+        drop(output);
+        let ended = child.wait_with_output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "", "{format}");
+        assert!(ended.status.success(), "{format}: {}", ended.status);
+    }
 }
 
 #[test]

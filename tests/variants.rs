@@ -320,9 +320,29 @@ fn an_adapter_is_merged_once_and_kept_in_the_cache() {
     let base = Reranker::open(fixture("tiny-gemma2-lightweight-reranker"), &engine).unwrap();
     assert_ne!(open().model().fingerprint().unwrap(), base.model().fingerprint().unwrap());
     assert_eq!(open().model().fingerprint().unwrap(), open().model().fingerprint().unwrap());
-    let account = open().model().account();
-    let of_adapter = account.iter().filter(|part| part.file == "adapter_config.json").count();
-    assert!(of_adapter > 10, "{account:?}");
+}
+
+#[test]
+fn everything_in_an_adapter_is_accounted_for() {
+    let folder = fixture("adapters/m3_bias_all");
+    let account = open_with("tiny-xlmr-reranker", &folder).unwrap().model().account();
+    let fate = |file: &str, name: &str| {
+        let mut parts = account.iter().filter(|part| part.file == file && part.name.as_deref() == Some(name));
+        let part = parts.next().unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(parts.next(), None, "{name}");
+        part.ignored.as_deref()
+    };
+    for name in read_weights(&folder.join("adapter_model.safetensors")).keys() {
+        let is_copy = name.contains(".original_module.") || name.contains(".modules_to_save.");
+        assert_eq!(fate("adapter_model.safetensors", name).is_some(), is_copy, "{name}");
+    }
+    let config = std::fs::read(folder.join("adapter_config.json")).unwrap();
+    for key in serde_json::from_slice::<Map<String, Value>>(&config).unwrap().keys() {
+        fate("adapter_config.json", key);
+    }
+    let base = |name: &str| fate("model.safetensors", name);
+    assert_eq!(base("classifier.out_proj.bias"), Some("the adapter has another"));
+    assert_eq!(base("roberta.encoder.layer.0.attention.self.query.weight"), None);
 }
 
 #[test]
@@ -331,11 +351,11 @@ fn an_adapter_applies_in_every_precision_and_to_exports() {
     let engine = EngineOptions::default().with_cache(cache.path());
     let (pairs, _) = variants();
     for (name, precision, tolerance) in [
-        ("gemma_all_linear_patterns", "fp16", 0.02),
-        ("gemma_embed_tokens_lora", "fp16", 0.02),
+        ("gemma_all_linear_patterns", "fp16", 0.05),
+        ("gemma_embed_tokens_lora", "fp16", 0.05),
         ("m3_word_embeddings", "int8", 0.3),
         ("m3_dense_rslora", "int8", 0.3),
-        ("minicpm_one_head", "int8", 0.6),
+        ("minicpm_one_head", "fp16", 0.1),
     ] {
         let variant = variant(name);
         let reranker = Reranker::open(fixture(variant["checkpoint"].as_str().unwrap()), &engine).unwrap();

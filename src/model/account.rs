@@ -58,7 +58,7 @@ mod tests {
         assert!(has("config.json\tused\t", "scale_emb"), "{lines:#?}");
         assert!(has("config.json\tignored (training only)\t", "attention_dropout"), "{lines:#?}");
         assert!(has("model.safetensors\tused\t", "model.layers.*.mlp.up_proj.weight (8)"), "{lines:#?}");
-        assert!(has("special_tokens_map.json\tused\t", "bos_token"), "{lines:#?}");
+        assert!(has("tokenizer_config.json\tused\t", "bos_token"), "{lines:#?}");
         assert!(
             has("tokenizer_config.json\tignored (each call sets lengths and padding)\t", "padding_side"),
             "{lines:#?}"

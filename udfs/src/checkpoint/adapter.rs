@@ -51,7 +51,7 @@ const OFF: &[&str] = &[
 pub(crate) struct Adapter {
     /// The base weights with the adapter's updates and replacements.
     pub(crate) tensors: Tensors,
-    /// What became of the adapter's files, keys and tensors.
+    /// What became of the adapter's files, keys and tensors; whatever cannot be used was refused.
     pub(crate) account: Vec<CheckpointPart>,
     /// Identifies the adapter's content.
     content: String,
@@ -123,18 +123,17 @@ impl Adapter {
             tied,
             uses_dora,
             tensors: base.clone(),
-            ignored: Vec::new(),
+            account: Vec::new(),
         };
         application.apply()?;
-        let Application { tensors, ignored, .. } = application;
+        let Application { tensors, account: of_tensors, .. } = application;
 
         let mut account = vec![
             CheckpointPart::of_file(ADAPTER_CONFIG_FILE, None),
             CheckpointPart::of_file(ADAPTER_WEIGHTS_FILE, None),
         ];
         account.extend(config.account(|key| ADAPTER_KEYS.reason(key))?);
-        let reason = "a wrapper's copy, which peft does not load either";
-        account.extend(ignored.iter().map(|name| CheckpointPart::ignored(ADAPTER_WEIGHTS_FILE, name, reason)));
+        account.extend(of_tensors);
         let content = super::fingerprint::of_files(&[&file], &[&weights])?;
         Ok(Self { tensors, account, content, fingerprint: OnceCell::new() })
     }
@@ -181,8 +180,8 @@ struct Application<'a> {
     tied: Option<Tied>,
     uses_dora: bool,
     tensors: Tensors,
-    /// Tensors that peft does not load either.
-    ignored: Vec<String>,
+    /// What became of the adapter's tensors.
+    account: Vec<CheckpointPart>,
 }
 
 impl Application<'_> {
@@ -196,9 +195,11 @@ impl Application<'_> {
         for (stored, tensor) in header.tensors {
             let name = stored.strip_prefix(PREFIX).unwrap_or(&stored);
             if name.contains(".original_module.") || name.contains(".modules_to_save.") {
-                self.ignored.push(stored);
+                let reason = "a wrapper's copy, which peft does not load either";
+                self.account.push(CheckpointPart::ignored(ADAPTER_WEIGHTS_FILE, &stored, reason));
                 continue;
             }
+            self.account.push(CheckpointPart::used(ADAPTER_WEIGHTS_FILE, &stored));
             // Some programs leave in the adapter's name, which peft removes.
             let name = name.replace(".default.", ".");
             let name = name.strip_suffix(".default").unwrap_or(&name);

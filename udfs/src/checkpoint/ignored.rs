@@ -72,9 +72,10 @@ ignored! {
             "name_or_path", "num_labels", "tokenizer_class", "transformers_version", "unsloth_fixed", "unsloth_version",
         ],
         "there is no cross-attention": ["cross_attention_hidden_size", "tie_encoder_decoder"],
-        "only the families whose table or head they describe read them": [
-            "dim_model_base", "max_position_embeddings", "pad_token_id", "tie_word_embeddings",
-        ],
+        "rotary positions need no table": ["max_position_embeddings"],
+        "padding is masked": ["pad_token_id"],
+        "heads that score are not tied to the embeddings": ["tie_word_embeddings"],
+        "of a vocabulary head, which scores no pairs": ["dim_model_base"],
         "an older name of sliding_window that no class reads": ["sliding_window_size"],
         "the activation of CrossEncoder.predict; here the option normalize applies the sigmoid": [
             "sbert_ce_default_activation_function", "sentence_transformers",

@@ -117,9 +117,16 @@ impl Model {
     /// These are ignored, each with its reason: training and generation settings, names and versions, tables that transformers
     /// saved in old versions, files in other formats. `rerank model inspect` prints the account.
     pub fn account(&self) -> Vec<CheckpointPart> {
-        let adapter = self.graph_options.adapter.as_ref();
-        let of_adapter = adapter.map_or(&[][..], |adapter| &adapter.account);
-        self.opened.account.iter().chain(of_adapter).cloned().collect()
+        let mut account = self.opened.account.clone();
+        if let Some(adapter) = &self.graph_options.adapter {
+            for part in &mut account {
+                if part.name.as_deref().is_some_and(|name| adapter.tensors.is_replaced(name)) {
+                    part.ignored = Some("the adapter has another".to_owned());
+                }
+            }
+            account.extend(adapter.account.iter().cloned());
+        }
+        account
     }
 
     /// 32 hexadecimal digits that identify the checkpoint and its adapter, wherever they are stored: the same for copies,

@@ -109,9 +109,8 @@ impl OpenedModel {
                 "an ONNX export is run as it is; open the checkpoint that it was made from",
             ));
         };
-        let mut adapter = Adapter::open(Path::new(folder), base, self.architecture.tied())?;
-        let tensors = account_tensors(&adapter.tensors, self.architecture.as_ref(), &self.tokenizer)?;
-        adapter.account.extend(tensors);
+        let adapter = Adapter::open(Path::new(folder), base, self.architecture.tied())?;
+        account_tensors(&adapter.tensors, self.architecture.as_ref(), &self.tokenizer)?;
         Ok(Arc::new(adapter))
     }
 
