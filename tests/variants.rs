@@ -254,10 +254,12 @@ fn adapters_that_cannot_be_honoured_are_refused_by_name() {
         (
             "alpha_pattern",
             json!({"query": 1, "self.query": 2}),
-            &["alpha_pattern has two values for roberta.encoder.layer.0.attention.self.query"],
+            &["alpha_pattern names roberta.encoder.layer.0.attention.self.query by query", "by self.query"],
         ),
+        ("rank_pattern", json!({"value": 2}), &[]),
         ("alpha_pattern", json!({"(": 1}), &["alpha_pattern.( is no regular expression"]),
-        ("r", json!(64), &[]),
+        ("kasa_config", json!({"beta": 1e-4}), &["adapter_config.json: kasa_config is {\"beta\":0.0001}"]),
+        ("new_switch", json!(false), &[]),
     ] {
         let opened = open_with(m3, adapter("m3_query_value", key, value).path());
         assert_eq!(opened.is_ok(), names.is_empty(), "{key}");

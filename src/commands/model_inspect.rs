@@ -36,10 +36,10 @@ pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
 /// A file of the checkpoint or of its adapter, its size, and what became of it.
 fn file_line(reranker: &Reranker, part: &CheckpointPart) -> Result<String> {
     let adapter = reranker.options().adapter.as_deref().map(Path::new);
-    let file = [Some(reranker.location()), adapter].into_iter().flatten().map(|folder| folder.join(&part.file));
+    let mut files = [Some(reranker.location()), adapter].into_iter().flatten().map(|folder| folder.join(&part.file));
     // Follows links: the Hugging Face cache consists of them.
-    let meta = file.filter_map(|file| std::fs::metadata(file).ok()).next();
-    let meta = meta.with_context(|| format!("cannot read {}", part.file))?;
+    let meta =
+        files.find_map(|file| std::fs::metadata(file).ok()).with_context(|| format!("cannot read {}", part.file))?;
     let fate = part.ignored.as_deref().map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"));
     Ok(format!("file\t{}\t{}\t{fate}", part.file, HumanBytes(meta.len())))
 }

@@ -2,34 +2,46 @@
 
 use datafusion_rerank::CheckpointPart;
 
+/// The keys or tensors of a file that share a fate.
+struct Group<'a> {
+    file: &'a str,
+    /// Why they are ignored; `None` if they are used.
+    ignored: Option<&'a str>,
+    /// Patterns, and how many names match each.
+    names: Vec<(String, usize)>,
+}
+
 /// One line per file and fate: the names of the keys and tensors that are used, or that are ignored for a reason. Tensors
 /// that differ in a number only share an entry, `layers.*.norm.weight (18)`. Files themselves are left out.
 pub(crate) fn lines(parts: &[CheckpointPart]) -> Vec<String> {
-    let mut groups: Vec<(&str, Option<&str>, Vec<(String, usize)>)> = Vec::new();
+    let mut groups: Vec<Group<'_>> = Vec::new();
     for part in parts {
         let Some(name) = &part.name else { continue };
-        let (file, fate, pattern) = (part.file.as_str(), part.ignored.as_deref(), pattern(name));
-        let position = groups.iter().position(|(other, known, _)| (*other, *known) == (file, fate));
+        let (file, ignored, pattern) = (part.file.as_str(), part.ignored.as_deref(), pattern(name));
+        let position = groups.iter().position(|group| (group.file, group.ignored) == (file, ignored));
         let position = position.unwrap_or_else(|| {
-            groups.push((file, fate, Vec::new()));
+            groups.push(Group { file, ignored, names: Vec::new() });
             groups.len() - 1
         });
-        let names = &mut groups[position].2;
+        let names = &mut groups[position].names;
         match names.iter_mut().find(|(known, _)| *known == pattern) {
             Some((_, count)) => *count += 1,
             None => names.push((pattern, 1)),
         }
     }
     // Stable: files stay in their order, and what is used comes first.
-    let files: Vec<&str> = groups.iter().map(|(file, ..)| *file).collect();
-    groups.sort_by_key(|(file, fate, _)| (files.iter().position(|other| other == file), fate.is_some()));
-    groups.iter().map(|(file, fate, names)| line(file, *fate, names)).collect()
+    let files: Vec<&str> = groups.iter().map(|group| group.file).collect();
+    groups.sort_by_key(|group| (files.iter().position(|file| *file == group.file), group.ignored.is_some()));
+    groups.iter().map(Group::line).collect()
 }
 
-fn line(file: &str, ignored: Option<&str>, names: &[(String, usize)]) -> String {
-    let fate = ignored.map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"));
-    let name = |(name, count): &(String, usize)| if *count == 1 { name.clone() } else { format!("{name} ({count})") };
-    format!("{file}\t{fate}\t{}", names.iter().map(name).collect::<Vec<_>>().join(", "))
+impl Group<'_> {
+    fn line(&self) -> String {
+        let fate = self.ignored.map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"));
+        let name =
+            |(name, count): &(String, usize)| if *count == 1 { name.clone() } else { format!("{name} ({count})") };
+        format!("{}\t{fate}\t{}", self.file, self.names.iter().map(name).collect::<Vec<_>>().join(", "))
+    }
 }
 
 /// The name with an asterisk for each number.

@@ -2,6 +2,31 @@
 
 /// A file of a checkpoint, or a key or tensor in one, and what became of it. [`Model::account`](crate::Model::account)
 /// lists them all.
+///
+/// Opening a model uses each part, or knows that it changes no score, or is refused: whatever is neither read nor in one of
+/// these lists may change scores.
+///
+/// # `config.json`
+///
+/// A key that is null counts as absent. Keys that matter only if they are set (`is_decoder`, `quantization_config`,
+/// `pruned_heads`) are read, and refused if they are.
+#[doc = config_keys_table!()]
+///
+/// # `tokenizer_config.json` and `special_tokens_map.json`
+#[doc = tokenizer_keys_table!()]
+///
+/// # `adapter_config.json`
+///
+/// A key that is null, false or empty counts as absent.
+#[doc = adapter_keys_table!()]
+///
+/// # Tensors, by the ends of their names
+#[doc = tensors_table!()]
+///
+/// # Files, by the ends of their names
+///
+/// Any other file is not part of a model.
+#[doc = files_table!()]
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CheckpointPart {

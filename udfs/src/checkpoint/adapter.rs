@@ -21,7 +21,7 @@ use regex::Regex;
 use serde_json::Value;
 
 use super::account::CheckpointPart;
-use super::config::Config;
+use super::config::{Config, Object};
 use super::files::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use super::ignored::ADAPTER_KEYS;
 use super::safetensors::read_header;
@@ -37,6 +37,7 @@ const OFF: &[&str] = &[
     "alora_invocation_tokens",
     "arrow_config",
     "corda_config",
+    "ensure_weight_tying",
     "fan_in_fan_out",
     "layer_replication",
     "lora_bias",
@@ -53,8 +54,8 @@ pub(crate) struct Adapter {
     pub(crate) tensors: Tensors,
     /// What became of the adapter's files, keys and tensors; whatever cannot be used was refused.
     pub(crate) account: Vec<CheckpointPart>,
-    /// Identifies the adapter's content.
-    content: String,
+    /// Identifies the adapter's content, without its base.
+    pub(crate) content: String,
     /// See [`Adapter::fingerprint`].
     fingerprint: OnceCell<String>,
 }
@@ -132,7 +133,8 @@ impl Adapter {
             CheckpointPart::of_file(ADAPTER_CONFIG_FILE, None),
             CheckpointPart::of_file(ADAPTER_WEIGHTS_FILE, None),
         ];
-        account.extend(config.account(|key| ADAPTER_KEYS.reason(key))?);
+        // What a new version of peft adds is off by default.
+        account.extend(config.account(|key| ADAPTER_KEYS.reason(key).or(config.is_off(key).then_some("off")))?);
         account.extend(of_tensors);
         let content = super::fingerprint::of_files(&[&file], &[&weights])?;
         Ok(Self { tensors, account, content, fingerprint: OnceCell::new() })
@@ -256,6 +258,10 @@ impl Application<'_> {
         };
         match self.tensors.find(name) {
             None => Err(self.no_place(stored, name)),
+            Some(_) if self.tensors.is_replaced(name) => {
+                let message = format!("tensor {stored} is the second that replaces {name}; keep one of them");
+                Err(Error::checkpoint(self.weights, message))
+            }
             Some(base) if base.shape != tensor.shape => Err(self.wrong_shape(stored, &tensor.shape, name, &base.shape)),
             Some(_) => {
                 self.tensors.replace(name, tensor);
@@ -266,9 +272,9 @@ impl Application<'_> {
 
     fn update(&mut self, module: &str, parts: Parts, transposed: bool, scaling: &Scaling) -> Result<()> {
         let name = format!("{module}.weight");
-        let stored = |part: &str| match transposed {
-            true => format!("{PREFIX}{module}.lora_embedding_{part}"),
-            false => format!("{PREFIX}{module}.lora_{part}.weight"),
+        let stored = |part: &str| {
+            let part = if transposed { format!("lora_embedding_{part}") } else { format!("lora_{part}.weight") };
+            format!("{PREFIX}{module}.{part}")
         };
         let missing = |part: &str| Error::checkpoint(self.weights, format!("tensor {} is missing", stored(part)));
         let a = parts.a.ok_or_else(|| missing("A"))?;
@@ -326,36 +332,71 @@ impl Application<'_> {
 struct Scaling {
     alpha: f64,
     is_rank_stabilized: bool,
-    alphas: Vec<(Regex, f64)>,
+    alphas: Vec<(Pattern, f64)>,
+    ranks: Vec<Pattern>,
+}
+
+/// A key of `alpha_pattern` or `rank_pattern`: a regular expression for the end of a module's name.
+struct Pattern {
+    key: String,
+    regex: Regex,
+}
+
+impl Pattern {
+    /// `get_pattern_key` of peft 0.21.2, `utils/other.py`.
+    fn new(config: &Config, patterns: &Object<'_>, key: &str) -> Result<Self> {
+        let regex = Regex::new(&format!("^(?:.*\\.)?(?:{key})$"));
+        let regex = regex.map_err(|_| config.error(format!("{} is no regular expression", patterns.path_of(key))))?;
+        Ok(Self { key: key.to_owned(), regex })
+    }
 }
 
 impl Scaling {
     fn read(config: &Config) -> Result<Self> {
-        let mut alphas = Vec::new();
+        let (mut alphas, mut ranks) = (Vec::new(), Vec::new());
         if let Some(patterns) = config.object("alpha_pattern")? {
-            for pattern in patterns.keys() {
-                // `get_pattern_key` of peft 0.15 and later; earlier versions match the same names.
-                let regex = Regex::new(&format!("^(?:.*\\.)?(?:{pattern})$"))
-                    .map_err(|_| config.error(format!("{} is no regular expression", patterns.path_of(pattern))))?;
-                alphas.push((regex, patterns.optional_number(pattern)?.unwrap_or_default()));
+            for key in patterns.keys() {
+                let alpha = patterns.optional_number(key)?.unwrap_or_default();
+                alphas.push((Pattern::new(config, &patterns, key)?, alpha));
+            }
+        }
+        if let Some(patterns) = config.object("rank_pattern")? {
+            for key in patterns.keys() {
+                ranks.push(Pattern::new(config, &patterns, key)?);
             }
         }
         Ok(Self {
             alpha: config.number("lora_alpha")?,
             is_rank_stabilized: config.optional_bool("use_rslora")?.unwrap_or(false),
             alphas,
+            ranks,
         })
     }
 
     fn of(&self, config: &Config, module: &str, rank: usize) -> Result<f32> {
-        let mut matching = self.alphas.iter().filter(|(pattern, _)| pattern.is_match(module)).map(|(_, alpha)| *alpha);
-        let alpha = matching.next().unwrap_or(self.alpha);
-        if matching.any(|other| other.to_bits() != alpha.to_bits()) {
-            let message =
-                format!("alpha_pattern has two values for {module}; versions of peft take one or the other; keep one");
-            return Err(config.error(message));
-        }
+        let mut matching = self.alphas.iter().filter(|(pattern, _)| pattern.regex.is_match(module));
+        let alpha = match matching.next() {
+            None => self.alpha,
+            Some((pattern, alpha)) => {
+                let disagrees = |other: &Pattern| other.key != pattern.key && other.regex.is_match(module);
+                // Versions of peft take the first of them, or look into `rank_pattern` first.
+                if let Some((other, _)) = matching.find(|(_, other)| other.to_bits() != alpha.to_bits()) {
+                    return Err(ambiguous(config, module, &pattern.key, &other.key));
+                }
+                if let Some(other) = self.ranks.iter().find(|other| disagrees(other)) {
+                    return Err(ambiguous(config, module, &pattern.key, &other.key));
+                }
+                *alpha
+            }
+        };
         let rank = rank as f64;
         Ok((alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }) as f32)
     }
+}
+
+fn ambiguous(config: &Config, module: &str, one: &str, other: &str) -> Error {
+    config.error(format!(
+        "alpha_pattern names {module} by {one}, and alpha_pattern or rank_pattern by {other}; versions of peft take one or the \
+         other; use one name"
+    ))
 }

@@ -135,6 +135,11 @@ impl Config {
         }
     }
 
+    /// Whether a key is there and turns something off.
+    pub(crate) fn is_off(&self, key: &str) -> bool {
+        self.values.get(key).is_some_and(is_off)
+    }
+
     /// Refuses features that this crate does not implement, if the checkpoint turns them on.
     pub(crate) fn require_off(&self, keys: &[&str]) -> Result<()> {
         for key in keys {

@@ -1,20 +1,14 @@
-//! What may be in a checkpoint without changing a score, and why. Whatever is neither used nor listed here is refused.
-//!
-//! * [`CONFIG_KEYS`]: keys of `config.json`
-//! * [`TOKENIZER_KEYS`]: keys of `tokenizer_config.json` and `special_tokens_map.json`
-//! * [`ADAPTER_KEYS`]: keys of `adapter_config.json`
-//! * [`TENSORS`]: tensors, by parts of their names
-//! * [`FILES`]: files, by parts of their names
+//! What may be in a checkpoint without changing a score, and why. [`CheckpointPart`](super::CheckpointPart) shows the lists.
 
-/// Declares a list once, as a constant and as the table in its documentation.
+/// Declares a list once: as a constant, and as a table for documentation.
 macro_rules! ignored {
-    ($(#[$doc:meta])* $name:ident { $($reason:literal: [$($item:literal),* $(,)?],)* }) => {
+    ($(#[$doc:meta])* $name:ident, $table:ident { $($reason:literal: [$($item:literal),* $(,)?],)* }) => {
         $(#[$doc])*
-        ///
-        /// | reason | what |
-        /// |---|---|
-        $(#[doc = concat!("| ", $reason, " |", $(" `", $item, "`",)* " |")])*
         pub(crate) const $name: Ignored = Ignored(&[$(($reason, &[$($item),*])),*]);
+
+        macro_rules! $table {
+            () => { concat!("\n| reason | ignored |\n|---|---|\n", $("| ", $reason, " |", $(" `", $item, "`",)* " |\n",)*) };
+        }
     };
 }
 
@@ -41,7 +35,7 @@ impl Ignored {
 ignored! {
     /// Keys of `config.json`. A key that is null counts as absent. Keys that matter to some values only (`is_decoder`,
     /// `quantization_config`, `pruned_heads`) are not here: they are read, and refused if they are set.
-    CONFIG_KEYS {
+    CONFIG_KEYS, config_keys_table {
         "training only": [
             "attention_dropout", "attention_probs_dropout_prob", "classifier_dropout", "dropout", "embd_pdrop",
             "finetuning_task", "gradient_checkpointing", "hidden_dropout", "hidden_dropout_prob", "initializer_factor",
@@ -49,7 +43,7 @@ ignored! {
         ],
         "how the reference stores and computes, not what": [
             "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
-            "_experts_implementation", "attn_implementation", "cache_implementation", "chunk_size_feed_forward", "dtype",
+            "_experts_implementation", "_flash_attn_2_enabled", "attn_implementation", "cache_implementation", "chunk_size_feed_forward", "dtype",
             "output_past", "pretraining_tp", "torch_dtype", "torchscript", "use_bfloat16", "use_cache", "xla_device",
         ],
         "generation of text only": [
@@ -85,7 +79,7 @@ ignored! {
 
 ignored! {
     /// Keys of `tokenizer_config.json` and `special_tokens_map.json`.
-    TOKENIZER_KEYS {
+    TOKENIZER_KEYS, tokenizer_keys_table {
         "the family's recipe puts special tokens in, as the reference does": [
             "add_bos_token", "add_eos_token",
         ],
@@ -108,15 +102,15 @@ ignored! {
 
 ignored! {
     /// Keys of `adapter_config.json`. A key that is null, false or empty counts as absent.
-    ADAPTER_KEYS {
+    ADAPTER_KEYS, adapter_keys_table {
         "training only": [
-            "inference_mode", "lora_dropout", "loftq_config", "runtime_config", "ensure_weight_tying", "eva_config",
+            "eva_config", "inference_mode", "loftq_config", "lora_dropout", "runtime_config",
         ],
         "names and versions": [
             "auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type", "unsloth_version",
         ],
         "the tensors tell which modules have weights": [
-            "exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "r", "rank_pattern",
+            "exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "r",
             "target_modules",
         ],
         "how the reference distributes and computes": ["megatron_config", "megatron_core", "qalora_group_size"],
@@ -125,7 +119,7 @@ ignored! {
 
 ignored! {
     /// Tensors, by the ends of their names or of the names of the modules that hold them.
-    TENSORS {
+    TENSORS, tensors_table {
         "a table of constants that old versions of transformers saved": [
             "position_ids", "rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "masked_bias",
         ],
@@ -139,7 +133,7 @@ ignored! {
 
 ignored! {
     /// Files, by the ends of their names.
-    FILES {
+    FILES, files_table {
         "tokenizer.json is read instead": [
             ".bpe.model", ".spm", "merges.txt", "spiece.model", "tokenizer.model", "vocab.json", "vocab.txt",
         ],

@@ -1,13 +1,16 @@
 //! A model directory as its authors publish it: `config.json`, safetensors weights, `tokenizer.json`; and the adapters that
 //! change it.
 
+// Its tables are in the documentation of the next.
+#[macro_use]
+mod ignored;
+
 mod account;
 mod adapter;
 mod config;
 mod directory;
 mod files;
 mod fingerprint;
-mod ignored;
 mod json;
 mod safetensors;
 mod tensor;

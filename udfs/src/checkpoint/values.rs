@@ -38,7 +38,9 @@ pub(crate) fn read_f32(tensor: &Tensor, mut take: impl FnMut(Vec<f32>) -> Result
                 weights.iter_mut().zip(sum.iter()).for_each(|(weight, sum)| *weight += sum * update.scaling);
                 if let Some(magnitudes) = &magnitudes {
                     let length = weights.iter().map(|weight| f64::from(*weight).powi(2)).sum::<f64>().sqrt() as f32;
-                    weights.iter_mut().for_each(|weight| *weight *= magnitudes[first + index] / length);
+                    for weight in weights {
+                        *weight *= magnitudes[first + index] / length;
+                    }
                 }
             },
         );

@@ -162,16 +162,13 @@ impl GraphBuilder {
     /// one of [`OnnxGraph::converted`], and so does one with an update in any graph. Other weights are cast in the graph:
     /// ONNX Runtime folds the cast while it loads, so no converted copy is written.
     pub(crate) fn weight(&mut self, tensor: &Tensor) -> Value {
-        match self.precision.half() {
-            Some(half) if tensor.shape.len() > 1 && (tensor.dtype != half || tensor.update.is_some()) => {
-                self.convert(tensor, self.precision)
-            }
-            None if tensor.update.is_some() => self.convert(tensor, Precision::Fp32),
-            _ => {
-                let stored = self.stored(tensor);
-                self.cast_from(&stored, data_type(tensor.dtype), self.activation_type())
-            }
+        let half = self.precision.half();
+        let is_other_half = half.is_some_and(|half| tensor.dtype != half) && tensor.shape.len() > 1;
+        if tensor.update.is_some() || is_other_half {
+            return self.convert(tensor, if half.is_some() { self.precision } else { Precision::Fp32 });
         }
+        let stored = self.stored(tensor);
+        self.cast_from(&stored, data_type(tensor.dtype), self.activation_type())
     }
 
     /// The weights of `tensor` as f32, whatever the type of activations.

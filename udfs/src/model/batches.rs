@@ -49,7 +49,7 @@ impl Model {
         let batch_tokens = best(&measured).map_or(usual, |size| size.batch_tokens);
         engine.set_batch_tokens(batch_tokens);
         let cache = WeightsCache::open(self.engine_options().cache.as_deref())?;
-        record::write(&cache, &self.batch_key(self.fingerprint()?), batch_tokens, &measured)?;
+        record::write(&cache, &self.batch_key(self.opened.fingerprint()?), batch_tokens, &measured)?;
         Ok(Some(batch_tokens))
     }
 
@@ -59,7 +59,7 @@ impl Model {
         if cache.measurements().ok()?.is_empty() {
             return None;
         }
-        record::read(&cache, &self.batch_key(self.fingerprint().ok()?))
+        record::read(&cache, &self.batch_key(self.opened.fingerprint().ok()?))
     }
 
     fn batch_key<'a>(&'a self, fingerprint: &'a str) -> BatchKey<'a> {

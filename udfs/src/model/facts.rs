@@ -110,12 +110,8 @@ impl Model {
         parameters
     }
 
-    /// What the checkpoint's folder holds and what became of it: every file, every key of the settings and every tensor, each
-    /// used, or ignored with the reason. With an adapter, its files, keys and tensors too. Whatever might change a score and
-    /// is not known was refused when the model was opened.
-    ///
-    /// These are ignored, each with its reason: training and generation settings, names and versions, tables that transformers
-    /// saved in old versions, files in other formats. `rerank model inspect` prints the account.
+    /// What the checkpoint's folder holds and what became of it: every file, every key of the settings and every tensor. With
+    /// an adapter, its files, keys and tensors too. `rerank model inspect` prints the account.
     pub fn account(&self) -> Vec<CheckpointPart> {
         let mut account = self.opened.account.clone();
         if let Some(adapter) = &self.graph_options.adapter {

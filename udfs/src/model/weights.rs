@@ -58,8 +58,12 @@ impl Model {
                 if graph.converted().is_empty() {
                     return Ok(graph);
                 }
-                let origin =
-                    Origin { fingerprint: self.fingerprint()?, checkpoint: self.location(), family: self.family() };
+                let origin = Origin {
+                    fingerprint: self.opened.fingerprint()?,
+                    adapter: self.graph_options.adapter.as_ref().map(|adapter| adapter.content.as_str()),
+                    checkpoint: self.location(),
+                    family: self.family(),
+                };
                 let cache = self.engine_options().cache.as_deref();
                 let (parts, file) = convert(graph.converted(), graph.precision(), &origin, cache, on_progress)?;
                 Ok(graph.with_converted(parts, file))

@@ -34,7 +34,7 @@ pub(super) struct Gemma {
 
 impl Gemma {
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) for a missing key or a variant that is not implemented.
+    /// [`Error::Checkpoint`] for a missing key or a variant that is not implemented.
     pub(super) fn read(config: &Config) -> Result<Self> {
         config.require("model_type", &["gemma"])?;
         // The default of the reference's class fits one size only.

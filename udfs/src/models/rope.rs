@@ -95,14 +95,14 @@ mod tests {
 
     use super::*;
 
-    fn theta(config: Value) -> Result<f64, String> {
+    fn theta(config: &Value) -> Result<f64, String> {
         let config = Config::parse(Path::new("config.json"), config.to_string().as_bytes()).unwrap();
         rope_theta(&config).map_err(|error| error.to_string())
     }
 
     #[test]
     fn all_spellings_are_read() {
-        assert_eq!(theta(json!({})), Ok(1e4));
+        assert_eq!(theta(&json!({})), Ok(1e4));
         for config in [
             json!({"rope_theta": 5e5}),
             json!({"rope_theta": 500_000, "rope_scaling": null}),
@@ -114,7 +114,7 @@ mod tests {
             json!({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 5e5}}}),
             json!({"rope_parameters": {"full_attention": {"rope_theta": 5e5}, "sliding_attention": {"rope_theta": 5e5}}}),
         ] {
-            assert_eq!(theta(config.clone()), Ok(5e5), "{config}");
+            assert_eq!(theta(&config), Ok(5e5), "{config}");
         }
     }
 
@@ -154,7 +154,7 @@ mod tests {
             (json!({"rope_theta": "5e5"}), "rope_theta is \"5e5\", expected a number"),
             (json!({"rope_parameters": 5e5}), "rope_parameters is 500000.0, expected an object"),
         ] {
-            let error = theta(config.clone()).unwrap_err();
+            let error = theta(&config).unwrap_err();
             assert!(error.starts_with(&format!("checkpoint file config.json: {expected}")), "{config}: {error}");
         }
     }

@@ -46,15 +46,16 @@ impl std::fmt::Debug for Reranker {
 }
 
 impl Reranker {
-    /// Opens a checkpoint directory: `config.json`, `model.safetensors` (or its shards and index, or a `model.onnx`)
-    /// and `tokenizer.json`.
+    /// Opens a checkpoint directory: `config.json`, `model.safetensors` (or else its shards and index, or a `model.onnx`) and
+    /// `tokenizer.json`, with the settings of the tokenizer beside it.
     ///
-    /// Reads headers and the tokenizer only. The first call loads the weights, or [`Self::load`] does.
+    /// Reads headers and the tokenizer only. The first call loads the weights, or [`Self::load`] does. Whatever is in the
+    /// directory is used, or known to change no score, or refused: see [`CheckpointPart`](crate::CheckpointPart).
     ///
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) if there is no such directory,
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) or [`Error::Io`](crate::Error::Io) if a file is wrong,
-    /// [`Error::Option`](crate::Error::Option) for invalid engine options.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) or [`Error::Io`](crate::Error::Io) if a file is wrong or holds a key or
+    /// a tensor that may change scores and is not known, [`Error::Option`](crate::Error::Option) for invalid engine options.
     pub fn open(location: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
         let model = Model::open(location.as_ref(), options)?;
         let options = ScoreOptions::default();

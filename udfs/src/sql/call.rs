@@ -23,8 +23,8 @@ impl Call {
     /// Reads the tokenizer if the model was not open: seconds, for a large vocabulary. Weights are not loaded.
     ///
     /// # Errors
-    /// [`Error::Model`] for a model that cannot be found or must not be named here, [`Error::Option`], and the errors
-    /// of [`Reranker::open`].
+    /// [`Error::Model`] for a model that cannot be found or must not be named here, [`Error::Option`], also for an adapter
+    /// that must not be named here, and the errors of [`Reranker::open`].
     pub(crate) fn open(&self, registry: &ModelRegistry, config: &RerankConfig) -> Result<Reranker> {
         let name = self.model.as_deref().unwrap_or(&config.model);
         let location = config.models.get(&name.to_lowercase());
@@ -40,6 +40,10 @@ impl Call {
                     names.join(", ")
                 ),
             ));
+        }
+        if !config.allow_locations && self.options.adapter.is_some() && self.options.adapter != config.options.adapter {
+            let message = "rerank.allow_locations is false in this session, so SQL cannot name a folder";
+            return Err(Error::option("adapter", message));
         }
         let location = location.map_or(name, String::as_str);
         let reranker = registry.open_within(location, &config.engine, config.max_models)?;
@@ -109,5 +113,23 @@ mod tests {
         assert!(error.ends_with("use one of gemma, gemma2, m3, mine, minicpm"), "{error}");
         config.allow_locations = true;
         assert!(call(location.to_str()).open(&registry, &config).is_ok());
+    }
+
+    #[test]
+    fn adapters_are_locations() {
+        let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/adapters");
+        let adapter = |name: &str| Some(adapters.join(name).display().to_string());
+        let mut config = RerankConfig { allow_locations: false, ..Default::default() };
+        let mut call = call(Some("m3"));
+        call.options.adapter = adapter("m3_query_value");
+        let error = call.open(&registry(), &config).unwrap_err().to_string();
+        assert!(error.starts_with("option adapter: rerank.allow_locations is false in this session"), "{error}");
+        // The host's own.
+        config.options.adapter = adapter("m3_query_value");
+        assert!(call.open(&registry(), &config).is_ok());
+        call.options.adapter = adapter("m3_dora");
+        assert!(call.open(&registry(), &config).is_err());
+        config.allow_locations = true;
+        assert!(call.open(&registry(), &config).is_ok());
     }
 }

@@ -11,7 +11,7 @@ use datafusion::error::{DataFusionError, Result};
 use serde_json::Value;
 
 use crate::engine::EngineOptions;
-use crate::options::{Cutoffs, OPTION_NAMES, ScoreOptions};
+use crate::options::{Cutoffs, OPTION_NAMES, OptionKind, ScoreOptions};
 use crate::registry::DEFAULT_MAX_MODELS;
 use crate::window::DEFAULT_WINDOW_ROWS;
 
@@ -37,10 +37,10 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 /// # Locked sessions
 ///
 /// A session in which `rerank.allow_locations` is false is locked for good: a server can run other people's SQL in it.
-/// Models must be known names, and `SET` changes none of the settings marked above. The server decides where and how
-/// models run: another device, number of threads or batch size loads another copy of the weights, and memory grows with
-/// batches, windows and open models. What remains is what a call can set itself: `rerank.model`, a known name, and the
-/// scoring options. Of these, each other `precision`, list of `cutoff_layers` and compression also loads another copy of
+/// Models must be known names, the only adapter is that of the session, and `SET` changes none of the settings marked above.
+/// The server decides where and how models run: another device, number of threads or batch size loads another copy of the
+/// weights, and memory grows with batches, windows and open models. What remains is what a call can set itself:
+/// `rerank.model`, a known name, and the scoring options other than `adapter`. Of these, each other `precision`, list of `cutoff_layers` and compression also loads another copy of
 /// the weights, which stays while the model is open. The host can still change every field of the struct.
 ///
 /// [`register_all`](crate::register_all) adds the settings to a session that exists already. To set them from the
@@ -221,7 +221,7 @@ impl ExtensionOptions for RerankConfig {
         changed.assign(key, value)?;
         if !self.allow_locations && is_locked(key) && changed != *self {
             return Err(DataFusionError::Configuration(format!(
-                "rerank.{key} cannot be set: rerank.allow_locations is false in this session, which locks all settings but rerank.model and the scoring options"
+                "rerank.{key} cannot be set: rerank.allow_locations is false in this session, which locks all settings but rerank.model and the scoring options other than adapter"
             )));
         }
         *self = changed;
@@ -300,7 +300,8 @@ impl RerankConfig {
 
 /// Whether SQL cannot change a setting of a locked session.
 fn is_locked(key: &str) -> bool {
-    key.starts_with(MODELS) || SETTINGS.iter().any(|setting| setting.key == key && setting.locked)
+    let names_folder = ScoreOptions::declaration(key).is_some_and(|option| option.kind == OptionKind::Folder);
+    names_folder || key.starts_with(MODELS) || SETTINGS.iter().any(|setting| setting.key == key && setting.locked)
 }
 
 fn entry(key: &str, value: Option<String>, description: &'static str) -> ConfigEntry {
@@ -411,6 +412,7 @@ mod tests {
         }
         for (key, value) in [
             ("models.x", "/etc"),
+            ("adapter", "/etc"),
             ("device", "cuda"),
             ("threads", "64"),
             ("threads", "default"),

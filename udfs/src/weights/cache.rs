@@ -2,7 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `<fingerprint>-<key>.<precision>` | weights of a checkpoint; the key identifies the matrices |
+//! | `<fingerprint>-<key>.<precision>` | weights of a checkpoint; the key identifies the matrices and the adapter |
 //! | `<fingerprint>-<key>.json` | the checkpoint's location when it was converted, and its family |
 //! | `<fingerprint>-<device>-<precision>.batches` | a token budget: [`BatchMeasurement`] |
 //! | `unfinished-*` | weights that are being written |
@@ -69,7 +69,10 @@ pub struct BatchMeasurement {
 /// The checkpoint that weights are converted from.
 #[derive(Debug)]
 pub(crate) struct Origin<'a> {
+    /// Of the checkpoint alone.
     pub(crate) fingerprint: &'a str,
+    /// Identifies the adapter, if there is one.
+    pub(crate) adapter: Option<&'a str>,
     pub(crate) checkpoint: &'a Path,
     pub(crate) family: Family,
 }
@@ -287,7 +290,8 @@ mod tests {
         let file = cache.file(fingerprint, "0123abcd", Precision::Int8);
         let mut weights = cache.begin().unwrap();
         weights.write_all(b"weights").unwrap();
-        let origin = Origin { fingerprint, checkpoint: Path::new("/models/mine"), family: Family::MiniCpm };
+        let origin =
+            Origin { fingerprint, adapter: None, checkpoint: Path::new("/models/mine"), family: Family::MiniCpm };
         cache.finish(weights, &file, &origin).unwrap();
         (folder, cache, file)
     }

@@ -45,7 +45,7 @@ pub(crate) fn convert(
     on_progress: OnProgress<'_>,
 ) -> Result<(Vec<Tensor>, File)> {
     let cache = WeightsCache::open(cache)?;
-    let file = cache.file(origin.fingerprint, &key(matrices, precision), precision);
+    let file = cache.file(origin.fingerprint, &key(matrices, precision, origin.adapter), precision);
     let (parts, size_bytes) = layout(matrices, &Arc::new(file.clone()));
     let held = if let Some(held) = hold(&file, size_bytes) {
         held
@@ -58,10 +58,11 @@ pub(crate) fn convert(
     Ok((parts.into_iter().map(|part| Tensor { file: Arc::clone(&resolved), ..part }).collect(), held))
 }
 
-/// Distinguishes the files of one checkpoint and precision: which matrices, and how they are converted.
-fn key(matrices: &[(Tensor, Precision)], precision: Precision) -> String {
+/// Distinguishes the files of one checkpoint and precision: which matrices, how they are converted, and with which adapter.
+fn key(matrices: &[(Tensor, Precision)], precision: Precision, adapter: Option<&str>) -> String {
     let mut hash = Sha256::new();
     hash.update(FORMAT.to_le_bytes());
+    hash.update(adapter.unwrap_or_default());
     if precision == Precision::Int8 {
         hash.update(levels().to_le_bytes());
     }
@@ -79,12 +80,12 @@ fn layout(matrices: &[(Tensor, Precision)], file: &Arc<PathBuf>) -> (Vec<Tensor>
     let mut parts = Vec::new();
     let mut end = 0_u64;
     for (matrix, precision) in matrices {
-        let of_matrix = if *precision != Precision::Int8 {
-            vec![(converted_name(matrix, *precision), precision.activations(), matrix.shape.clone())]
-        } else {
+        let of_matrix = if *precision == Precision::Int8 {
             let names = QuantizedNames::of(matrix);
             let [out, width] = shape(matrix);
             vec![(names.scales, DType::F32, vec![out]), (names.values, DType::I8, vec![width, out])]
+        } else {
+            vec![(converted_name(matrix, *precision), precision.activations(), matrix.shape.clone())]
         };
         for (name, dtype, shape) in of_matrix {
             let offset_bytes = end.next_multiple_of(ALIGNMENT_BYTES);
@@ -228,8 +229,10 @@ mod tests {
         assert_eq!((offsets(&parts), size_bytes), (vec![0, 64], 64 + 28));
         assert_eq!((parts[1].dtype, &parts[1].shape), (DType::BF16, &vec![2, 7]));
         let halves = matrices(Precision::Bf16);
-        assert_ne!(key(&halves, Precision::Bf16), key(&halves[..1], Precision::Bf16));
-        assert_ne!(key(&halves, Precision::Bf16), key(&matrices(Precision::Fp32), Precision::Bf16));
+        let key = |matrices: &[(Tensor, Precision)], adapter| key(matrices, Precision::Bf16, adapter);
+        assert_ne!(key(&halves, None), key(&halves[..1], None));
+        assert_ne!(key(&halves, None), key(&matrices(Precision::Fp32), None));
+        assert_ne!(key(&halves, None), key(&halves, Some("mine")));
     }
 
     /// Converts a checkpoint file with one matrix. Returns its folder and the converted parts.
@@ -245,11 +248,12 @@ mod tests {
             offset_bytes: 0,
             update: None,
         };
-        let origin = Origin { fingerprint: "fedc", checkpoint: folder.path(), family: crate::Family::M3 };
+        let origin =
+            Origin { fingerprint: "fedc", adapter: None, checkpoint: folder.path(), family: crate::Family::M3 };
         let mut seen = Vec::new();
         let cache = folder.path().join("cache");
         let parts = convert(&[(matrix, precision)], precision, &origin, Some(&cache), &mut |done, total| {
-            seen.push((done, total))
+            seen.push((done, total));
         });
         let total = weights.len() as u64 * 4;
         assert!(parts.is_err() || seen == [(0, total), (total, total)], "{seen:?}");
