@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use clap::ValueEnum;
-use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker, ScoreOptions};
+use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker};
 
 use super::ledger::Permissions;
 use super::manifest::{JobSettings, Manifest, ModelIdentity};
@@ -152,9 +152,7 @@ fn models(reranker: &Reranker, scoring: &Scoring) -> Result<Vec<ModelIdentity>> 
     if let Scoring::Query(query) = scoring {
         for model in query.models() {
             // The options of a call are part of the query's text, but not what is in an adapter.
-            let mut adapter = ScoreOptions::default();
-            adapter.adapter.clone_from(&model.options().adapter);
-            others.push(identity(&model.with_options(&adapter)?)?);
+            others.push(identity(&model.with_options(&model.options().only_adapter())?)?);
         }
     }
     others.sort_by(|one, other| one.fingerprint.cmp(&other.fingerprint));

@@ -3,8 +3,8 @@
 /// A file of a checkpoint, or a key or tensor in one, and what became of it. [`Model::account`](crate::Model::account)
 /// lists them all.
 ///
-/// Opening a model uses each part, or knows that it changes no score, or is refused: whatever is neither read nor in one of
-/// these lists may change scores.
+/// Each part is used, or is in a list below and changes no score. Any other key or tensor is refused by name when the model is
+/// opened: it may change scores.
 ///
 /// # `config.json`
 ///

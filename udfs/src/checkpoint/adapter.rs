@@ -27,10 +27,14 @@ use super::ignored::ADAPTER_KEYS;
 use super::safetensors::read_header;
 use super::tensor::{Factor, LowRank, Tensor};
 use super::tensors::Tensors;
+use super::{digest, directory::file_names};
 use crate::error::{Error, Result};
 
 /// What peft puts before the name of a base tensor.
 const PREFIX: &str = "base_model.model.";
+
+/// The remedy for what is not implemented.
+const MERGE: &str = "merge the adapter with peft, `merge_and_unload`, and open the merged model";
 
 /// Settings of variants of LoRA that are not implemented.
 const OFF: &[&str] = &[
@@ -89,6 +93,15 @@ struct Parts {
     magnitudes: Option<Tensor>,
 }
 
+/// The ends of the names of an update's tensors, and which part each is.
+const PARTS: [(&str, fn(&mut Parts) -> &mut Option<Tensor>); 5] = [
+    (".lora_A.weight", |parts| &mut parts.a),
+    (".lora_B.weight", |parts| &mut parts.b),
+    (".lora_magnitude_vector", |parts| &mut parts.magnitudes),
+    (".lora_embedding_A", |parts| &mut parts.a),
+    (".lora_embedding_B", |parts| &mut parts.b),
+];
+
 impl Adapter {
     /// Reads the headers of an adapter and applies it to the weights of its base.
     ///
@@ -129,28 +142,21 @@ impl Adapter {
         application.apply()?;
         let Application { tensors, account: of_tensors, .. } = application;
 
-        let mut account = vec![
-            CheckpointPart::of_file(ADAPTER_CONFIG_FILE, None),
-            CheckpointPart::of_file(ADAPTER_WEIGHTS_FILE, None),
-        ];
+        let part = |name: &String| match name.as_str() {
+            ADAPTER_CONFIG_FILE | ADAPTER_WEIGHTS_FILE => CheckpointPart::of_file(name, None),
+            _ => CheckpointPart::of_file(name, Some("of the adapter; the base has the tokenizer and the rest")),
+        };
+        let mut account: Vec<CheckpointPart> = file_names(folder)?.iter().map(part).collect();
         // What a new version of peft adds is off by default.
         account.extend(config.account(|key| ADAPTER_KEYS.reason(key).or(config.is_off(key).then_some("off")))?);
         account.extend(of_tensors);
-        let content = super::fingerprint::of_files(&[&file], &[&weights])?;
+        let content = digest::of_files(&[&file], &[&weights])?;
         Ok(Self { tensors, account, content, fingerprint: OnceCell::new() })
     }
 
     /// Identifies the base and the adapter: see [`Checkpoint::fingerprint`](super::Checkpoint::fingerprint).
     pub(crate) fn fingerprint(&self, base: &str) -> &str {
-        self.fingerprint.get_or_init(|| super::fingerprint::of_texts(&[base, &self.content]))
-    }
-
-    /// The base model that an adapter in this folder names, if there is an adapter; an empty text if it names none.
-    pub(crate) fn base_of(folder: &Path) -> Option<String> {
-        let file = folder.join(ADAPTER_CONFIG_FILE);
-        let config = file.exists().then(|| Config::read(&file).ok())?;
-        let base = config.as_ref().and_then(|config| config.optional_text("base_model_name_or_path").ok().flatten());
-        Some(base.unwrap_or_default().to_owned())
+        self.fingerprint.get_or_init(|| digest::of_texts(&[base, &self.content]))
     }
 }
 
@@ -161,7 +167,7 @@ fn check(config: &Config) -> Result<()> {
     }
     config.require("peft_type", &["LORA"])?;
     config.require("bias", &["none", "all", "lora_only"])?;
-    config.require_off(OFF)?;
+    config.require_off(OFF).map_err(|error| error.with_remark(MERGE))?;
     match config.get("init_lora_weights") {
         None | Some(Value::Bool(_)) => Ok(()),
         Some(Value::String(method)) if method == "gaussian" || method == "eva" || method == "orthogonal" => Ok(()),
@@ -169,8 +175,7 @@ fn check(config: &Config) -> Result<()> {
         Some(value) => Err(config.wrong(
             "init_lora_weights",
             value,
-            "true, false, \"gaussian\", \"eva\" or \"orthogonal\"; merge the adapter with peft (`merge_and_unload`) and open \
-             the merged model",
+            &format!("true, false, \"gaussian\", \"eva\" or \"orthogonal\"; {MERGE}"),
         )),
     }
 }
@@ -205,16 +210,13 @@ impl Application<'_> {
             // Some programs leave in the adapter's name, which peft removes.
             let name = name.replace(".default.", ".");
             let name = name.strip_suffix(".default").unwrap_or(&name);
-            if let Some(module) = name.strip_suffix(".lora_A.weight") {
-                linear.entry(module.to_owned()).or_default().a = Some(tensor);
-            } else if let Some(module) = name.strip_suffix(".lora_B.weight") {
-                linear.entry(module.to_owned()).or_default().b = Some(tensor);
-            } else if let Some(module) = name.strip_suffix(".lora_magnitude_vector") {
-                linear.entry(module.to_owned()).or_default().magnitudes = Some(tensor);
-            } else if let Some(module) = name.strip_suffix(".lora_embedding_A") {
-                tables.entry(module.to_owned()).or_default().a = Some(tensor);
-            } else if let Some(module) = name.strip_suffix(".lora_embedding_B") {
-                tables.entry(module.to_owned()).or_default().b = Some(tensor);
+            let part = PARTS.iter().find_map(|(end, place)| Some((name.strip_suffix(end)?, place)));
+            if let Some((module, place)) = part {
+                let modules = if name.contains(".lora_embedding_") { &mut tables } else { &mut linear };
+                if place(modules.entry(module.to_owned()).or_default()).replace(tensor).is_some() {
+                    let message = format!("tensor {stored} is there twice, with and without the adapter's name");
+                    return Err(Error::checkpoint(self.weights, message));
+                }
             } else if name.contains("lora_") {
                 return Err(self.unknown(&stored));
             } else {
@@ -231,7 +233,7 @@ impl Application<'_> {
     }
 
     fn unknown(&self, stored: &str) -> Error {
-        let message = format!("tensor {stored} is of no known kind; merge the adapter with peft (`merge_and_unload`)");
+        let message = format!("tensor {stored} is of no known kind; {MERGE}");
         Error::checkpoint(self.weights, message)
     }
 
@@ -240,34 +242,27 @@ impl Application<'_> {
         // A wrapped module's own tensor, into which peft copies: unlike a module to save, it stays tied.
         let is_wrapped = name.contains(".base_layer.");
         let name = name.replace(".base_layer.", ".");
-        let name = match self.tied {
-            Some(Tied { table, head }) if is_wrapped && name == head => table,
-            Some(Tied { head, .. }) if name == head => {
-                self.tensors.replace(head, tensor);
-                return Ok(());
-            }
+        let (name, like) = match self.tied {
+            Some(Tied { table, head }) if name == head => (if is_wrapped { table } else { head }, table),
             Some(Tied { table, .. }) if !is_wrapped && name == table => {
                 let message = format!(
                     "tensor {stored} replaces embeddings that are the output layer too (tie_word_embeddings), and versions \
-                     of peft differ on whether they replace both; merge it with yours (`merge_and_unload`) and open the \
-                     merged model"
+                     of peft differ on whether they replace both; {MERGE}"
                 );
                 return Err(Error::checkpoint(self.weights, message));
             }
-            _ => &name,
+            _ => (&*name, &*name),
         };
-        match self.tensors.find(name) {
-            None => Err(self.no_place(stored, name)),
-            Some(_) if self.tensors.is_replaced(name) => {
-                let message = format!("tensor {stored} is the second that replaces {name}; keep one of them");
-                Err(Error::checkpoint(self.weights, message))
-            }
-            Some(base) if base.shape != tensor.shape => Err(self.wrong_shape(stored, &tensor.shape, name, &base.shape)),
-            Some(_) => {
-                self.tensors.replace(name, tensor);
-                Ok(())
-            }
+        if self.tensors.is_replaced(name) {
+            let message = format!("tensor {stored} is the second that replaces {name}; keep one of them");
+            return Err(Error::checkpoint(self.weights, message));
         }
+        let Some(base) = self.tensors.find(like) else { return Err(self.no_place(stored, name)) };
+        if base.shape != tensor.shape {
+            return Err(self.wrong_shape(stored, &tensor.shape, name, &base.shape));
+        }
+        self.tensors.replace(name, tensor);
+        Ok(())
     }
 
     fn update(&mut self, module: &str, parts: Parts, transposed: bool, scaling: &Scaling) -> Result<()> {
@@ -282,32 +277,35 @@ impl Application<'_> {
         let factor = |tensor| Factor { tensor, transposed };
         // The update of a table is (B · A)ᵀ = Aᵀ · Bᵀ.
         let (up, down) = if transposed { (factor(a), factor(b)) } else { (factor(b), factor(a)) };
-        let ([rows, rank], [down_rank, columns]) = (up.shape(), down.shape());
-
         // Tied, the head is the table.
         let name = match self.tied {
             Some(Tied { table, head }) if name == head => table,
             _ => &name,
         };
         let base = self.tensors.find(name).ok_or_else(|| self.no_place(&stored("A"), name))?;
-        if base.shape != [rows, columns] || rank != down_rank || rank == 0 {
-            return Err(self.wrong_shape(&stored("A"), &down.tensor.shape, name, &base.shape));
-        }
+        let ([rows, rank], [down_rank, columns]) = (up.shape(), down.shape());
+        let fits = |factor: &Factor, fits: bool| {
+            let wrong = || self.wrong_shape(&factor.tensor.name, &factor.tensor.shape, name, &base.shape);
+            fits.then_some(()).ok_or_else(wrong)
+        };
+        fits(&down, base.shape.get(1) == Some(&columns) && rank == down_rank && rank > 0)?;
+        fits(&up, base.shape.first() == Some(&rows) && base.shape.len() == 2)?;
         if base.update.is_some() {
-            let message = format!("two updates of {name}; merge the adapter with peft (`merge_and_unload`)");
+            let message = format!("two updates of {name}, which is the output layer too; {MERGE}");
             return Err(Error::checkpoint(self.weights, message));
         }
         let magnitudes = parts.magnitudes;
         if let Some(magnitudes) = magnitudes.as_ref().filter(|magnitudes| magnitudes.elements() != rows) {
             return Err(self.wrong_shape(&magnitudes.name, &magnitudes.shape, name, &base.shape));
         }
-        if magnitudes.is_some() != (self.uses_dora && !transposed) {
-            return Err(self.config.error(format!(
-                "use_dora is {}, but that is not what {} holds for {module}; merge the adapter with peft \
-                 (`merge_and_unload`)",
-                self.uses_dora,
-                self.weights.display()
-            )));
+        if self.uses_dora && transposed {
+            let message = format!("use_dora is true, which is not supported for embeddings ({module}); {MERGE}");
+            return Err(self.config.error(message));
+        }
+        if magnitudes.is_some() != self.uses_dora {
+            let has = if magnitudes.is_some() { "has" } else { "has no" };
+            let message = format!("use_dora is {}, but {module} {has} lora_magnitude_vector; {MERGE}", self.uses_dora);
+            return Err(self.config.error(message));
         }
         let scaling = scaling.of(self.config, module, rank)?;
         self.tensors.update(name, LowRank { up, down, scaling, magnitudes, first_row: 0 });
@@ -346,7 +344,11 @@ impl Pattern {
     /// `get_pattern_key` of peft 0.21.2, `utils/other.py`.
     fn new(config: &Config, patterns: &Object<'_>, key: &str) -> Result<Self> {
         let regex = Regex::new(&format!("^(?:.*\\.)?(?:{key})$"));
-        let regex = regex.map_err(|_| config.error(format!("{} is no regular expression", patterns.path_of(key))))?;
+        let regex = regex.map_err(|_| {
+            let name = patterns.path_of(key);
+            config
+                .error(format!("{name} cannot be read as a regular expression here; write the modules out, or {MERGE}"))
+        })?;
         Ok(Self { key: key.to_owned(), regex })
     }
 }
@@ -356,8 +358,9 @@ impl Scaling {
         let (mut alphas, mut ranks) = (Vec::new(), Vec::new());
         if let Some(patterns) = config.object("alpha_pattern")? {
             for key in patterns.keys() {
-                let alpha = patterns.optional_number(key)?.unwrap_or_default();
-                alphas.push((Pattern::new(config, &patterns, key)?, alpha));
+                if let Some(alpha) = patterns.optional_number(key)? {
+                    alphas.push((Pattern::new(config, &patterns, key)?, alpha));
+                }
             }
         }
         if let Some(patterns) = config.object("rank_pattern")? {

@@ -39,6 +39,11 @@ impl Config {
         Self { path: path.to_owned(), values, read: Mutex::default() }
     }
 
+    /// The file's name.
+    pub(crate) fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
     /// All keys.
     pub(crate) fn keys(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str)
@@ -167,7 +172,7 @@ impl Config {
     /// [`Error::Checkpoint`] for a key that was not read and is not ignored: it may change scores.
     pub(crate) fn account(&self, ignored: impl Fn(&str) -> Option<&'static str>) -> Result<Vec<CheckpointPart>> {
         let read = self.marks();
-        let file = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let file = self.name();
         let part = |(key, value): (&String, &Value)| {
             if read.contains(key) {
                 return Ok(CheckpointPart::used(&file, key));

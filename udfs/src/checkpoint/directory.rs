@@ -1,9 +1,9 @@
 //! A checkpoint directory, and which of its files are read.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::account::CheckpointPart;
-use super::adapter::Adapter;
 use super::files::{
     ADAPTER_CONFIG_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, ONNX_FILE, PICKLE_FILE, SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files,
@@ -48,16 +48,8 @@ impl Checkpoint {
         }
         let existing = |name: &str| Some(path.join(name)).filter(|file| file.exists());
 
-        if let Some(base) = Adapter::base_of(path) {
-            let (of_base, base) =
-                if base.is_empty() { (String::new(), "its base") } else { (format!(" of {base}"), &*base) };
-            return Err(Error::checkpoint(
-                path.join(ADAPTER_CONFIG_FILE),
-                format!(
-                    "this is a LoRA adapter{of_base}; open {base} with the option adapter = '{shown}' (on the command line: \
-                     --adapter {shown})"
-                ),
-            ));
+        if let Some(file) = existing(ADAPTER_CONFIG_FILE) {
+            return Err(is_adapter(path, &Config::read(&file)?));
         }
         if existing(TOKENIZER_FILE).is_none() {
             return Err(Error::checkpoint(
@@ -67,8 +59,8 @@ impl Checkpoint {
         }
         let config = existing(CONFIG_FILE).map(|file| Config::read(&file)).transpose()?;
         let weights = if let Some(file) = existing(WEIGHTS_FILE) {
-            if let Some(index) = existing(INDEX_FILE) {
-                tracing::warn!("{} is not read: {}", index.display(), stale(path));
+            if missing_shard(path).is_some() {
+                tracing::warn!("{} is not read: {}", path.join(INDEX_FILE).display(), unused_index(path));
             }
             Weights::Tensors(Tensors::from_file(&file)?)
         } else if let Some(index) = existing(INDEX_FILE) {
@@ -102,47 +94,99 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Io`] if the directory cannot be listed.
     pub(crate) fn account_files(&self) -> Result<Vec<CheckpointPart>> {
-        let fail = |source| Error::io(&self.path, source);
-        let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.path).map_err(fail)? {
-            let entry = entry.map_err(fail)?;
-            // Follows links: a hub cache consists of them.
-            if entry.path().is_file() {
-                names.push(entry.file_name().to_string_lossy().into_owned());
-            }
-        }
-        names.sort();
         let tokenizer = [TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE];
-        let used = self.weights_names();
+        let used = self.weights_names()?;
+        let shards = shards(&self.path);
         let part = |name: &String| {
             let ignored = match name.as_str() {
                 CONFIG_FILE => None,
                 _ if used.contains(name) => None,
-                INDEX_FILE => Some(stale(&self.path)),
+                INDEX_FILE => Some(unused_index(&self.path)),
+                _ if shards.contains(name) => Some("a shard of the index, which is not read".to_owned()),
                 _ => Some(FILES.reason_by_end(name).unwrap_or("not part of a model").to_owned()),
             };
             CheckpointPart::of_file(name, ignored.as_deref())
         };
-        Ok(names.iter().filter(|name| !tokenizer.contains(&name.as_str())).map(part).collect())
+        Ok(file_names(&self.path)?.iter().filter(|name| !tokenizer.contains(&name.as_str())).map(part).collect())
     }
 
     /// The names of the weights files, and of the index if it is used.
-    fn weights_names(&self) -> Vec<String> {
-        match &self.weights {
+    fn weights_names(&self) -> Result<Vec<String>> {
+        Ok(match &self.weights {
             Weights::Tensors(tensors) => tensors.files().map(str::to_owned).collect(),
-            Weights::Onnx(_) => [ONNX_FILE, "model.onnx.data", "model.onnx_data"].map(str::to_owned).to_vec(),
-        }
+            Weights::Onnx(_) => {
+                let names = self.onnx_files()?.into_iter().filter_map(|file| Some(file.file_name()?.to_owned()));
+                names.map(|name| name.to_string_lossy().into_owned()).collect()
+            }
+        })
+    }
+
+    /// The files of a ready-made graph, sorted: weights beside it are named after it (`model.onnx.data`, `model.onnx_data`).
+    pub(super) fn onnx_files(&self) -> Result<Vec<PathBuf>> {
+        let files = file_names(&self.path)?.into_iter().filter(|name| name.starts_with(ONNX_FILE));
+        Ok(files.map(|name| self.path.join(name)).collect())
     }
 }
 
+/// The names of the files in a folder, sorted.
+///
+/// # Errors
+/// [`Error::Io`] if the folder cannot be listed.
+pub(super) fn file_names(folder: &Path) -> Result<Vec<String>> {
+    let fail = |source| Error::io(folder, source);
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        // Follows links: a hub cache consists of them.
+        if entry.path().is_file() {
+            names.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The shards that the index of a folder names; none if there is no index.
+fn shards(folder: &Path) -> BTreeSet<String> {
+    let index = std::fs::read(folder.join(INDEX_FILE)).ok();
+    index.and_then(|index| shard_files(&index)).unwrap_or_default()
+}
+
+/// A shard that the index of a folder names and that is not there.
+fn missing_shard(folder: &Path) -> Option<String> {
+    shards(folder).into_iter().find(|shard| !folder.join(shard).exists())
+}
+
 /// Why the index of a folder is not read.
-fn stale(folder: &Path) -> String {
+fn unused_index(folder: &Path) -> String {
     let reason = format!("{WEIGHTS_FILE} takes precedence, as in transformers");
-    let shards = std::fs::read(folder.join(INDEX_FILE)).ok().and_then(|index| shard_files(&index));
-    match shards.into_iter().flatten().find(|shard| !folder.join(shard).exists()) {
+    match missing_shard(folder) {
         Some(missing) => format!("{reason}; it is stale, since it names {missing}, which is not there"),
         None => reason,
     }
+}
+
+/// The error for a folder with an adapter. transformers opens the adapter's base, even if there are whole weights beside it.
+fn is_adapter(folder: &Path, config: &Config) -> Error {
+    let kind = config.optional_text("peft_type").ok().flatten().unwrap_or("LORA");
+    let base = config.optional_text("base_model_name_or_path").ok().flatten();
+    let (of_base, base) = base.map_or((String::new(), "its base"), |base| (format!(" of {base}"), base));
+    let shown = folder.display();
+    let merged = if [WEIGHTS_FILE, INDEX_FILE].iter().any(|name| folder.join(name).exists()) {
+        format!("; if the weights here are merged already, remove {ADAPTER_CONFIG_FILE}")
+    } else {
+        String::new()
+    };
+    config.error(format!(
+        "this is an adapter ({kind}){of_base}; open {base} with the option adapter = '{shown}' (on the command line: \
+         --adapter '{}'){merged}",
+        quoted(folder)
+    ))
+}
+
+/// A path as a shell takes it between single quotes.
+fn quoted(path: &Path) -> String {
+    path.display().to_string().replace('\'', r"'\''")
 }
 
 fn no_weights(folder: &Path) -> Error {
@@ -155,7 +199,7 @@ fn no_weights(folder: &Path) -> Error {
              torch, safetensors.torch as s; d = sys.argv[1]; s.save_file({{k: v.clone().contiguous() for f in \
              glob.glob(d + '/pytorch_model*.bin') for k, v in torch.load(f, 'cpu', weights_only=True).items()}}, \
              d + '/{WEIGHTS_FILE}', {{'format': 'pt'}})\" '{}'",
-            folder.display()
+            quoted(folder)
         ),
     };
     Error::checkpoint(folder.join(WEIGHTS_FILE), format!("{missing}; {remedy}"))

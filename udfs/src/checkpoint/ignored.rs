@@ -22,9 +22,14 @@ impl Ignored {
         self.find(|listed| listed == name)
     }
 
-    /// Why a name that ends like this one is ignored.
+    /// Why a name is ignored that ends with one in the list.
     pub(crate) fn reason_by_end(self, name: &str) -> Option<&'static str> {
         self.find(|listed| name.ends_with(listed))
+    }
+
+    /// Why a dotted name is ignored that is in the list, or ends with one there.
+    pub(crate) fn reason_by_path(self, name: &str) -> Option<&'static str> {
+        self.find(|listed| name.strip_suffix(listed).is_some_and(|parent| parent.is_empty() || parent.ends_with('.')))
     }
 
     fn find(self, matches: impl Fn(&str) -> bool) -> Option<&'static str> {
@@ -33,7 +38,7 @@ impl Ignored {
 }
 
 ignored! {
-    /// Keys of `config.json`. A key that is null counts as absent. Keys that matter to some values only (`is_decoder`,
+    /// Keys of `config.json`. A key that is null counts as absent. Keys that matter only if they are set (`is_decoder`,
     /// `quantization_config`, `pruned_heads`) are not here: they are read, and refused if they are set.
     CONFIG_KEYS, config_keys_table {
         "training only": [
@@ -67,7 +72,6 @@ ignored! {
         ],
         "there is no cross-attention": ["cross_attention_hidden_size", "tie_encoder_decoder"],
         "rotary positions need no table": ["max_position_embeddings"],
-        "padding is masked": ["pad_token_id"],
         "heads that score are not tied to the embeddings": ["tie_word_embeddings"],
         "of a vocabulary head, which scores no pairs": ["dim_model_base"],
         "an older name of sliding_window that no class reads": ["sliding_window_size"],
@@ -118,7 +122,7 @@ ignored! {
 }
 
 ignored! {
-    /// Tensors, by the ends of their names or of the names of the modules that hold them.
+    /// Tensors, by the ends of their names.
     TENSORS, tensors_table {
         "a table of constants that old versions of transformers saved": [
             "position_ids", "rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "masked_bias",
@@ -165,6 +169,9 @@ mod tests {
         }
         assert_eq!(CONFIG_KEYS.reason("use_cache"), Some("how the reference stores and computes, not what"));
         assert_eq!(CONFIG_KEYS.reason("rope_theta"), None);
+        assert!(TENSORS.reason_by_path("lm_head.weight").is_some());
+        assert!(TENSORS.reason_by_path("model.layers.3.self_attn.rotary_emb.inv_freq").is_some());
+        assert_eq!(TENSORS.reason_by_path("my_lm_head.weight"), None);
         assert_eq!(FILES.reason_by_end("sentencepiece.bpe.model"), Some("tokenizer.json is read instead"));
     }
 }

@@ -10,8 +10,8 @@ use crate::error::{Error, Result};
 /// The byte order mark that some editors put first.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The numbers that Python's `json` writes and that are no JSON. The longer of two that begin alike comes first.
-const NO_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+/// The numbers that Python's `json` writes and that are not JSON.
+const NOT_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
 
 /// Reads a JSON file of a checkpoint: see [`standard`].
 ///
@@ -45,7 +45,7 @@ pub(crate) fn standard(json: &[u8]) -> Cow<'_, [u8]> {
             b'\\' if in_text => at += 1,
             b'"' => in_text = !in_text,
             b'-' | b'I' | b'N' if !in_text => {
-                if let Some(word) = NO_NUMBERS.iter().find(|word| json[at..].starts_with(word)) {
+                if let Some(word) = NOT_NUMBERS.iter().find(|word| json[at..].starts_with(word)) {
                     standard.extend_from_slice(&json[copied..at]);
                     standard.push(b'"');
                     standard.extend_from_slice(word);

@@ -1,13 +1,14 @@
 //! A model directory as its authors publish it: `config.json`, safetensors weights, `tokenizer.json`; and the adapters that
 //! change it.
 
-// Its tables are in the documentation of the next.
+// First: the documentation of `account` uses its macros.
 #[macro_use]
 mod ignored;
 
 mod account;
 mod adapter;
 mod config;
+mod digest;
 mod directory;
 mod files;
 mod fingerprint;

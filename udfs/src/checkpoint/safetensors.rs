@@ -99,7 +99,7 @@ fn parse_header(path: &Path, file: &Arc<PathBuf>, header: &[u8], file_bytes: u64
             "F32" => DType::F32,
             "F16" => DType::F16,
             "BF16" => DType::BF16,
-            _ if TENSORS.reason_by_end(&name).is_some() => {
+            _ if TENSORS.reason_by_path(&name).is_some() => {
                 result.skipped.push(name);
                 continue;
             }

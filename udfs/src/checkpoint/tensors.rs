@@ -26,6 +26,8 @@ pub(crate) struct Tensors {
     source: PathBuf,
     /// The names of the files in the checkpoint's folder, by their resolved paths.
     files: BTreeMap<PathBuf, String>,
+    /// The names of renamed tensors in their files: see [`Tensors::named_after`].
+    stored_names: BTreeMap<String, String>,
     /// The names that an adapter has replaced or added.
     replaced: BTreeSet<String>,
     read: Mutex<BTreeSet<String>>,
@@ -39,6 +41,7 @@ impl Clone for Tensors {
             skipped: self.skipped.clone(),
             source: self.source.clone(),
             files: self.files.clone(),
+            stored_names: self.stored_names.clone(),
             replaced: self.replaced.clone(),
             read: Mutex::default(),
         }
@@ -109,8 +112,8 @@ impl Tensors {
     /// every checkpoint of the class has.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if several tensors could be the anchor.
-    pub(crate) fn named_after(self, anchor: &str) -> Result<Self> {
+    /// [`Error::Checkpoint`] if several tensors could be the anchor, or two become one.
+    pub(crate) fn named_after(mut self, anchor: &str) -> Result<Self> {
         let base = anchor.find('.').map_or("", |dot| &anchor[..=dot]);
         let (prefix, added) = if let Some(prefix) = self.prefix_of(anchor)? {
             (prefix, "")
@@ -122,16 +125,20 @@ impl Tensors {
         if prefix.is_empty() && added.is_empty() {
             return Ok(self);
         }
-        let renamed = |name: String| match name.strip_prefix(&prefix) {
+        let renamed = |name: &str| match name.strip_prefix(&prefix) {
             Some(rest) if HEADS.iter().any(|head| rest.starts_with(head)) => rest.to_owned(),
             Some(rest) => format!("{added}{rest}"),
-            None => name,
+            None => name.to_owned(),
         };
-        let by_name = self.by_name.into_iter().map(|(name, tensor)| {
-            let name = renamed(name);
-            (name.clone(), Tensor { name, ..tensor })
-        });
-        Ok(Self { by_name: by_name.collect(), ..self })
+        for (stored, tensor) in std::mem::take(&mut self.by_name) {
+            let name = renamed(&stored);
+            if let Some(other) = self.stored_names.insert(name.clone(), stored.clone()) {
+                let message = format!("tensors {other} and {stored} are both the model's {name}; keep one of them");
+                return Err(Error::checkpoint(&self.source, message));
+            }
+            self.by_name.insert(name.clone(), Tensor { name, ..tensor });
+        }
+        Ok(self)
     }
 
     /// What comes before `name` in the only tensor whose name ends with it; `None` if there is no such tensor.
@@ -201,20 +208,21 @@ impl Tensors {
     /// [`Error::Checkpoint`] for a tensor that the graph does not use and that is not known to change no score.
     pub(crate) fn account(&self) -> Result<Vec<CheckpointPart>> {
         let read = self.marks();
-        let reason = |name: &str| TENSORS.reason_by_end(name).unwrap_or_default();
+        let reason = |name: &str| TENSORS.reason_by_path(name).unwrap_or_default();
         let mut parts = Vec::new();
         for (name, tensor) in &self.by_name {
+            let stored = self.stored_names.get(name).unwrap_or(name);
             // An adapter's tensors are in a file of its own.
             let file = self.files.get(tensor.file.as_path()).cloned().unwrap_or_else(|| file_name(&tensor.file));
             parts.push(if read.contains(name) {
-                CheckpointPart::used(&file, name)
+                CheckpointPart::used(&file, stored)
             } else if !reason(name).is_empty() {
-                CheckpointPart::ignored(&file, name, reason(name))
+                CheckpointPart::ignored(&file, stored, reason(name))
             } else {
                 return Err(Error::checkpoint(
                     tensor.file.as_path(),
                     format!(
-                        "tensor {name} has no place in the model that config.json describes; correct config.json, or save \
+                        "tensor {stored} has no place in the model that config.json describes; correct config.json, or save \
                          the model again without the tensor"
                     ),
                 ));

@@ -180,7 +180,8 @@ impl GraphBuilder {
         self.cast_from(&stored, data_type(tensor.dtype), DataType::Float)
     }
 
-    /// Rows of a table in the type of activations. An f32 graph casts only the rows of a 16-bit table, never the table.
+    /// Rows of a table in the type of activations. An f32 graph casts only the rows of a 16-bit table, not the table, unless
+    /// an adapter updates it.
     pub(crate) fn rows(&mut self, table: &Tensor, ids: &Value) -> Value {
         if self.precision.half().is_some() || table.update.is_some() {
             let table = self.weight(table);
@@ -330,7 +331,7 @@ impl OnnxGraph {
     }
 
     /// The matrices that the graph needs in another form than the stored one, and in which precision: the graph's, or fp32
-    /// for those that an adapter updates and a head reads.
+    /// for those that an adapter updates and that the graph keeps in f32.
     pub(crate) fn converted(&self) -> &[(Tensor, Precision)] {
         &self.converted
     }

@@ -117,7 +117,7 @@ impl Model {
         if let Some(adapter) = &self.graph_options.adapter {
             for part in &mut account {
                 if part.name.as_deref().is_some_and(|name| adapter.tensors.is_replaced(name)) {
-                    part.ignored = Some("the adapter has another".to_owned());
+                    part.ignored = Some("replaced by the adapter".to_owned());
                 }
             }
             account.extend(adapter.account.iter().cloned());

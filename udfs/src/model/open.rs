@@ -48,12 +48,14 @@ impl OpenedModel {
         architecture.recipe(&tokenizer)?;
 
         let mut account = checkpoint.account_files()?;
+        let is_onnx = checkpoint.is_onnx();
+        if let Some(config) = &checkpoint.config {
+            let of_graph = is_onnx.then_some("the graph is run as it is");
+            account.extend(config.account(|key| of_graph.or(CONFIG_KEYS.reason(key)))?);
+        }
         if let Weights::Tensors(tensors) = &mut checkpoint.weights {
             if let Some(anchor) = architecture.anchor() {
                 *tensors = std::mem::take(tensors).named_after(anchor)?;
-            }
-            if let Some(config) = &checkpoint.config {
-                account.extend(config.account(|key| CONFIG_KEYS.reason(key))?);
             }
             account.extend(account_tensors(tensors, architecture.as_ref(), &tokenizer)?);
         }

@@ -61,6 +61,12 @@ impl ScoreOptions {
         self
     }
 
+    /// These options without all but the adapter: what a model's fingerprint depends on.
+    #[must_use]
+    pub fn only_adapter(&self) -> Self {
+        Self { adapter: self.adapter.clone(), ..Self::default() }
+    }
+
     /// Checks the values, which may have been set from Rust, as strictly as [`Self::from_json`] does. Opening a model
     /// with options does this too, and checks that the model has the options.
     ///

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::planned_model::PlannedModel;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
-use crate::options::ScoreOptions;
 use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
 
@@ -44,19 +43,28 @@ impl ExecutorModels {
         engine.batch_tokens = planned.batch_tokens().or(engine.batch_tokens);
         let mut other = None;
         let mut unknown = None;
+        let mut unfit = None;
         for name in [planned.name(), planned.location()] {
             if let Err(error) = self.registry.resolve(name) {
                 unknown.get_or_insert(error);
                 continue;
             }
             let reranker = self.registry.open_within(name, &engine, self.max_models)?;
-            // The other options may not suit another checkpoint.
-            let adapter = ScoreOptions { adapter: planned.options().adapter.clone(), ..ScoreOptions::default() };
-            let fingerprint = reranker.with_options(&adapter)?.model().fingerprint()?.to_owned();
+            // The other options may not suit another checkpoint, and the adapter may not fit it.
+            let fingerprint = match reranker.with_options(&planned.options().only_adapter()) {
+                Ok(adapted) => adapted.model().fingerprint()?.to_owned(),
+                Err(error) => {
+                    unfit.get_or_insert(error);
+                    continue;
+                }
+            };
             if fingerprint == planned.fingerprint() {
                 return Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()));
             }
             other.get_or_insert((reranker.location().to_owned(), fingerprint));
+        }
+        if let Some(error) = unfit.filter(|_| other.is_none()) {
+            return Err(error);
         }
         let (name, expected) = (planned.name(), planned.fingerprint());
         Err(match (other, unknown) {

@@ -41,13 +41,19 @@ impl Call {
                 ),
             ));
         }
-        if !config.allow_locations && self.options.adapter.is_some() && self.options.adapter != config.options.adapter {
-            let message = "rerank.allow_locations is false in this session, so SQL cannot name a folder";
+        if let Some(adapter) = &self.options.adapter
+            && !config.allow_locations
+            && self.options.adapter != config.options.adapter
+        {
+            let message =
+                format!("'{adapter}' cannot be named: rerank.allow_locations is false in this session; leave it out");
             return Err(Error::option("adapter", message));
         }
         let location = location.map_or(name, String::as_str);
         let reranker = registry.open_within(location, &config.engine, config.max_models)?;
-        let defaults = applicable(&config.options, reranker.family().options())?;
+        let mut defaults = applicable(&config.options, reranker.family().options())?;
+        // An adapter fits one model.
+        defaults.adapter = defaults.adapter.filter(|_| name.eq_ignore_ascii_case(&config.model));
         let reranker = reranker.with_options(&self.options.clone().or(&defaults))?;
         Ok(reranker.with_window_rows(config.window_rows))
     }
@@ -123,9 +129,18 @@ mod tests {
         let mut call = call(Some("m3"));
         call.options.adapter = adapter("m3_query_value");
         let error = call.open(&registry(), &config).unwrap_err().to_string();
-        assert!(error.starts_with("option adapter: rerank.allow_locations is false in this session"), "{error}");
-        // The host's own.
+        assert!(
+            error.starts_with("option adapter: '/") && error.contains("' cannot be named: rerank.allow_"),
+            "{error}"
+        );
+        // The host's own, which is for the session's model only.
         config.options.adapter = adapter("m3_query_value");
+        let mut plain = Call { model: None, options: ScoreOptions::default() };
+        assert_eq!(plain.open(&registry(), &config).unwrap().options().adapter, config.options.adapter);
+        plain.model = Some(registry().resolve("m3").unwrap().display().to_string());
+        config.allow_locations = true;
+        assert_eq!(plain.open(&registry(), &config).unwrap().options().adapter, None);
+        config.allow_locations = false;
         assert!(call.open(&registry(), &config).is_ok());
         call.options.adapter = adapter("m3_dora");
         assert!(call.open(&registry(), &config).is_err());

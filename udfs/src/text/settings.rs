@@ -34,8 +34,8 @@ const SPECIAL_TOKEN_LISTS: [&str; 2] = ["additional_special_tokens", "extra_spec
 pub(super) enum Named {
     /// By its text.
     Token(String),
-    /// `null`: there is to be none.
-    Nothing,
+    /// `null` in this file: there is to be none.
+    Nothing(String),
     /// Not at all, so the reference takes its class's default.
     Unnamed,
 }
@@ -80,7 +80,7 @@ impl Settings {
     pub(super) fn token(&self, key: &str) -> Result<Named> {
         let Some(file) = self.files().find(|file| file.contains(key)) else { return Ok(Named::Unnamed) };
         match file.get(key) {
-            None => Ok(Named::Nothing),
+            None => Ok(Named::Nothing(file.name())),
             Some(value) => Ok(Named::Token(content(file, key, value)?.to_owned())),
         }
     }
@@ -116,7 +116,7 @@ impl Settings {
             }
         } else if let Some(file) = &self.added_tokens {
             for text in file.keys() {
-                tokens.insert(file.id(text)?, plain_token(text, special.contains(text)));
+                tokens.insert(file.id(text)?, AddedToken::from(text, special.contains(text)));
             }
         }
         Ok(tokens)
@@ -125,42 +125,31 @@ impl Settings {
     /// All special tokens, to be matched whole in texts.
     pub(super) fn special_tokens(&self) -> Result<Vec<AddedToken>> {
         let special = self.special_contents()?;
-        let mut tokens = Vec::new();
-        for key in SPECIAL_TOKENS {
-            if let Some((file, value)) =
-                self.files().find(|file| file.contains(key)).and_then(|f| Some((f, f.get(key)?)))
-            {
-                tokens.push(added_token(file, key, value, &special)?);
-            }
-        }
-        for file in self.files() {
-            for key in SPECIAL_TOKEN_LISTS {
-                let Some(value) = file.get(key) else { continue };
-                for value in list(file, key, value)? {
-                    tokens.push(added_token(file, key, value, &special)?);
-                }
-            }
-        }
-        Ok(tokens)
+        let values = self.special_values()?.into_iter();
+        values.map(|(file, key, value)| added_token(file, key, value, &special)).collect()
     }
 
     /// The texts of all special tokens.
     fn special_contents(&self) -> Result<HashSet<String>> {
-        let mut contents = HashSet::new();
+        let values = self.special_values()?.into_iter();
+        values.map(|(file, key, value)| content(file, key, value).map(str::to_owned)).collect()
+    }
+
+    /// All special tokens as they are written, with their file and key.
+    fn special_values(&self) -> Result<Vec<(&Config, &'static str, &Value)>> {
+        let mut values = Vec::new();
         for key in SPECIAL_TOKENS {
-            if let Named::Token(content) = self.token(key)? {
-                contents.insert(content);
-            }
+            let file = self.files().find(|file| file.contains(key));
+            values.extend(file.and_then(|file| Some((file, key, file.get(key)?))));
         }
+        // Lists of both files count.
         for file in self.files() {
             for key in SPECIAL_TOKEN_LISTS {
                 let Some(value) = file.get(key) else { continue };
-                for value in list(file, key, value)? {
-                    contents.insert(content(file, key, value)?.to_owned());
-                }
+                values.extend(list(file, key, value)?.into_iter().map(|value| (file, key, value)));
             }
         }
-        Ok(contents)
+        Ok(values)
     }
 
     /// What became of the files and their keys.
@@ -207,10 +196,6 @@ fn list<'a>(file: &Config, key: &str, value: &'a Value) -> Result<Vec<&'a Value>
     }
 }
 
-fn plain_token(text: &str, special: bool) -> AddedToken {
-    AddedToken::from(text, special)
-}
-
 /// A token with its properties. It is special if it says so, or if it is one of the `special` ones.
 fn added_token(file: &Config, key: &str, value: &Value, special: &HashSet<String>) -> Result<AddedToken> {
     let text = content(file, key, value)?;
@@ -219,7 +204,7 @@ fn added_token(file: &Config, key: &str, value: &Value, special: &HashSet<String
         Some(Value::Bool(property)) => Ok(Some(*property)),
         Some(other) => Err(file.wrong(&format!("{key}.{name}"), other, "true or false")),
     };
-    let plain = plain_token(text, property("special")?.unwrap_or(false) || special.contains(text));
+    let plain = AddedToken::from(text, property("special")?.unwrap_or(false) || special.contains(text));
     Ok(AddedToken {
         single_word: property("single_word")?.unwrap_or(plain.single_word),
         lstrip: property("lstrip")?.unwrap_or(plain.lstrip),
@@ -261,9 +246,9 @@ mod tests {
         assert_eq!(bos(json!({"added_tokens_decoder": {}}), &map), Named::Unnamed);
         assert_eq!(bos(Value::Null, &map), token("<b>"));
         assert_eq!(bos(json!({}), &unset), Named::Unnamed);
-        assert_eq!(bos(json!({"bos_token": null}), &unset), Named::Nothing);
+        assert_eq!(bos(json!({"bos_token": null}), &unset), Named::Nothing(TOKENIZER_CONFIG_FILE.to_owned()));
         let pad = settings(json!({"pad_token": "<pad>"}), map, Value::Null).token("pad_token").unwrap();
-        assert_eq!(pad, Named::Nothing);
+        assert_eq!(pad, Named::Nothing(SPECIAL_TOKENS_FILE.to_owned()));
     }
 
     #[test]

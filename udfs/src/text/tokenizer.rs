@@ -27,15 +27,18 @@ pub(crate) enum TruncationSide {
 #[error("cannot be tokenized: {0}")]
 pub(crate) struct Untokenizable(String);
 
+/// A token's id, or why there is none.
+type SpecialToken = Result<u32, String>;
+
 /// Encodes a text as its ids and nothing else; a [`Recipe`](super::Recipe) assembles pairs.
 #[derive(Debug)]
 pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     pub(crate) truncation_side: TruncationSide,
-    bos: Option<u32>,
-    cls: Option<u32>,
-    sep: Option<u32>,
+    bos: SpecialToken,
+    cls: SpecialToken,
+    sep: SpecialToken,
     /// The padding token, if the settings name one.
     pub(crate) pad: Option<u32>,
 }
@@ -70,13 +73,20 @@ impl Tokenizer {
         };
 
         let outer = Outer::of(&inner);
-        let id = |key: &str, outer: Option<u32>| match settings.token(key)? {
-            Named::Token(token) => known(&inner, &path, key, &token).map(Some),
-            Named::Nothing => Ok(None),
-            Named::Unnamed => Ok(outer),
+        let token = |key: &str, outer: Option<u32>| -> Result<SpecialToken> {
+            Ok(match settings.token(key)? {
+                Named::Token(token) => Ok(known(&inner, &path, key, &token)?),
+                Named::Nothing(file) => Err(format!("there is no {key}: {file} sets it to null; name a token there")),
+                Named::Unnamed => outer.ok_or_else(|| {
+                    format!(
+                        "there is no {key}: no file names one, and the post-processor puts none in its place; add \
+                         \"{key}\" to tokenizer_config.json"
+                    )
+                }),
+            })
         };
-        let (bos, cls) = (id("bos_token", outer.first)?, id("cls_token", outer.first)?);
-        let (sep, pad) = (id("sep_token", outer.last)?, id("pad_token", None)?);
+        let (bos, cls) = (token("bos_token", outer.first)?, token("cls_token", outer.first)?);
+        let (sep, pad) = (token("sep_token", outer.last)?, token("pad_token", None)?.ok());
         let tokenizer = Self { inner, path, truncation_side, bos, cls, sep, pad };
         if let Some(adds) = settings.adds_prefix_space()? {
             tokenizer.check_prefix_space(adds)?;
@@ -91,7 +101,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Checkpoint`] if there is none.
     pub(crate) fn bos(&self) -> Result<u32> {
-        self.required(self.bos, "bos_token")
+        self.required(&self.bos)
     }
 
     /// The token that begins an encoder's sequence.
@@ -99,7 +109,7 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Checkpoint`] if there is none.
     pub(crate) fn cls(&self) -> Result<u32> {
-        self.required(self.cls, "cls_token")
+        self.required(&self.cls)
     }
 
     /// The token that ends a text of an encoder's sequence.
@@ -107,16 +117,11 @@ impl Tokenizer {
     /// # Errors
     /// [`Error::Checkpoint`] if there is none.
     pub(crate) fn sep(&self) -> Result<u32> {
-        self.required(self.sep, "sep_token")
+        self.required(&self.sep)
     }
 
-    fn required(&self, token: Option<u32>, key: &str) -> Result<u32> {
-        token.ok_or_else(|| {
-            self.error(format!(
-                "there is no {key}: neither special_tokens_map.json nor tokenizer_config.json names one, and the \
-                 post-processor puts none in its place; add \"{key}\" to tokenizer_config.json"
-            ))
-        })
+    fn required(&self, token: &SpecialToken) -> Result<u32> {
+        token.clone().map_err(|reason| self.error(reason))
     }
 
     /// Refuses a setting that contradicts `tokenizer.json`: the reference would build another tokenizer.
@@ -134,7 +139,8 @@ impl Tokenizer {
         )))
     }
 
-    /// The ids of `text` alone. Special tokens that occur literally in it are encoded as such.
+    /// The ids of `text` alone. Special tokens that occur literally in it are encoded as such, unless the settings split
+    /// them.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Untokenizable> {
         match self.inner.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),
@@ -168,9 +174,13 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, path: &Path, settings: &Setting
     let mut new = Vec::new();
     for (id, token) in settings.added_tokens()? {
         if known_tokens.get(&id) != Some(&token) {
-            let found = known(inner, path, "an added token", &token.content)?;
+            let found = known(inner, path, "added token", &token.content)?;
             if found != id {
-                let message = format!("token {} has id {found} here, but {id} among the added tokens", token.content);
+                let message = format!(
+                    "token {} has id {found} here, but {id} among the added tokens of the settings; save the tokenizer again \
+                     (`tokenizer.save_pretrained`)",
+                    token.content
+                );
                 return Err(Error::checkpoint(path, message));
             }
             known_tokens.insert(id, token.clone());
@@ -179,7 +189,7 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, path: &Path, settings: &Setting
     }
     for token in settings.special_tokens()? {
         if !known_tokens.values().any(|known| known.content == token.content) {
-            let id = known(inner, path, "a special token", &token.content)?;
+            let id = known(inner, path, "special token", &token.content)?;
             known_tokens.insert(id, token.clone());
             new.push(token);
         }
@@ -198,7 +208,7 @@ fn known(inner: &tokenizers::Tokenizer, path: &Path, what: &str, token: &str) ->
     inner.token_to_id(token).ok_or_else(|| {
         Error::checkpoint(
             path,
-            format!("{what} is {token}, which is not in the vocabulary; save the tokenizer again (`tokenizer.save_pretrained`)"),
+            format!("the vocabulary lacks {what} of the settings, {token}; save the tokenizer again (`tokenizer.save_pretrained`)"),
         )
     })
 }

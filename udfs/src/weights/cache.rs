@@ -2,7 +2,8 @@
 //!
 //! | file | what |
 //! |---|---|
-//! | `<fingerprint>-<key>.<precision>` | weights of a checkpoint; the key identifies the matrices and the adapter |
+//! | `<fingerprint>-<key>.<precision>` | weights of a checkpoint; the key identifies the matrices |
+//! | `<fingerprint>-<key>-<adapter>.<precision>` | the same, merged with an adapter |
 //! | `<fingerprint>-<key>.json` | the checkpoint's location when it was converted, and its family |
 //! | `<fingerprint>-<device>-<precision>.batches` | a token budget: [`BatchMeasurement`] |
 //! | `unfinished-*` | weights that are being written |
@@ -46,12 +47,14 @@ pub struct CachedWeights {
     pub size_bytes: u64,
     /// The precision of the weights.
     pub precision: Precision,
-    /// The checkpoint's fingerprint: see [`Model::fingerprint`](crate::Model::fingerprint).
+    /// The [fingerprint](crate::Model::fingerprint) of the checkpoint without an adapter.
     pub fingerprint: String,
     /// The checkpoint's location when it was converted, if known.
     pub checkpoint: Option<PathBuf>,
     /// The checkpoint's family, if known.
     pub family: Option<Family>,
+    /// Whether they are merged with an adapter.
+    pub has_adapter: bool,
 }
 
 /// The file of one measurement.
@@ -62,7 +65,7 @@ pub struct BatchMeasurement {
     pub file: PathBuf,
     /// Its length in bytes.
     pub size_bytes: u64,
-    /// The checkpoint's fingerprint: see [`Model::fingerprint`](crate::Model::fingerprint).
+    /// The [fingerprint](crate::Model::fingerprint) of the checkpoint without an adapter.
     pub fingerprint: String,
 }
 
@@ -150,9 +153,10 @@ impl WeightsCache {
         Ok(self.files()?.into_iter().filter_map(abandoned).collect())
     }
 
-    /// The file for weights of a checkpoint; `key` distinguishes those of the same checkpoint and precision.
-    pub(crate) fn file(&self, fingerprint: &str, key: &str, precision: Precision) -> PathBuf {
-        self.folder.join(format!("{fingerprint}-{key}.{precision}"))
+    /// The file for weights of a checkpoint; `key` distinguishes those of the same checkpoint, adapter and precision.
+    pub(crate) fn file(&self, origin: &Origin<'_>, key: &str, precision: Precision) -> PathBuf {
+        let adapter = origin.adapter.map(|adapter| format!("-{adapter}")).unwrap_or_default();
+        self.folder.join(format!("{}-{key}{adapter}.{precision}", origin.fingerprint))
     }
 
     /// Creates the folder, and an unfinished file in it.
@@ -202,14 +206,14 @@ impl CachedWeights {
     /// Reads a file of the cache, if it holds weights.
     fn read(file: PathBuf) -> Option<Self> {
         let precision = Precision::from_name(file.extension()?.to_str()?)?;
-        let (fingerprint, _) = file.file_stem()?.to_str()?.split_once('-')?;
-        let fingerprint = fingerprint.to_owned();
+        let (fingerprint, key) = file.file_stem()?.to_str()?.split_once('-')?;
+        let (fingerprint, has_adapter) = (fingerprint.to_owned(), key.contains('-'));
         let size_bytes = std::fs::metadata(&file).ok()?.len();
         // Earlier versions wrote no record.
         let record = std::fs::read(record_file(&file)).ok();
         let record: WeightsRecord = record.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
         let family = record.family.as_deref().and_then(Family::from_name);
-        Some(Self { file, size_bytes, precision, fingerprint, checkpoint: record.checkpoint, family })
+        Some(Self { file, size_bytes, precision, fingerprint, checkpoint: record.checkpoint, family, has_adapter })
     }
 
     /// Removes the weights. Returns `false` and leaves them if a process is loading them. A process that has already
@@ -287,11 +291,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let cache = WeightsCache::open(Some(&folder.path().join("cache"))).unwrap();
         assert_eq!(cache.weights().unwrap(), [], "a folder that does not exist has no weights");
-        let file = cache.file(fingerprint, "0123abcd", Precision::Int8);
-        let mut weights = cache.begin().unwrap();
-        weights.write_all(b"weights").unwrap();
         let origin =
             Origin { fingerprint, adapter: None, checkpoint: Path::new("/models/mine"), family: Family::MiniCpm };
+        let file = cache.file(&origin, "0123abcd", Precision::Int8);
+        let mut weights = cache.begin().unwrap();
+        weights.write_all(b"weights").unwrap();
         cache.finish(weights, &file, &origin).unwrap();
         (folder, cache, file)
     }
@@ -319,10 +323,20 @@ mod tests {
             fingerprint: "fedc".to_owned(),
             checkpoint: Some("/models/mine".into()),
             family: Some(Family::MiniCpm),
+            has_adapter: false,
         };
         assert_eq!(weights.len(), 2, "{weights:?}");
         assert_eq!(weights[1], expected);
         assert_eq!((weights[0].size_bytes, &weights[0].checkpoint, weights[0].family), (5, &None, None));
+        let adapted = Origin {
+            fingerprint: "fedc",
+            adapter: Some("ab12"),
+            checkpoint: Path::new("/models/mine"),
+            family: Family::MiniCpm,
+        };
+        std::fs::write(cache.file(&adapted, "0123abcd", Precision::Fp16), "merged").unwrap();
+        let adapted: Vec<_> = cache.weights().unwrap().into_iter().filter(|weights| weights.has_adapter).collect();
+        assert_eq!((adapted.len(), adapted[0].fingerprint.as_str(), adapted[0].size_bytes), (1, "fedc", 6));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::cache::{Origin, WeightsCache, hold};
 use super::quantization::{Quantized, levels};
-use crate::checkpoint::{DType, Tensor, read_f32};
+use crate::checkpoint::{DType, Tensor, all_f32, read_f32};
 use crate::error::{Error, Result};
 use crate::graph::{QuantizedNames, converted_name};
 use crate::options::Precision;
@@ -45,7 +45,7 @@ pub(crate) fn convert(
     on_progress: OnProgress<'_>,
 ) -> Result<(Vec<Tensor>, File)> {
     let cache = WeightsCache::open(cache)?;
-    let file = cache.file(origin.fingerprint, &key(matrices, precision, origin.adapter), precision);
+    let file = cache.file(origin, &key(matrices, precision), precision);
     let (parts, size_bytes) = layout(matrices, &Arc::new(file.clone()));
     let held = if let Some(held) = hold(&file, size_bytes) {
         held
@@ -58,11 +58,10 @@ pub(crate) fn convert(
     Ok((parts.into_iter().map(|part| Tensor { file: Arc::clone(&resolved), ..part }).collect(), held))
 }
 
-/// Distinguishes the files of one checkpoint and precision: which matrices, how they are converted, and with which adapter.
-fn key(matrices: &[(Tensor, Precision)], precision: Precision, adapter: Option<&str>) -> String {
+/// Distinguishes the files of one checkpoint, adapter and precision: which matrices, and how they are converted.
+fn key(matrices: &[(Tensor, Precision)], precision: Precision) -> String {
     let mut hash = Sha256::new();
     hash.update(FORMAT.to_le_bytes());
-    hash.update(adapter.unwrap_or_default());
     if precision == Precision::Int8 {
         hash.update(levels().to_le_bytes());
     }
@@ -158,11 +157,7 @@ impl PartWriter<'_> {
 }
 
 fn write_quantized(matrix: &Tensor, out: &mut PartWriter<'_>) -> Result<()> {
-    let mut weights = Vec::with_capacity(matrix.elements());
-    read_f32(matrix, |chunk| {
-        weights.extend(chunk);
-        Ok(())
-    })?;
+    let weights = all_f32(matrix)?;
     let Quantized { scales, values } = Quantized::of(&weights, shape(matrix), levels());
     out.align()?;
     out.put(&scales.iter().flat_map(|scale| scale.to_le_bytes()).collect::<Vec<_>>())?;
@@ -229,10 +224,9 @@ mod tests {
         assert_eq!((offsets(&parts), size_bytes), (vec![0, 64], 64 + 28));
         assert_eq!((parts[1].dtype, &parts[1].shape), (DType::BF16, &vec![2, 7]));
         let halves = matrices(Precision::Bf16);
-        let key = |matrices: &[(Tensor, Precision)], adapter| key(matrices, Precision::Bf16, adapter);
-        assert_ne!(key(&halves, None), key(&halves[..1], None));
-        assert_ne!(key(&halves, None), key(&matrices(Precision::Fp32), None));
-        assert_ne!(key(&halves, None), key(&halves, Some("mine")));
+        let key = |matrices: &[(Tensor, Precision)]| key(matrices, Precision::Bf16);
+        assert_ne!(key(&halves), key(&halves[..1]));
+        assert_ne!(key(&halves), key(&matrices(Precision::Fp32)));
     }
 
     /// Converts a checkpoint file with one matrix. Returns its folder and the converted parts.
