@@ -8,7 +8,7 @@ use safetensors::tensor::Dtype;
 use serde_json::{Value, json};
 
 use crate::support::weights::{Weights, read_weights, write_weights};
-use crate::support::{CHECKPOINTS, copy, fixture, open};
+use crate::support::{CHECKPOINTS, copy, fixture, largest_difference, open};
 
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -19,11 +19,6 @@ fn score(folder: &Path) -> Vec<f32> {
     let passages = StringArray::from(vec!["a bear endemic to China", "باريس هي عاصمة فرنسا", ""]);
     let reranker = Reranker::open(folder, &EngineOptions::default()).unwrap();
     reranker.score(&queries, &passages).unwrap().values().to_vec()
-}
-
-fn largest_difference(a: &[f32], b: &[f32]) -> f32 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
 fn tensors(checkpoint: &str) -> Weights {

@@ -20,8 +20,8 @@ use serde_json::Value;
 
 use crate::support::tables::{all_kinds, many_pairs, pairs, read, scores, write, write_with};
 use crate::support::{
-    MODEL, assert_fails, broken_model, damage, data_files, files, fixture, folder, input_of, lines, model, open,
-    rerank, run,
+    MODEL, assert_fails, broken_model, damage, data_files, files, fixture, folder, input_of, largest_difference, lines,
+    model, open, rerank, run,
 };
 
 /// Tolerance to the reference library, whose own scores vary by some 5e-6 with the batch.
@@ -34,10 +34,6 @@ fn library_scores(table: &RecordBatch) -> Vec<f32> {
 }
 
 #[track_caller]
-fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
-    actual.iter().zip(expected).map(|(actual, expected)| (actual - expected).abs()).fold(0.0, f32::max)
-}
-
 fn assert_close(actual: &[f32], expected: &[f32]) {
     assert_eq!(actual.len(), expected.len());
     for (row, (a, b)) in actual.iter().zip(expected).enumerate() {

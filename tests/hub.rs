@@ -531,6 +531,10 @@ fn what_cannot_be_scored_with_is_not_fetched() {
         ),
         (tiny().without("config.json"), "it has no config.json"),
         (
+            tiny().with("adapter_config.json", "{}"),
+            "it holds an adapter; download it with `hf download`, and score its base model with --adapter DIR",
+        ),
+        (
             tiny().without("tokenizer.json"),
             "it has no tokenizer.json; save the checkpoint with its fast tokenizer (`tokenizer.save_pretrained`)",
         ),

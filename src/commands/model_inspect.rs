@@ -40,7 +40,7 @@ fn file_line(reranker: &Reranker, part: &CheckpointPart) -> Result<String> {
     // Follows links: the Hugging Face cache consists of them.
     let meta =
         files.find_map(|file| std::fs::metadata(file).ok()).with_context(|| format!("cannot read {}", part.file))?;
-    let fate = part.ignored.as_deref().map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"));
+    let fate = account::fate(part.ignored.as_deref());
     Ok(format!("file\t{}\t{}\t{fate}", part.file, HumanBytes(meta.len())))
 }
 

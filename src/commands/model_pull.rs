@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::pin::pin;
 
 use anyhow::{Context, Result, anyhow};
-use datafusion_rerank::{CONFIG_FILE, Family, HubCache, INDEX_FILE, WEIGHTS_FILE, shard_files};
+use datafusion_rerank::{ADAPTER_CONFIG_FILE, CONFIG_FILE, Family, HubCache, INDEX_FILE, WEIGHTS_FILE, shard_files};
 use futures::{StreamExt, TryStreamExt};
 use indicatif::HumanBytes;
 
@@ -130,6 +130,11 @@ impl NeededFiles {
             }
         };
         let refuse = |error: anyhow::Error| error.context(format!("{model} cannot be scored with"));
+        if listed.contains_key(ADAPTER_CONFIG_FILE) {
+            let advice =
+                "it holds an adapter; download it with `hf download`, and score its base model with --adapter DIR";
+            return Err(refuse(anyhow!(advice)));
+        }
         let Some(config) = listed.get(CONFIG_FILE) else {
             return Err(refuse(anyhow!("it has no {CONFIG_FILE}")));
         };

@@ -12,15 +12,15 @@ use datafusion_rerank::{CONFIG_FILE, INDEX_FILE, TOKENIZER_FILE, WEIGHTS_FILE, s
 
 /// The names to download of the `files` in a repository.
 ///
-/// `shards` are the weights files that its [`INDEX_FILE`] lists, if it has one. A [`WEIGHTS_FILE`] beside it takes precedence,
-/// as when the model is opened.
+/// `shards` are the weights files that its [`INDEX_FILE`] lists, if that is read: a [`WEIGHTS_FILE`] beside it takes
+/// precedence, as when the model is opened.
 ///
 /// # Errors
 /// A file that scoring needs is missing.
 #[cfg(feature = "hub")]
 pub(crate) fn needed(files: &BTreeSet<String>, shards: Option<&BTreeSet<String>>) -> Result<BTreeSet<String>> {
     let mut needed: BTreeSet<String> = [CONFIG_FILE, TOKENIZER_FILE].map(str::to_owned).into();
-    match shards.filter(|_| !files.contains(WEIGHTS_FILE)) {
+    match shards {
         Some(shards) => {
             needed.insert(INDEX_FILE.to_owned());
             needed.extend(shards.iter().cloned());
@@ -102,10 +102,6 @@ mod tests {
         ]);
         let expected = names(&[CONFIG_FILE, TOKENIZER_FILE, INDEX_FILE, "model-1.safetensors", "model-2.safetensors"]);
         assert_eq!(needed(&files, Some(&shards)).unwrap(), expected);
-        files.insert(WEIGHTS_FILE.to_owned());
-        let single = names(&[CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE]);
-        assert_eq!(needed(&files, Some(&shards)).unwrap(), single);
-        files.remove(WEIGHTS_FILE);
         files.remove("model-2.safetensors");
         let error = needed(&files, Some(&shards)).unwrap_err().to_string();
         assert_eq!(error, "it has no model-2.safetensors, though model.safetensors.index.json names it");

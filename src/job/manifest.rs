@@ -41,6 +41,9 @@ pub(crate) struct ModelIdentity {
     pub(crate) family: String,
     /// Its content: [`datafusion_rerank::Model::fingerprint`].
     pub(crate) fingerprint: String,
+    /// The directory of its adapter, if it has one; part of the fingerprint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) adapter: Option<String>,
     /// The precision when no option sets one. It depends on the device.
     #[serde(default = "fp32")]
     pub(crate) precision: String,
@@ -144,10 +147,17 @@ impl Manifest {
         }
         let keys = |models: &[ModelIdentity]| {
             let one = |model: &ModelIdentity| format!("{} {}", model.family, model.key());
-            models.iter().map(one).collect::<Vec<_>>().join(", ")
+            models.iter().map(one).collect::<Vec<_>>()
         };
-        let (before, after) = (keys(&self.models), keys(&now.models));
-        if before != after {
+        if keys(&self.models) != keys(&now.models) {
+            let shown = |models: &[ModelIdentity]| {
+                let one = |(key, model): (String, &ModelIdentity)| match &model.adapter {
+                    None => key,
+                    Some(adapter) => format!("{key} with the adapter {adapter}"),
+                };
+                keys(models).into_iter().zip(models).map(one).collect::<Vec<_>>().join(", ")
+            };
+            let (before, after) = (shown(&self.models), shown(&now.models));
             return Some(format!("the model is another ({before} became {after})"));
         }
         self.settings.difference(&now.settings).or_else(|| self.inputs_difference(now)).or_else(|| {
@@ -258,6 +268,7 @@ mod tests {
             location: "/models/m3".into(),
             family: "m3".into(),
             fingerprint: fingerprint.into(),
+            adapter: None,
             precision: fp32(),
         };
         let units = units(inputs.len(), settings.unit_rows);

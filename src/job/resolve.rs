@@ -166,6 +166,7 @@ fn identity(reranker: &Reranker) -> Result<ModelIdentity> {
         location: reranker.location().display().to_string(),
         family: reranker.family().name().to_owned(),
         fingerprint: reranker.model().fingerprint()?.to_owned(),
+        adapter: reranker.options().adapter.clone(),
         precision: reranker.precision().to_string(),
     })
 }

@@ -35,9 +35,14 @@ pub(crate) fn lines(parts: &[CheckpointPart]) -> Vec<String> {
     groups.iter().map(Group::line).collect()
 }
 
+/// What became of a part, in words.
+pub(crate) fn fate(ignored: Option<&str>) -> String {
+    ignored.map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"))
+}
+
 impl Group<'_> {
     fn line(&self) -> String {
-        let fate = self.ignored.map_or_else(|| "used".to_owned(), |reason| format!("ignored ({reason})"));
+        let fate = fate(self.ignored);
         let name =
             |(name, count): &(String, usize)| if *count == 1 { name.clone() } else { format!("{name} ({count})") };
         format!("{}\t{fate}\t{}", self.file, self.names.iter().map(name).collect::<Vec<_>>().join(", "))

@@ -1,6 +1,8 @@
 //! Scores JSON lines: prints the same objects in the same order, each with its score.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
+use std::fmt::{self, Formatter};
 use std::fs::File;
 use std::io::{BufRead, BufReader, BufWriter, Write, stdin, stdout};
 use std::path::Path;
@@ -9,6 +11,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use arrow::array::{AsArray, StringArray};
 use arrow::datatypes::Float32Type;
 use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Reranker, Scores, WindowCutter};
+use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -24,7 +27,7 @@ struct Line {
     text: String,
     query: Option<String>,
     passage: Option<String>,
-    /// Why a text is none.
+    /// Why the pair cannot be scored: a text is not valid Unicode.
     broken: Option<String>,
 }
 
@@ -117,13 +120,44 @@ pub(crate) fn number(score: f32) -> Value {
     score.to_string().parse().map_or(Value::Null, |score: f64| Value::from(score))
 }
 
+/// A key of an object, which may hold half of a surrogate pair and then is no text.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Key(Vec<u8>);
+
+impl Borrow<[u8]> for Key {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+
+        impl Visitor<'_> for Bytes {
+            type Value = Key;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("a key")
+            }
+
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Key, E> {
+                Ok(Key(bytes.to_vec()))
+            }
+        }
+
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
 /// Reads the texts of a line and leaves the rest as it is.
 fn parse(text: String) -> Result<Line> {
-    let mut object: HashMap<String, &RawValue> =
-        serde_json::from_str(&text).map_err(|error| anyhow!("no JSON object: {error}"))?;
+    // Some programs put a byte order mark first.
+    let mut object: HashMap<Key, &RawValue> = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+        .map_err(|error| anyhow!("no JSON object: {error}"))?;
     let mut broken = None;
     let mut take = |name: &str| -> Result<Option<String>> {
-        let value = object.remove(name).map(RawValue::get);
+        let value = object.remove(name.as_bytes()).map(RawValue::get);
         let value = value.ok_or_else(|| anyhow!("there is no {name}; a line is an object with query and passage"))?;
         match serde_json::from_str(value) {
             Ok(text) => Ok(text),
@@ -138,7 +172,7 @@ fn parse(text: String) -> Result<Line> {
         }
     };
     let (query, passage) = (take("query")?, take("passage")?);
-    if let Some(name) = [SCORE, SCORE_ERROR].into_iter().find(|name| object.contains_key(*name)) {
+    if let Some(name) = [SCORE, SCORE_ERROR].into_iter().find(|name| object.contains_key(name.as_bytes())) {
         bail!("there is a {name} already; rename it");
     }
     Ok(Line { text, query, passage, broken })
@@ -164,8 +198,11 @@ mod tests {
         assert_eq!((&line.query, &line.passage), (&None, &None));
         let reason = r"query is no text: it holds half of a surrogate pair (\ud800 to \udfff)";
         assert_eq!(line.broken.as_deref(), Some(reason));
-        let line = read(r#"{"query": "\ud83d\udc3c", "passage": null, "note": "\ud83d", "n": 1e999}"#);
+        let line = read(
+            r#"{"query": "\ud83d\udc3c", "passage": null, "note": "\ud83d", "\udc00": [{"\ud800": 1}], "n": 1e999}"#,
+        );
         assert_eq!((line.query.as_deref(), line.broken), (Some("🐼"), None));
+        assert_eq!(read("\u{feff}{\"query\": \"a\", \"passage\": \"b\"}").query.as_deref(), Some("a"));
     }
 
     #[test]

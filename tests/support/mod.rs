@@ -20,5 +20,5 @@ pub(crate) use folders::{damage, data_files, files, folder, input_of};
 pub(crate) use goldens::goldens;
 pub(crate) use jobs::{ids, job, output_rows, write_inputs};
 pub(crate) use program::{assert_fails, lines, model, rerank, run};
-pub(crate) use ranks::spearman;
+pub(crate) use ranks::{largest_difference, spearman};
 pub(crate) use sessions::{metric, models, session};

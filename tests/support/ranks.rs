@@ -13,3 +13,10 @@ pub(crate) fn spearman(one: &[f32], other: &[f32]) -> f64 {
     let squares: f64 = one.iter().zip(&other).map(|(a, b)| (a - b) * (a - b)).sum();
     1.0 - 6.0 * squares / (count * (count * count - 1.0))
 }
+
+/// The largest difference between two lists of scores.
+#[track_caller]
+pub(crate) fn largest_difference(actual: &[f32], expected: &[f32]) -> f32 {
+    assert_eq!(actual.len(), expected.len());
+    actual.iter().zip(expected).map(|(actual, expected)| (actual - expected).abs()).fold(0.0, f32::max)
+}

@@ -127,8 +127,8 @@ mod weights;
 mod window;
 
 pub use checkpoint::{
-    ADDED_TOKENS_FILE, CONFIG_FILE, CheckpointPart, INDEX_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE,
-    TOKENIZER_FILE, WEIGHTS_FILE, shard_files,
+    ADAPTER_CONFIG_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, CheckpointPart, INDEX_FILE, SPECIAL_TOKENS_FILE,
+    TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files,
 };
 pub use engine::{
     Device, Devices, EngineOptions, GpuMemory, ScoreStats, allow_onnxruntime_search, environment, is_text,

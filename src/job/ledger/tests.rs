@@ -34,6 +34,7 @@ fn manifest(score: &str) -> Manifest {
         location: "/m3".into(),
         family: "m3".into(),
         fingerprint: "f".into(),
+        adapter: None,
         precision: "fp32".into(),
     };
     let input = InputIdentity { name: "a.parquet".into(), size_bytes: 5, version: "v".into() };

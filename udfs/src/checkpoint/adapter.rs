@@ -17,16 +17,16 @@ use std::hash::{Hash, Hasher};
 use std::path::Path;
 
 use once_cell::sync::OnceCell;
-use regex::Regex;
 use serde_json::Value;
 
 use super::account::CheckpointPart;
-use super::config::{Config, Object};
+use super::adapter_modules::AdapterModules;
+use super::config::Config;
 use super::files::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use super::ignored::ADAPTER_KEYS;
 use super::safetensors::read_header;
 use super::tensor::{Factor, LowRank, Tensor};
-use super::tensors::Tensors;
+use super::tensors::{Tensors, Tied};
 use super::{digest, directory::file_names};
 use crate::error::{Error, Result};
 
@@ -78,28 +78,25 @@ impl Hash for Adapter {
     }
 }
 
-/// Two names that stand for one tensor in the reference: the embeddings, which are the output layer too.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Tied {
-    pub(crate) table: &'static str,
-    pub(crate) head: &'static str,
-}
-
 /// The parts of an update as they are found.
 #[derive(Debug, Default)]
 struct Parts {
     a: Option<Tensor>,
     b: Option<Tensor>,
+    embedding_a: Option<Tensor>,
+    embedding_b: Option<Tensor>,
     magnitudes: Option<Tensor>,
 }
 
-/// The ends of the names of an update's tensors, and which part each is.
-const PARTS: [(&str, fn(&mut Parts) -> &mut Option<Tensor>); 5] = [
+/// The end of a tensor's name, and which part of an update it is.
+type NamedPart = (&'static str, fn(&mut Parts) -> &mut Option<Tensor>);
+
+const PARTS: [NamedPart; 5] = [
     (".lora_A.weight", |parts| &mut parts.a),
     (".lora_B.weight", |parts| &mut parts.b),
     (".lora_magnitude_vector", |parts| &mut parts.magnitudes),
-    (".lora_embedding_A", |parts| &mut parts.a),
-    (".lora_embedding_B", |parts| &mut parts.b),
+    (".lora_embedding_A", |parts| &mut parts.embedding_a),
+    (".lora_embedding_B", |parts| &mut parts.embedding_b),
 ];
 
 impl Adapter {
@@ -197,43 +194,33 @@ impl Application<'_> {
         if let Some(name) = header.skipped.first() {
             return Err(self.unknown(name));
         }
-        let mut linear: BTreeMap<String, Parts> = BTreeMap::new();
-        let mut tables: BTreeMap<String, Parts> = BTreeMap::new();
+        let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         for (stored, tensor) in header.tensors {
-            let name = stored.strip_prefix(PREFIX).unwrap_or(&stored);
+            let Some(name) = stored.strip_prefix(PREFIX) else { return Err(self.unknown(&stored)) };
             if name.contains(".original_module.") || name.contains(".modules_to_save.") {
                 let reason = "a wrapper's copy, which peft does not load either";
                 self.account.push(CheckpointPart::ignored(ADAPTER_WEIGHTS_FILE, &stored, reason));
                 continue;
             }
             self.account.push(CheckpointPart::used(ADAPTER_WEIGHTS_FILE, &stored));
-            // Some programs leave in the adapter's name, which peft removes.
-            let name = name.replace(".default.", ".");
-            let name = name.strip_suffix(".default").unwrap_or(&name);
             let part = PARTS.iter().find_map(|(end, place)| Some((name.strip_suffix(end)?, place)));
             if let Some((module, place)) = part {
-                let modules = if name.contains(".lora_embedding_") { &mut tables } else { &mut linear };
-                if place(modules.entry(module.to_owned()).or_default()).replace(tensor).is_some() {
-                    let message = format!("tensor {stored} is there twice, with and without the adapter's name");
-                    return Err(Error::checkpoint(self.weights, message));
-                }
+                *place(modules.entry(module.to_owned()).or_default()) = Some(tensor);
             } else if name.contains("lora_") {
                 return Err(self.unknown(&stored));
             } else {
                 self.replace(name, &stored, tensor)?;
             }
         }
-        let scaling = Scaling::read(self.config)?;
-        for (modules, transposed) in [(linear, false), (tables, true)] {
-            for (module, parts) in modules {
-                self.update(&module, parts, transposed, &scaling)?;
-            }
+        let settings = AdapterModules::read(self.config)?;
+        for (module, parts) in modules {
+            self.update(&module, parts, &settings)?;
         }
         Ok(())
     }
 
     fn unknown(&self, stored: &str) -> Error {
-        let message = format!("tensor {stored} is of no known kind; {MERGE}");
+        let message = format!("tensor {stored} is not named as peft names it, so peft would not load it; {MERGE}");
         Error::checkpoint(self.weights, message)
     }
 
@@ -265,15 +252,24 @@ impl Application<'_> {
         Ok(())
     }
 
-    fn update(&mut self, module: &str, parts: Parts, transposed: bool, scaling: &Scaling) -> Result<()> {
+    fn update(&mut self, module: &str, parts: Parts, settings: &AdapterModules<'_>) -> Result<()> {
         let name = format!("{module}.weight");
+        let transposed = parts.embedding_a.is_some() || parts.embedding_b.is_some();
+        if transposed && (parts.a.is_some() || parts.b.is_some()) {
+            let message = format!("{module} has two updates, lora_A and lora_embedding_A; {MERGE}");
+            return Err(Error::checkpoint(self.weights, message));
+        }
+        if transposed && (self.uses_dora || parts.magnitudes.is_some()) {
+            let message = format!("use_dora is not supported for embeddings ({module}); {MERGE}");
+            return Err(self.config.error(message));
+        }
         let stored = |part: &str| {
             let part = if transposed { format!("lora_embedding_{part}") } else { format!("lora_{part}.weight") };
             format!("{PREFIX}{module}.{part}")
         };
         let missing = |part: &str| Error::checkpoint(self.weights, format!("tensor {} is missing", stored(part)));
-        let a = parts.a.ok_or_else(|| missing("A"))?;
-        let b = parts.b.ok_or_else(|| missing("B"))?;
+        let a = parts.a.or(parts.embedding_a).ok_or_else(|| missing("A"))?;
+        let b = parts.b.or(parts.embedding_b).ok_or_else(|| missing("B"))?;
         let factor = |tensor| Factor { tensor, transposed };
         // The update of a table is (B · A)ᵀ = Aᵀ · Bᵀ.
         let (up, down) = if transposed { (factor(a), factor(b)) } else { (factor(b), factor(a)) };
@@ -298,16 +294,12 @@ impl Application<'_> {
         if let Some(magnitudes) = magnitudes.as_ref().filter(|magnitudes| magnitudes.elements() != rows) {
             return Err(self.wrong_shape(&magnitudes.name, &magnitudes.shape, name, &base.shape));
         }
-        if self.uses_dora && transposed {
-            let message = format!("use_dora is true, which is not supported for embeddings ({module}); {MERGE}");
-            return Err(self.config.error(message));
-        }
-        if magnitudes.is_some() != self.uses_dora {
+        if !transposed && magnitudes.is_some() != self.uses_dora {
             let has = if magnitudes.is_some() { "has" } else { "has no" };
             let message = format!("use_dora is {}, but {module} {has} lora_magnitude_vector; {MERGE}", self.uses_dora);
             return Err(self.config.error(message));
         }
-        let scaling = scaling.of(self.config, module, rank)?;
+        let scaling = settings.scaling(module, rank)?;
         self.tensors.update(name, LowRank { up, down, scaling, magnitudes, first_row: 0 });
         Ok(())
     }
@@ -324,82 +316,4 @@ impl Application<'_> {
         );
         Error::checkpoint(self.weights, message)
     }
-}
-
-/// How strongly the updates of each module count.
-struct Scaling {
-    alpha: f64,
-    is_rank_stabilized: bool,
-    alphas: Vec<(Pattern, f64)>,
-    ranks: Vec<Pattern>,
-}
-
-/// A key of `alpha_pattern` or `rank_pattern`: a regular expression for the end of a module's name.
-struct Pattern {
-    key: String,
-    regex: Regex,
-}
-
-impl Pattern {
-    /// `get_pattern_key` of peft 0.21.2, `utils/other.py`.
-    fn new(config: &Config, patterns: &Object<'_>, key: &str) -> Result<Self> {
-        let regex = Regex::new(&format!("^(?:.*\\.)?(?:{key})$"));
-        let regex = regex.map_err(|_| {
-            let name = patterns.path_of(key);
-            config
-                .error(format!("{name} cannot be read as a regular expression here; write the modules out, or {MERGE}"))
-        })?;
-        Ok(Self { key: key.to_owned(), regex })
-    }
-}
-
-impl Scaling {
-    fn read(config: &Config) -> Result<Self> {
-        let (mut alphas, mut ranks) = (Vec::new(), Vec::new());
-        if let Some(patterns) = config.object("alpha_pattern")? {
-            for key in patterns.keys() {
-                if let Some(alpha) = patterns.optional_number(key)? {
-                    alphas.push((Pattern::new(config, &patterns, key)?, alpha));
-                }
-            }
-        }
-        if let Some(patterns) = config.object("rank_pattern")? {
-            for key in patterns.keys() {
-                ranks.push(Pattern::new(config, &patterns, key)?);
-            }
-        }
-        Ok(Self {
-            alpha: config.number("lora_alpha")?,
-            is_rank_stabilized: config.optional_bool("use_rslora")?.unwrap_or(false),
-            alphas,
-            ranks,
-        })
-    }
-
-    fn of(&self, config: &Config, module: &str, rank: usize) -> Result<f32> {
-        let mut matching = self.alphas.iter().filter(|(pattern, _)| pattern.regex.is_match(module));
-        let alpha = match matching.next() {
-            None => self.alpha,
-            Some((pattern, alpha)) => {
-                let disagrees = |other: &Pattern| other.key != pattern.key && other.regex.is_match(module);
-                // Versions of peft take the first of them, or look into `rank_pattern` first.
-                if let Some((other, _)) = matching.find(|(_, other)| other.to_bits() != alpha.to_bits()) {
-                    return Err(ambiguous(config, module, &pattern.key, &other.key));
-                }
-                if let Some(other) = self.ranks.iter().find(|other| disagrees(other)) {
-                    return Err(ambiguous(config, module, &pattern.key, &other.key));
-                }
-                *alpha
-            }
-        };
-        let rank = rank as f64;
-        Ok((alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }) as f32)
-    }
-}
-
-fn ambiguous(config: &Config, module: &str, one: &str, other: &str) -> Error {
-    config.error(format!(
-        "alpha_pattern names {module} by {one}, and alpha_pattern or rank_pattern by {other}; versions of peft take one or the \
-         other; use one name"
-    ))
 }

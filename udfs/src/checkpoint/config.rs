@@ -70,7 +70,7 @@ impl Config {
 
     /// A dimension or count: a positive integer below 2^31.
     pub(crate) fn count(&self, key: &str) -> Result<usize> {
-        self.optional_count(key)?.ok_or_else(|| self.error(format!("{key} is missing")))
+        self.optional_count(key)?.ok_or_else(|| self.missing(key))
     }
 
     pub(crate) fn optional_count(&self, key: &str) -> Result<Option<usize>> {
@@ -92,12 +92,24 @@ impl Config {
             .transpose()
     }
 
-    pub(crate) fn id(&self, key: &str) -> Result<u32> {
-        self.optional_id(key)?.ok_or_else(|| self.error(format!("{key} is missing")))
+    fn missing(&self, key: &str) -> Error {
+        self.error(format!("{key} is missing; add it to the file"))
     }
 
     pub(crate) fn number(&self, key: &str) -> Result<f64> {
-        self.optional_number(key)?.ok_or_else(|| self.error(format!("{key} is missing")))
+        self.optional_number(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A number above zero: nothing here may be zero or negative.
+    pub(crate) fn positive(&self, key: &str) -> Result<f64> {
+        self.optional_positive(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    pub(crate) fn optional_positive(&self, key: &str) -> Result<Option<f64>> {
+        match self.optional_number(key)? {
+            Some(number) if number <= 0.0 => Err(self.error(format!("{key} is {number}, expected a number above 0"))),
+            number => Ok(number),
+        }
     }
 
     pub(crate) fn optional_number(&self, key: &str) -> Result<Option<f64>> {
@@ -106,7 +118,7 @@ impl Config {
 
     /// A number that `null` turns off, and that is `absent` if the key is missing: the default of the reference's class.
     pub(crate) fn number_or_off(&self, key: &str, absent: f64) -> Result<Option<f64>> {
-        if self.contains(key) { self.optional_number(key) } else { Ok(Some(absent)) }
+        if self.contains(key) { self.optional_positive(key) } else { Ok(Some(absent)) }
     }
 
     pub(crate) fn optional_text(&self, key: &str) -> Result<Option<&str>> {
@@ -150,9 +162,8 @@ impl Config {
         for key in keys {
             match self.get(key) {
                 Some(value) if !is_off(value) => {
-                    return Err(
-                        self.error(format!("{key} is {}, which is not supported; expected null", quoted(value)))
-                    );
+                    return Err(self
+                        .error(format!("{key} is {}, which is not supported; expected false or null", quoted(value))));
                 }
                 _ => {}
             }
@@ -161,8 +172,11 @@ impl Config {
     }
 
     /// The first entry of `architectures`, the name of the reference class.
-    pub(crate) fn architecture(&self) -> Option<&str> {
-        self.get("architectures")?.get(0)?.as_str()
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if it is no list of names.
+    pub(crate) fn architecture(&self) -> Result<Option<&str>> {
+        Ok(self.texts("architectures")?.into_iter().next())
     }
 
     /// What became of each key. Call this when everything that matters has been read. `ignored` tells why a key changes no
@@ -180,8 +194,8 @@ impl Config {
             if let Some(reason) = ignored(key) {
                 return Ok(CheckpointPart::ignored(&file, key, reason));
             }
-            if value.is_null() {
-                return Ok(CheckpointPart::ignored(&file, key, "null"));
+            if is_empty(value) {
+                return Ok(CheckpointPart::ignored(&file, key, "empty"));
             }
             Err(self.error(format!(
                 "{key} is {}; it is not known here and may change scores; if it does not, remove it from the file",
@@ -259,8 +273,13 @@ impl<'a> Object<'a> {
 
 /// Whether a value turns a feature off.
 fn is_off(value: &Value) -> bool {
+    is_empty(value) || *value == Value::Bool(false)
+}
+
+/// Whether a value says nothing.
+fn is_empty(value: &Value) -> bool {
     match value {
-        Value::Null | Value::Bool(false) => true,
+        Value::Null => true,
         Value::Array(list) => list.is_empty(),
         Value::Object(object) => object.is_empty(),
         _ => false,
@@ -297,7 +316,7 @@ mod tests {
             |name: &str| account.iter().find(|part| part.name.as_deref() == Some(name)).unwrap().ignored.clone();
         assert_eq!((ignored("hidden_size"), ignored("vocab_size")), (None, None));
         assert_eq!(ignored("use_cache").unwrap(), "how the reference stores and computes, not what");
-        assert_eq!(ignored("new_key").unwrap(), "null");
+        assert_eq!(ignored("new_key").unwrap(), "empty");
         assert_eq!(account.len(), 4);
     }
 
@@ -329,7 +348,7 @@ mod tests {
         let error =
             config(&json!({"pruned_heads": {"0": [1]}})).require_off(&["is_decoder", "pruned_heads"]).unwrap_err();
         let expected =
-            "checkpoint file config.json: pruned_heads is {\"0\":[1]}, which is not supported; expected null";
+            "checkpoint file config.json: pruned_heads is {\"0\":[1]}, which is not supported; expected false or null";
         assert_eq!(error.to_string(), expected);
     }
 }

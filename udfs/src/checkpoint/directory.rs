@@ -46,7 +46,8 @@ impl Checkpoint {
                 ),
             ));
         }
-        let existing = |name: &str| Some(path.join(name)).filter(|file| file.exists());
+        // A link whose target is gone is not an absent file.
+        let existing = |name: &str| Some(path.join(name)).filter(|file| file.symlink_metadata().is_ok());
 
         if let Some(file) = existing(ADAPTER_CONFIG_FILE) {
             return Err(is_adapter(path, &Config::read(&file)?));
@@ -86,7 +87,7 @@ impl Checkpoint {
         [CONFIG_FILE, TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_FILE, ADDED_TOKENS_FILE]
             .into_iter()
             .map(|name| self.path.join(name))
-            .filter(|file| file.exists())
+            .filter(|file| file.symlink_metadata().is_ok())
     }
 
     /// What becomes of the files in the directory, except for those that describe the tokenizer.
@@ -178,7 +179,7 @@ fn is_adapter(folder: &Path, config: &Config) -> Error {
         String::new()
     };
     config.error(format!(
-        "this is an adapter ({kind}){of_base}; open {base} with the option adapter = '{shown}' (on the command line: \
+        "this is an adapter ({kind}){of_base}; open {base} with the option adapter = {shown} (on the command line: \
          --adapter '{}'){merged}",
         quoted(folder)
     ))
@@ -195,10 +196,11 @@ fn no_weights(folder: &Path) -> Error {
     let remedy = match pickle {
         None => "save the checkpoint with `save_pretrained`".to_owned(),
         Some(name) => format!(
-            "there is {name}, which is not read because loading it may run code; convert it: python3 -c \"import sys, glob, \
-             torch, safetensors.torch as s; d = sys.argv[1]; s.save_file({{k: v.clone().contiguous() for f in \
-             glob.glob(d + '/pytorch_model*.bin') for k, v in torch.load(f, 'cpu', weights_only=True).items()}}, \
-             d + '/{WEIGHTS_FILE}', {{'format': 'pt'}})\" '{}'",
+            "there is {name}, which is not read because loading it may run code; convert it: python3 -c \"import sys, os, \
+             torch, safetensors.torch as s; d = sys.argv[1]; w = {{k: v.clone().contiguous() for f in sorted(os.listdir(d)) \
+             if f.startswith('pytorch_model') and f.endswith('.bin') for k, v in torch.load(os.path.join(d, f), 'cpu', \
+             weights_only=True).items()}}; assert w; s.save_file(w, os.path.join(d, '{WEIGHTS_FILE}'), {{'format': \
+             'pt'}})\" '{}'",
             quoted(folder)
         ),
     };

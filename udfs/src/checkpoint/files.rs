@@ -34,7 +34,7 @@ pub(crate) const ONNX_FILE: &str = "model.onnx";
 pub(crate) const PICKLE_FILE: &str = "pytorch_model.bin";
 
 /// The configuration of a LoRA adapter.
-pub(crate) const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
+pub const ADAPTER_CONFIG_FILE: &str = "adapter_config.json";
 
 /// The weights of a LoRA adapter.
 pub(crate) const ADAPTER_WEIGHTS_FILE: &str = "adapter_model.safetensors";

@@ -67,7 +67,7 @@ ignored! {
             "output_attentions", "output_hidden_states", "return_dict", "use_return_dict",
         ],
         "names and versions": [
-            "_commit_hash", "_name_or_path", "auto_map", "custom_pipelines", "id2label", "label2id", "model_type",
+            "_commit_hash", "_name_or_path", "auto_map", "custom_pipelines", "label2id", "model_type",
             "name_or_path", "num_labels", "tokenizer_class", "transformers_version", "unsloth_fixed", "unsloth_version",
         ],
         "there is no cross-attention": ["cross_attention_hidden_size", "tie_encoder_decoder"],
@@ -75,6 +75,8 @@ ignored! {
         "heads that score are not tied to the embeddings": ["tie_word_embeddings"],
         "of a vocabulary head, which scores no pairs": ["dim_model_base"],
         "an older name of sliding_window that no class reads": ["sliding_window_size"],
+        "each call sets the length": ["max_seq_length"],
+        "the head's shape tells": ["id2label"],
         "the activation of CrossEncoder.predict; here the option normalize applies the sigmoid": [
             "sbert_ce_default_activation_function", "sentence_transformers",
         ],
@@ -88,18 +90,20 @@ ignored! {
             "add_bos_token", "add_eos_token",
         ],
         "each call sets lengths and padding": [
-            "max_length", "model_input_names", "model_max_length", "pad_to_multiple_of", "pad_token_type_id",
+            "max_len", "max_length", "model_input_names", "model_max_length", "pad_to_multiple_of", "pad_token_type_id",
             "padding", "padding_side", "stride", "truncation", "truncation_strategy",
         ],
         "decoding only": ["clean_up_tokenization_spaces", "spaces_between_special_tokens"],
         "conversation only": ["chat_template", "response_schema", "use_default_system_prompt"],
         "names and versions": [
             "__type", "auto_map", "backend", "device_map", "fast_tokenizer_files", "is_local", "local_files_only",
-            "name_or_path", "processor_class", "special_tokens_map_file", "tokenizer_class", "tokenizer_file",
+            "name_or_path", "processor_class", "special_tokens_map_file", "tokenizer_file",
             "transformers_version", "trust_remote_code", "unsloth_version", "use_fast",
         ],
         "of the slow tokenizer, from which tokenizer.json was made": [
-            "keep_accents", "legacy", "merges_file", "sp_model_kwargs", "vocab_file",
+            "do_basic_tokenize", "do_lower_case", "errors", "fix_mistral_regex", "keep_accents", "legacy", "merges_file",
+            "never_split", "remove_space", "sp_model_kwargs", "strip_accents", "tokenize_chinese_chars", "trim_offsets",
+            "use_legacy", "vocab_file",
         ],
     }
 }
@@ -111,12 +115,9 @@ ignored! {
             "eva_config", "inference_mode", "loftq_config", "lora_dropout", "runtime_config",
         ],
         "names and versions": [
-            "auto_mapping", "base_model_name_or_path", "peft_version", "revision", "task_type", "unsloth_version",
+            "auto_mapping", "base_model_name_or_path", "revision", "task_type", "unsloth_version",
         ],
-        "the tensors tell which modules have weights": [
-            "exclude_modules", "layers_pattern", "layers_to_transform", "modules_to_save", "r",
-            "target_modules",
-        ],
+        "the tensors tell which modules were saved": ["modules_to_save"],
         "how the reference distributes and computes": ["megatron_config", "megatron_core", "qalora_group_size"],
     }
 }
@@ -125,7 +126,7 @@ ignored! {
     /// Tensors, by the ends of their names.
     TENSORS, tensors_table {
         "a table of constants that old versions of transformers saved": [
-            "position_ids", "rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "masked_bias",
+            "position_ids", "token_type_ids", "rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached", "masked_bias",
         ],
         "a head for other tasks, which the reference class does not have": [
             "roberta.pooler.dense.bias", "roberta.pooler.dense.weight", "lm_head.bias", "lm_head.decoder.bias",

@@ -7,6 +7,7 @@ mod ignored;
 
 mod account;
 mod adapter;
+mod adapter_modules;
 mod config;
 mod digest;
 mod directory;
@@ -19,15 +20,15 @@ mod tensors;
 mod values;
 
 pub use account::CheckpointPart;
-pub(crate) use adapter::{Adapter, Tied};
+pub(crate) use adapter::Adapter;
 pub(crate) use config::{Config, Object};
 pub(crate) use directory::{Checkpoint, Weights};
 pub use files::{
-    ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE, TOKENIZER_FILE,
-    WEIGHTS_FILE, shard_files,
+    ADAPTER_CONFIG_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, SPECIAL_TOKENS_FILE, TOKENIZER_CONFIG_FILE,
+    TOKENIZER_FILE, WEIGHTS_FILE, shard_files,
 };
 pub(crate) use ignored::{CONFIG_KEYS, TOKENIZER_KEYS};
 pub(crate) use json::standard as standard_json;
 pub(crate) use tensor::{DType, Tensor};
-pub(crate) use tensors::Tensors;
+pub(crate) use tensors::{Tensors, Tied};
 pub(crate) use values::{all_f32, read_f32};

@@ -33,6 +33,13 @@ pub(crate) struct Tensors {
     read: Mutex<BTreeSet<String>>,
 }
 
+/// Two names that stand for one tensor in the reference: the embeddings, which are the output layer too.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Tied {
+    pub(crate) table: &'static str,
+    pub(crate) head: &'static str,
+}
+
 impl Clone for Tensors {
     /// A copy of which nothing has been read yet.
     fn clone(&self) -> Self {
@@ -73,6 +80,11 @@ impl Tensors {
             }
             let file = folder.join(shard);
             if !shards.contains_key(shard.as_str()) {
+                if !file.exists() {
+                    let message =
+                        format!("missing, though {} names it; download or save the shards again", file_name(path));
+                    return Err(Error::checkpoint(file, message));
+                }
                 shards.insert(shard, tensors.add_file(&file)?);
             }
             if !shards[shard.as_str()].contains(name) {
@@ -139,6 +151,19 @@ impl Tensors {
             self.by_name.insert(name.clone(), Tensor { name, ..tensor });
         }
         Ok(self)
+    }
+
+    /// The same tensors, with the head of tied embeddings in the place of the table, if the table itself was not saved.
+    /// (`safetensors.torch.save_model` keeps one name of a shared tensor)
+    pub(crate) fn with_table(mut self, tied: Tied) -> Self {
+        if !self.by_name.contains_key(tied.table)
+            && let Some(head) = self.by_name.remove(tied.head)
+        {
+            let stored = self.stored_names.remove(tied.head).unwrap_or_else(|| tied.head.to_owned());
+            self.stored_names.insert(tied.table.to_owned(), stored);
+            self.by_name.insert(tied.table.to_owned(), Tensor { name: tied.table.to_owned(), ..head });
+        }
+        self
     }
 
     /// What comes before `name` in the only tensor whose name ends with it; `None` if there is no such tensor.

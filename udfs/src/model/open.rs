@@ -57,6 +57,9 @@ impl OpenedModel {
             if let Some(anchor) = architecture.anchor() {
                 *tensors = std::mem::take(tensors).named_after(anchor)?;
             }
+            if let Some(tied) = architecture.tied() {
+                *tensors = std::mem::take(tensors).with_table(tied);
+            }
             account.extend(account_tensors(tensors, architecture.as_ref(), &tokenizer)?);
         }
         account.extend(tokenizer_account);

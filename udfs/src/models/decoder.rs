@@ -13,6 +13,9 @@ use crate::graph::{
     declare_inputs, linear, per_token, scaled_linear, unsqueeze,
 };
 
+/// The default of all reference classes.
+const DEFAULT_RMS_NORM_EPS: f64 = 1e-6;
+
 /// The embedding table: the tensor by which a decoder's names are recognised.
 pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
@@ -94,7 +97,7 @@ impl Decoder {
             heads,
             kv_heads: config.optional_count("num_key_value_heads")?.unwrap_or(heads),
             vocabulary: config.count("vocab_size")?,
-            rms_norm_eps: config.number("rms_norm_eps")?,
+            rms_norm_eps: config.optional_positive("rms_norm_eps")?.unwrap_or(DEFAULT_RMS_NORM_EPS),
             rope_theta: rope_theta(config)?,
             variation,
         };

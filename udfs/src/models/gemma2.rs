@@ -69,7 +69,7 @@ impl Gemma2 {
             activation: activation(config)?,
             embedding_scale: (config.count("hidden_size")? as f64).sqrt(),
             residual_scale: 1.0,
-            attention_scale: config.number("query_pre_attn_scalar")?.powf(-0.5),
+            attention_scale: config.positive("query_pre_attn_scalar")?.powf(-0.5),
             norm_plus_one: true,
             norms_after: true,
             window: if config.contains("sliding_window") {

@@ -46,9 +46,10 @@ impl MiniCpm {
         let variation = Variation {
             head_dim: hidden / heads,
             activation: Activation::Silu,
-            embedding_scale: config.number("scale_emb")?,
+            // Both default to 1 in the reference's class.
+            embedding_scale: config.optional_positive("scale_emb")?.unwrap_or(1.0),
             // By the depth of the checkpoint, even for an early exit.
-            residual_scale: config.number("scale_depth")? / (layers as f64).sqrt(),
+            residual_scale: config.optional_positive("scale_depth")?.unwrap_or(1.0) / (layers as f64).sqrt(),
             attention_scale: ((hidden / heads) as f64).powf(-0.5),
             norm_plus_one: false,
             norms_after: false,

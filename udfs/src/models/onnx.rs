@@ -34,7 +34,7 @@ impl OnnxExport {
     /// [`Error::Checkpoint`] for a decoder: its graph does not say for which cutoffs, compression and prompt it was
     /// made, so options could be ignored silently.
     pub(super) fn read(config: &Config) -> Result<Self> {
-        if let Some(decoder) = config.architecture().filter(|architecture| architecture.ends_with("ForCausalLM")) {
+        if let Some(decoder) = config.architecture()?.filter(|architecture| architecture.ends_with("ForCausalLM")) {
             return Err(config.error(format!(
                 "{decoder} as model.onnx cannot be scored; open the checkpoint with its safetensors instead"
             )));

@@ -16,6 +16,7 @@ use crate::error::Result;
 const UNSUPPORTED: &[&str] = &[
     "add_cross_attention",
     "attention_bias",
+    "is_causal",
     "is_decoder",
     "is_encoder_decoder",
     "mlp_bias",
@@ -54,7 +55,7 @@ pub(crate) fn recognise(checkpoint: &Checkpoint) -> Result<Box<dyn Architecture>
 
 fn from_config(config: &Config) -> Result<Box<dyn Architecture>> {
     config.require_off(UNSUPPORTED)?;
-    let architecture = config.architecture().unwrap_or_default();
+    let architecture = config.architecture()?.unwrap_or_default();
     match architecture {
         "XLMRobertaForSequenceClassification" => Ok(Box::new(XlmRoberta::read(config)?)),
         "GemmaForCausalLM" => Ok(Box::new(Gemma::read(config)?)),

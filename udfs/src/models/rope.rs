@@ -13,6 +13,7 @@ const DEFAULT_THETA: f64 = 10_000.0;
 
 const THETA: &str = "rope_theta";
 const ROTARY_PART: &str = "partial_rotary_factor";
+const FACTOR: &str = "factor";
 
 /// The types of layers that have parameters of their own in transformers 5.
 const LAYER_TYPES: [&str; 2] = ["full_attention", "sliding_attention"];
@@ -55,7 +56,8 @@ impl Found<'_> {
         for key in ["rope_type", "type"] {
             parameters.require(key, "default")?;
         }
-        parameters.require_known(&[THETA, "rope_type", "type", ROTARY_PART])?;
+        parameters.require_known(&[THETA, "rope_type", "type", ROTARY_PART, FACTOR])?;
+        self.require_whole(&parameters.path_of(FACTOR), parameters.optional_number(FACTOR)?)?;
         self.require_whole(&parameters.path_of(ROTARY_PART), parameters.optional_number(ROTARY_PART)?)?;
         self.add(&parameters.path_of(THETA), parameters.optional_number(THETA)?)
     }
@@ -111,6 +113,7 @@ mod tests {
             json!({"rope_scaling": {"rope_type": "default", "rope_theta": 5e5}}),
             json!({"rope_parameters": {"rope_type": "default", "rope_theta": 5e5, "partial_rotary_factor": 1.0}}),
             json!({"rope_theta": 5e5, "rope_parameters": {"rope_theta": 5e5}}),
+            json!({"rope_theta": 5e5, "rope_scaling": {"type": "default", "factor": 1.0}}),
             json!({"rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 5e5}}}),
             json!({"rope_parameters": {"full_attention": {"rope_theta": 5e5}, "sliding_attention": {"rope_theta": 5e5}}}),
         ] {
@@ -131,7 +134,7 @@ mod tests {
             ),
             (
                 json!({"rope_parameters": {"rope_type": "default", "factor": 2.0}}),
-                "rope_parameters.factor is 2.0, which is not",
+                "rope_parameters.factor is 2, which is not supported; expected 1",
             ),
             (
                 json!({"rope_parameters": {"full_attention": {"rope_type": "llama3"}}}),

@@ -43,6 +43,10 @@ impl XlmRoberta {
             config.require(key, &["gelu"])?;
         }
         config.require("position_embedding_type", &["absolute"])?;
+        let labels = config.object("id2label")?.map(|labels| labels.keys().count());
+        if let Some(labels) = labels.filter(|labels| *labels != 1) {
+            return Err(config.error(format!("id2label has {labels} labels; a reranker has exactly one label")));
+        }
         let model = Self {
             layers: config.count("num_hidden_layers")?,
             hidden: config.count("hidden_size")?,
@@ -51,8 +55,9 @@ impl XlmRoberta {
             vocabulary: config.count("vocab_size")?,
             positions: config.count("max_position_embeddings")?,
             token_types: config.count("type_vocab_size")?,
-            layer_norm_eps: config.number("layer_norm_eps")?,
-            pad_id: config.id("pad_token_id")?,
+            layer_norm_eps: config.positive("layer_norm_eps")?,
+            // The default of the reference's class.
+            pad_id: config.optional_id("pad_token_id")?.unwrap_or(1),
         };
         if !model.hidden.is_multiple_of(model.heads) {
             return Err(config.error(format!(

@@ -27,6 +27,7 @@ pub(crate) enum Recipe {
 
 impl Recipe {
     pub(crate) fn encoder(tokenizer: &Tokenizer, max_tokens: Option<usize>) -> Result<Self> {
+        tokenizer.check_pairs()?;
         Ok(Self::Encoder { cls: tokenizer.cls()?, sep: tokenizer.sep()?, max_tokens })
     }
 

@@ -26,8 +26,11 @@ const ADDED_TOKENS: &str = "added_tokens_decoder";
 const SPECIAL_TOKENS: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
+/// Key of a list of special tokens that transformers reads since 5.0 only.
+pub(super) const EXTRA_SPECIAL_TOKENS: &str = "extra_special_tokens";
+
 /// Keys of lists of special tokens.
-const SPECIAL_TOKEN_LISTS: [&str; 2] = ["additional_special_tokens", "extra_special_tokens"];
+const SPECIAL_TOKEN_LISTS: [&str; 2] = ["additional_special_tokens", EXTRA_SPECIAL_TOKENS];
 
 /// A special token as the settings give it.
 #[derive(Debug, PartialEq)]
@@ -57,7 +60,8 @@ impl Settings {
     pub(super) fn read(folder: &Path) -> Result<Self> {
         let read = |name| {
             let file = folder.join(name);
-            file.exists().then(|| Config::read(&file)).transpose()
+            // A link whose target is gone is not an absent file.
+            file.symlink_metadata().is_ok().then(|| Config::read(&file)).transpose()
         };
         Ok(Self {
             config: read(TOKENIZER_CONFIG_FILE)?,
@@ -98,9 +102,21 @@ impl Settings {
         Ok(self.config.as_ref().map(split).transpose()?.flatten().unwrap_or(false))
     }
 
-    /// Whether a space is to be put before a text, if a file says.
+    /// Whether a space is to be put before a text, if a file says and the class of the reference heeds it: for this setting it
+    /// builds another tokenizer than that of `tokenizer.json`.
+    /// (`LlamaTokenizerFast.__init__`, transformers 4.46.3, `tokenization_llama_fast.py`)
     pub(super) fn adds_prefix_space(&self) -> Result<Option<bool>> {
-        Ok(self.config.as_ref().map(|config| config.optional_bool("add_prefix_space")).transpose()?.flatten())
+        let Some(config) = &self.config else { return Ok(None) };
+        let adds = config.optional_bool("add_prefix_space")?;
+        Ok(adds.filter(|_| {
+            config.get("tokenizer_class").and_then(Value::as_str).is_some_and(|class| class.starts_with("Llama"))
+        }))
+    }
+
+    /// The class that the reference uses, if a file says.
+    pub(super) fn class(&self) -> Result<Option<&str>> {
+        let Some(config) = &self.config else { return Ok(None) };
+        config.optional_text("tokenizer_class")
     }
 
     /// The tokens to match whole in texts, by id: those that the settings have beside `tokenizer.json`.
@@ -116,17 +132,18 @@ impl Settings {
             }
         } else if let Some(file) = &self.added_tokens {
             for text in file.keys() {
-                tokens.insert(file.id(text)?, AddedToken::from(text, special.contains(text)));
+                let id = file.optional_id(text)?.ok_or_else(|| file.wrong(text, &Value::Null, "a token id"))?;
+                tokens.insert(id, AddedToken::from(text, special.contains(text)));
             }
         }
         Ok(tokens)
     }
 
-    /// All special tokens, to be matched whole in texts.
-    pub(super) fn special_tokens(&self) -> Result<Vec<AddedToken>> {
+    /// All special tokens and their keys, to be matched whole in texts.
+    pub(super) fn special_tokens(&self) -> Result<Vec<(&'static str, AddedToken)>> {
         let special = self.special_contents()?;
         let values = self.special_values()?.into_iter();
-        values.map(|(file, key, value)| added_token(file, key, value, &special)).collect()
+        values.map(|(file, key, value)| Ok((key, added_token(file, key, value, &special)?))).collect()
     }
 
     /// The texts of all special tokens.
@@ -159,7 +176,7 @@ impl Settings {
     pub(super) fn account(&self) -> Result<Vec<CheckpointPart>> {
         let mut parts = Vec::new();
         if let Some(config) = &self.config {
-            config.require_off(&["do_lower_case", "from_slow"])?;
+            config.require_off(&["from_slow"])?;
             parts.push(CheckpointPart::of_file(TOKENIZER_CONFIG_FILE, None));
             let overrides = self.special_tokens.as_ref().filter(|_| !self.is_complete());
             parts.extend(config.account(|key| {
@@ -273,7 +290,7 @@ mod tests {
         let padding = account.iter().find(|part| part.name.as_deref() == Some("padding_side")).unwrap();
         assert_eq!(padding.ignored.as_deref(), Some("each call sets lengths and padding"));
         assert_eq!(account.len(), 3 + 3 + 1 + 1);
-        for (key, value) in [("do_lower_case", json!(true)), ("new_key", json!(1))] {
+        for (key, value) in [("from_slow", json!(true)), ("new_key", json!(1))] {
             let error = settings(json!({ key: value }), Value::Null, Value::Null).account().unwrap_err().to_string();
             assert!(error.contains(&format!("tokenizer_config.json: {key} is {value}")), "{error}");
         }

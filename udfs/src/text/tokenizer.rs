@@ -5,9 +5,15 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use tokenizers::TruncationDirection;
 
-use super::settings::{Named, Settings};
+use super::settings::{EXTRA_SPECIAL_TOKENS, Named, Settings};
 use crate::checkpoint::{CheckpointPart, TOKENIZER_FILE, standard_json};
 use crate::error::{Error, Result};
+
+/// Classes that join pairs as XLM-RoBERTa does, without `Fast`.
+const PAIR_CLASSES: [&str; 3] = ["XLMRobertaTokenizer", "RobertaTokenizer", "CamembertTokenizer"];
+
+/// Classes that join pairs as the post-processor says.
+const GENERAL_CLASSES: [&str; 2] = ["PreTrainedTokenizerFast", "TokenizersBackend"];
 
 /// What SentencePiece writes for a space.
 const SPACE: char = '▁';
@@ -36,6 +42,8 @@ pub(crate) struct Tokenizer {
     inner: tokenizers::Tokenizer,
     path: PathBuf,
     pub(crate) truncation_side: TruncationSide,
+    /// The class that the reference uses, if the settings name one.
+    class: Option<String>,
     bos: SpecialToken,
     cls: SpecialToken,
     sep: SpecialToken,
@@ -87,7 +95,8 @@ impl Tokenizer {
         };
         let (bos, cls) = (token("bos_token", outer.first)?, token("cls_token", outer.first)?);
         let (sep, pad) = (token("sep_token", outer.last)?, token("pad_token", None)?.ok());
-        let tokenizer = Self { inner, path, truncation_side, bos, cls, sep, pad };
+        let class = settings.class()?.map(str::to_owned);
+        let tokenizer = Self { inner, path, truncation_side, class, bos, cls, sep, pad };
         if let Some(adds) = settings.adds_prefix_space()? {
             tokenizer.check_prefix_space(adds)?;
         }
@@ -110,6 +119,29 @@ impl Tokenizer {
     /// [`Error::Checkpoint`] if there is none.
     pub(crate) fn cls(&self) -> Result<u32> {
         self.required(&self.cls)
+    }
+
+    /// Checks that the tokenizer joins pairs as XLM-RoBERTa does, if its class is not known to.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] for a class whose pairs are others: the reference would score other sequences.
+    pub(crate) fn check_pairs(&self) -> Result<()> {
+        let Some(class) = &self.class else { return Ok(()) };
+        if PAIR_CLASSES.contains(&class.trim_end_matches("Fast")) {
+            return Ok(());
+        }
+        let (cls, sep) = (self.cls()?, self.sep()?);
+        // In the general class, the post-processor joins pairs.
+        let pair = self.inner.encode_fast(("a", "a"), true).map_err(|e| self.error(format!("'a' {e}")))?;
+        let text = self.encode("a").map_err(|e| self.error(format!("'a' {e}")))?;
+        let expected = [&[cls], &*text, &[sep, sep], &*text, &[sep]].concat();
+        if GENERAL_CLASSES.contains(&class.as_str()) && pair.get_ids() == expected {
+            return Ok(());
+        }
+        Err(self.error(format!(
+            "tokenizer_class is {class} in tokenizer_config.json, which does not join pairs as XLM-RoBERTa does; expected \
+             XLMRobertaTokenizer"
+        )))
     }
 
     /// The token that ends a text of an encoder's sequence.
@@ -187,8 +219,16 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, path: &Path, settings: &Setting
             new.push(token);
         }
     }
-    for token in settings.special_tokens()? {
+    for (key, token) in settings.special_tokens()? {
         if !known_tokens.values().any(|known| known.content == token.content) {
+            if key == EXTRA_SPECIAL_TOKENS {
+                let message = format!(
+                    "{key} of the settings has {}, which is not among the added tokens; versions of transformers differ on \
+                     whether it is special; save the tokenizer again (`tokenizer.save_pretrained`)",
+                    token.content
+                );
+                return Err(Error::checkpoint(path, message));
+            }
             let id = known(inner, path, "special token", &token.content)?;
             known_tokens.insert(id, token.clone());
             new.push(token);
