@@ -139,10 +139,14 @@ fn edit_config(folder: &Path, key: &str, value: Value) {
 }
 
 fn edit_json(folder: &Path, file: &str, key: &str, value: Value) {
+    edit(folder, file, |values| drop(values.insert(key.to_owned(), value)));
+}
+
+fn edit(folder: &Path, file: &str, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) {
     let path = folder.join(file);
-    let mut config: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-    config[key] = value;
-    std::fs::write(path, config.to_string()).unwrap();
+    let mut values = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    edit(&mut values);
+    std::fs::write(path, Value::Object(values).to_string()).unwrap();
 }
 
 fn edit_bytes(folder: &Path, file: &str, edit: impl FnOnce(&mut Vec<u8>)) {
@@ -337,7 +341,7 @@ const MUTATIONS: &[Mutation] = &[
             std::fs::remove_file(folder.join(WEIGHTS)).unwrap();
             std::fs::write(folder.join(INDEX), r#"{"weight_map": {"a": "model-1.safetensors"}}"#).unwrap();
         },
-        names: &["model-1.safetensors"],
+        names: &["model-1.safetensors", "missing, though model.safetensors.index.json names it", "again"],
     },
     Mutation {
         name: "an index that points out of the directory",
@@ -402,7 +406,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a feature that is not implemented",
         apply: |folder| edit_config(folder, "is_decoder", json!(true)),
-        names: &["config.json", "is_decoder is true", "expected null"],
+        names: &["config.json", "is_decoder is true", "expected false or null"],
     },
     Mutation {
         name: "quantized weights",
@@ -437,7 +441,7 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a special token that the vocabulary lacks",
         apply: |folder| edit_json(folder, "tokenizer_config.json", "cls_token", json!("[CLS]")),
-        names: &["tokenizer.json", "[CLS]", "not in the vocabulary", "save_pretrained"],
+        names: &["tokenizer.json", "the vocabulary lacks cls_token of the settings, [CLS]", "save_pretrained"],
     },
     Mutation {
         name: "an added token with the id of another",
@@ -454,12 +458,63 @@ const MUTATIONS: &[Mutation] = &[
                 edit_json(folder, file, "sep_token", json!(null));
             }
         },
-        names: &["tokenizer.json", "no sep_token", "add \"sep_token\" to tokenizer_config.json"],
+        names: &["tokenizer.json", "there is no sep_token: tokenizer_config.json sets it to null; name a token there"],
     },
     Mutation {
-        name: "a space that the tokenizer puts and its settings do not",
-        apply: |folder| edit_json(folder, "tokenizer_config.json", "add_prefix_space", json!(false)),
-        names: &["tokenizer.json", "add_prefix_space false", "save_pretrained"],
+        name: "a special token that is null where it counts",
+        apply: |folder| {
+            edit(folder, "tokenizer_config.json", |settings| drop(settings.remove("added_tokens_decoder")));
+            edit_json(folder, "special_tokens_map.json", "cls_token", json!(null));
+        },
+        names: &["there is no cls_token: special_tokens_map.json sets it to null; name a token there"],
+    },
+    Mutation {
+        name: "a special token for one version of transformers",
+        apply: |folder| edit_json(folder, "tokenizer_config.json", "extra_special_tokens", json!(["\u{2581}the"])),
+        names: &["extra_special_tokens of the settings has \u{2581}the", "versions of transformers differ"],
+    },
+    Mutation {
+        name: "a tokenizer class that joins pairs in another way",
+        apply: |folder| edit_json(folder, "tokenizer_config.json", "tokenizer_class", json!("LlamaTokenizerFast")),
+        names: &["tokenizer_class is LlamaTokenizerFast", "expected XLMRobertaTokenizer"],
+    },
+    Mutation {
+        name: "a general tokenizer class whose post-processor joins pairs in another way",
+        apply: |folder| {
+            edit_json(folder, "tokenizer_config.json", "tokenizer_class", json!("PreTrainedTokenizerFast"));
+            edit_json(folder, "tokenizer.json", "post_processor", json!(null));
+        },
+        names: &["tokenizer_class is PreTrainedTokenizerFast", "does not join pairs"],
+    },
+    #[cfg(unix)]
+    Mutation {
+        name: "settings behind a link to nothing",
+        apply: |folder| {
+            let file = folder.join("tokenizer_config.json");
+            std::fs::remove_file(&file).unwrap();
+            std::os::unix::fs::symlink("no-such-blob", file).unwrap();
+        },
+        names: &["tokenizer_config.json", "No such file"],
+    },
+    Mutation {
+        name: "two labels",
+        apply: |folder| edit_config(folder, "id2label", json!({"0": "no", "1": "yes"})),
+        names: &["config.json", "id2label has 2 labels", "exactly one label"],
+    },
+    Mutation {
+        name: "an architecture that is no list",
+        apply: |folder| edit_config(folder, "architectures", json!("XLMRobertaForSequenceClassification")),
+        names: &["config.json", "architectures is \"XLMRobertaForSequenceClassification\", expected a list of texts"],
+    },
+    Mutation {
+        name: "a negative epsilon",
+        apply: |folder| edit_config(folder, "layer_norm_eps", json!(-1)),
+        names: &["config.json", "layer_norm_eps is -1, expected a number above 0"],
+    },
+    Mutation {
+        name: "a broken adapter configuration",
+        apply: |folder| std::fs::write(folder.join("adapter_config.json"), "{").unwrap(),
+        names: &["adapter_config.json", "not valid JSON"],
     },
     Mutation {
         name: "an adapter",
@@ -467,7 +522,12 @@ const MUTATIONS: &[Mutation] = &[
             let adapter = json!({"peft_type": "LORA", "base_model_name_or_path": "BAAI/bge-reranker-v2-m3"});
             std::fs::write(folder.join("adapter_config.json"), adapter.to_string()).unwrap();
         },
-        names: &["adapter_config.json", "LoRA adapter of BAAI/bge-reranker-v2-m3", "--adapter"],
+        names: &[
+            "adapter_config.json",
+            "an adapter (LORA) of BAAI/bge-reranker-v2-m3",
+            "--adapter '",
+            "remove adapter_config.json",
+        ],
     },
 ];
 
@@ -521,6 +581,78 @@ fn names_with_a_prefix_or_without_the_base_models_are_recognised() {
             ["model.", "roberta."].iter().fold(name, |name, base| name.strip_prefix(base).unwrap_or(name)).to_owned()
         });
         assert_eq!(score(folder.path()), expected, "{checkpoint}");
+    }
+}
+
+#[test]
+fn the_account_has_the_names_in_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(CHECKPOINTS[0], folder.path());
+    rename(folder.path(), |name| format!("module.{name}"));
+    let account = Reranker::open(folder.path(), &EngineOptions::default()).unwrap().model().account();
+    for name in read_weights(&folder.path().join(WEIGHTS)).keys() {
+        assert!(account.iter().any(|part| part.name.as_ref() == Some(name) && part.ignored.is_none()), "{name}");
+    }
+}
+
+#[test]
+fn two_tensors_that_are_one_of_the_model_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(CHECKPOINTS[2], folder.path());
+    rename(folder.path(), |name| format!("module.{name}"));
+    let mut weights = read_weights(&folder.path().join(WEIGHTS));
+    let head = weights["module.lm_head.0.linear_head.weight"].clone();
+    weights.insert("lm_head.0.linear_head.weight".to_owned(), head);
+    write_weights(&weights, &folder.path().join(WEIGHTS));
+    let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap_err().to_string();
+    let expected = "tensors lm_head.0.linear_head.weight and module.lm_head.0.linear_head.weight are both the model's";
+    assert!(error.contains(expected), "{error}");
+}
+
+#[test]
+fn tied_embeddings_may_be_saved_under_either_name() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(CHECKPOINTS[1], folder.path());
+    rename(folder.path(), |name| name.replace("model.embed_tokens.weight", "lm_head.weight"));
+    assert_eq!(score(folder.path()), score(&fixture(CHECKPOINTS[1])));
+}
+
+#[test]
+fn a_general_tokenizer_class_counts_by_its_post_processor() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(CHECKPOINTS[0], folder.path());
+    for class in ["PreTrainedTokenizerFast", "TokenizersBackend", "XLMRobertaTokenizerFast", "RobertaTokenizer"] {
+        edit_json(folder.path(), "tokenizer_config.json", "tokenizer_class", json!(class));
+        assert_eq!(score(folder.path()), score(&fixture(CHECKPOINTS[0])), "{class}");
+    }
+}
+
+#[test]
+fn a_space_that_the_tokenizer_puts_and_its_settings_do_not_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    copy(CHECKPOINTS[2], folder.path());
+    edit_json(folder.path(), "tokenizer_config.json", "add_prefix_space", json!(true));
+    assert_eq!(score(folder.path()), score(&fixture(CHECKPOINTS[2])));
+    edit_json(folder.path(), "tokenizer_config.json", "add_prefix_space", json!(false));
+    let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("add_prefix_space false") && error.contains("save_pretrained"), "{error}");
+}
+
+#[test]
+fn defaults_are_those_of_the_reference_classes() {
+    for (checkpoint, key, default) in [
+        (CHECKPOINTS[0], "pad_token_id", json!(1)),
+        (CHECKPOINTS[1], "rms_norm_eps", json!(1e-6)),
+        (CHECKPOINTS[2], "rms_norm_eps", json!(1e-6)),
+        (CHECKPOINTS[2], "scale_emb", json!(1)),
+        (CHECKPOINTS[2], "scale_depth", json!(1)),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(checkpoint, folder.path());
+        edit(folder.path(), "config.json", |config| drop(config.remove(key)));
+        let without = score(folder.path());
+        edit_json(folder.path(), "config.json", key, default);
+        assert_eq!(without, score(folder.path()), "{checkpoint}, {key}");
     }
 }
 

@@ -23,6 +23,10 @@ fn an_export_of_a_cross_encoder_opens_and_scores_the_same() {
     let exported = Reranker::open(folder.path(), &EngineOptions::default()).unwrap();
     assert_eq!(exported.score(&queries, &passages).unwrap(), reranker.score(&queries, &passages).unwrap());
 
+    let account = exported.model().account();
+    let fate = |name: &str| account.iter().find(|part| part.name.as_deref() == Some(name)).unwrap().ignored.as_deref();
+    assert_eq!((fate("vocab_size"), fate("hidden_size")), (None, Some("the graph is run as it is")));
+
     let error = exported.model().export(folder.path().join("again")).unwrap_err().to_string();
     assert!(error.contains("it is an ONNX graph already"), "{error}");
 }

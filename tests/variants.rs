@@ -12,7 +12,7 @@ use datafusion_rerank::{EngineOptions, Reranker, ScoreOptions};
 use safetensors::tensor::Dtype;
 use serde_json::{Map, Value, json};
 
-use crate::support::weights::{read_weights, write_weights};
+use crate::support::weights::{Weights, read_weights, write_weights};
 use crate::support::{copy, fixture, largest_difference};
 
 /// Rounding only: both compute in fp32, and each may differ by 1e-4 from the exact scores.
@@ -193,7 +193,11 @@ fn refused() -> Vec<(&'static str, Value, &'static [&'static str])> {
         (gemma2, set("attn_implementation", json!("eager")), &["attn_implementation is eager", "attention_softcap"]),
         (gemma2, json!({"config_unset": ["layer_sep"]}), &["layer_sep is missing"]),
         (gemma2, json!({"config_unset": ["layer_wise"]}), &["layer_wise is not true"]),
-        (gemma, without_bos.clone(), &["there is no bos_token", "add \"bos_token\" to tokenizer_config.json"]),
+        (
+            gemma,
+            without_bos.clone(),
+            &["there is no bos_token: tokenizer_config.json sets it to null", "name a token there"],
+        ),
         (minicpm, without_bos.clone(), &["there is no bos_token"]),
         (gemma2, without_bos, &["there is no bos_token"]),
     ]
@@ -221,7 +225,8 @@ fn a_decoder_whose_post_processor_puts_no_bos_is_refused() {
     tokenizer["post_processor"] = Value::Null;
     std::fs::write(file, tokenizer.to_string()).unwrap();
     let error = Reranker::open(folder.path(), &EngineOptions::default()).unwrap_err().to_string();
-    assert!(error.contains("there is no bos_token"), "{error}");
+    assert!(error.contains("there is no bos_token: no file names one"), "{error}");
+    assert!(error.ends_with("add \"bos_token\" to tokenizer_config.json"), "{error}");
 }
 
 /// A copy of an adapter with other settings.
@@ -250,15 +255,19 @@ fn adapters_that_cannot_be_honoured_are_refused_by_name() {
         ("lora_bias", json!(true), &["lora_bias is true"]),
         ("layer_replication", json!([[0, 2]]), &["layer_replication is [[0,2]]"]),
         ("new_key", json!(1), &["adapter_config.json: new_key is 1", "remove it"]),
-        ("use_dora", json!(true), &["use_dora is true", "merge_and_unload"]),
+        ("use_dora", json!(true), &["use_dora is true", "has no lora_magnitude_vector", "merge_and_unload"]),
         ("lora_alpha", json!(null), &["lora_alpha is missing"]),
-        (
-            "alpha_pattern",
-            json!({"query": 1, "self.query": 2}),
-            &["alpha_pattern names roberta.encoder.layer.0.attention.self.query by query", "by self.query"],
-        ),
+        ("alpha_pattern", json!({"query": 1, "self.query": 2}), &["versions of peft read alpha_pattern differently"]),
+        ("alpha_pattern", json!({"(": 1}), &["alpha_pattern.( cannot be read as a regular expression"]),
         ("rank_pattern", json!({"value": 2}), &[]),
-        ("alpha_pattern", json!({"(": 1}), &["alpha_pattern.( is no regular expression"]),
+        ("rank_pattern", json!({"value": 3}), &["the update of", "has rank 2, but r makes it 3"]),
+        ("r", json!(8), &["has rank 2, but r makes it 8"]),
+        (
+            "target_modules",
+            json!(["query"]),
+            &["target_modules, exclude_modules or layers_to_transform leave out", "value"],
+        ),
+        ("layers_to_transform", json!([0]), &["leave out", "layer.1."]),
         ("kasa_config", json!({"beta": 1e-4}), &["adapter_config.json: kasa_config is {\"beta\":0.0001}"]),
         ("new_switch", json!(false), &[]),
     ] {
@@ -288,12 +297,82 @@ fn adapters_that_cannot_be_honoured_are_refused_by_name() {
     assert!(text.contains("tie_word_embeddings") && text.contains("merge_and_unload"), "{text}");
 }
 
+/// Changes the tensors of a copy of an adapter.
+fn with_tensors(name: &str, edit: impl FnOnce(&mut Weights)) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    copy(&format!("adapters/{name}"), folder.path());
+    let file = folder.path().join("adapter_model.safetensors");
+    let mut weights = read_weights(&file);
+    edit(&mut weights);
+    write_weights(&weights, &file);
+    folder
+}
+
+#[test]
+fn tensors_of_an_adapter_that_cannot_be_used_are_named() {
+    const QUERY: &str = "base_model.model.roberta.encoder.layer.0.attention.self.query";
+    let moved = |weights: &mut Weights, from: &str, to: &str| {
+        let tensor = weights.remove(from).unwrap();
+        weights.insert(to.to_owned(), tensor);
+    };
+    let error = |checkpoint, adapter: tempfile::TempDir| open_with(checkpoint, adapter.path()).unwrap_err().to_string();
+    let (m3, gemma) = ("tiny-xlmr-reranker", "tiny-gemma-reranker");
+    let (a, b) = (format!("{QUERY}.lora_A.weight"), format!("{QUERY}.lora_B.weight"));
+
+    let text = error(
+        m3,
+        with_tensors("m3_query_value", |weights| moved(weights, &a, &format!("{QUERY}.lora_A.default.weight"))),
+    );
+    assert!(text.contains("lora_A.default.weight is not named as peft names it"), "{text}");
+    let text = error(m3, with_tensors("m3_query_value", |weights| moved(weights, &a, "query.lora_A.weight")));
+    assert!(text.contains("tensor query.lora_A.weight is not named as peft names it"), "{text}");
+    let text = error(m3, with_tensors("m3_query_value", |weights| drop(weights.remove(&b))));
+    assert!(text.contains(&format!("tensor {b} is missing")), "{text}");
+    for (name, rows, columns) in [(&a, 1, 48), (&a, 2, 24), (&b, 24, 2)] {
+        let text = error(
+            m3,
+            with_tensors("m3_query_value", |weights| {
+                weights.insert(name.clone(), (Dtype::F32, vec![rows, columns], vec![0; 4 * rows * columns]));
+            }),
+        );
+        assert!(text.contains(&format!("{name} has shape [{rows}, {columns}], which does not fit")), "{text}");
+    }
+    let text = error(
+        m3,
+        with_tensors("m3_word_embeddings", |weights| {
+            let name = "base_model.model.roberta.embeddings.word_embeddings.lora_magnitude_vector";
+            weights.insert(name.to_owned(), (Dtype::F32, vec![524], vec![0; 4 * 524]));
+        }),
+    );
+    assert!(text.contains("use_dora is not supported for embeddings (roberta.embeddings.word_embeddings)"), "{text}");
+    let text = error(m3, adapter("m3_word_embeddings", "use_dora", json!(true)));
+    assert!(text.contains("use_dora is not supported for embeddings"), "{text}");
+    let text = error(
+        gemma,
+        with_tensors("gemma_lm_head", |weights| {
+            let head = weights["base_model.model.lm_head.weight"].clone();
+            weights.insert("base_model.model.lm_head.base_layer.weight".to_owned(), head.clone());
+            weights.insert("base_model.model.model.embed_tokens.base_layer.weight".to_owned(), head);
+        }),
+    );
+    assert!(text.contains("is the second that replaces model.embed_tokens.weight"), "{text}");
+}
+
+#[test]
+fn other_files_of_an_adapter_are_accounted_for() {
+    let folder = adapter("m3_query_value", "r", json!(2));
+    std::fs::write(folder.path().join("tokenizer.json"), "{}").unwrap();
+    let account = open_with("tiny-xlmr-reranker", folder.path()).unwrap().model().account();
+    let reason = "of the adapter; the base has the tokenizer and the rest";
+    assert!(account.iter().any(|part| part.file == "tokenizer.json" && part.ignored.as_deref() == Some(reason)));
+}
+
 #[test]
 fn an_adapter_says_whose_it_is() {
     let folder = fixture("adapters/gemma_q_v");
     let error = Reranker::open(&folder, &EngineOptions::default()).unwrap_err().to_string();
     let expected = format!(
-        "this is a LoRA adapter of tiny-gemma-reranker; open tiny-gemma-reranker with the option adapter = '{0}' (on the command line: --adapter {0})",
+        "this is an adapter (LORA) of tiny-gemma-reranker; open tiny-gemma-reranker with the option adapter = {0} (on the command line: --adapter '{0}')",
         folder.display()
     );
     assert!(error.ends_with(&expected), "{error}");
@@ -344,7 +423,7 @@ fn everything_in_an_adapter_is_accounted_for() {
         fate("adapter_config.json", key);
     }
     let base = |name: &str| fate("model.safetensors", name);
-    assert_eq!(base("classifier.out_proj.bias"), Some("the adapter has another"));
+    assert_eq!(base("classifier.out_proj.bias"), Some("replaced by the adapter"));
     assert_eq!(base("roberta.encoder.layer.0.attention.self.query.weight"), None);
 }
 

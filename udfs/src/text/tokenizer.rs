@@ -229,7 +229,7 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, path: &Path, settings: &Setting
                 );
                 return Err(Error::checkpoint(path, message));
             }
-            let id = known(inner, path, "special token", &token.content)?;
+            let id = known(inner, path, key, &token.content)?;
             known_tokens.insert(id, token.clone());
             new.push(token);
         }
