@@ -834,6 +834,17 @@ fn an_adapter_is_applied_by_every_command() {
 
     run(at("in.parquet"), at("out.parquet")).args(["--adapter", &adapter]).assert().success();
     assert_close(&scores(&read(&at("out.parquet"))), expected.values());
+    let cached = |arguments: &[&str]| {
+        let mut command = rerank();
+        command.env("RERANK_CACHE", at("cache")).args(arguments);
+        command
+    };
+    cached(&["score", &model(MODEL), "--adapter", &adapter, "a", "b"]).assert().success();
+    let removed = lines(&mut cached(&["model", "prune", "--dry-run"]));
+    assert!(removed.iter().any(|line| line.contains(&format!(" with the adapter {adapter}\t"))), "{removed:?}");
+    let listed: Value = serde_json::from_str(&lines(&mut cached(&["model", "list", "--json"])).concat()).unwrap();
+    assert_eq!(listed["other_weights"][0]["adapter"], Value::from(adapter.as_str()), "{listed}");
+
     let sql = format!(
         "SELECT rerank(query, passage, 'm3', {{'adapter': '{adapter}'}}) AS score FROM '{}'",
         at("in.parquet").display()

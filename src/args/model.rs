@@ -15,7 +15,7 @@ use crate::hub::HubModel;
 /// The subcommand of `rerank model`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
-    /// Write a checkpoint as a standard ONNX directory that other tools can run.
+    /// Write a checkpoint as a standard ONNX directory that other tools can run, merged with its adapter if one is given.
     Export(ExportArgs),
     /// Show the family and shape of a checkpoint, and what becomes of each of its files, keys and tensors, without loading its
     /// weights.

@@ -128,5 +128,6 @@ fn weights_json(weights: &CachedWeights) -> Value {
         "precision": weights.precision.name(),
         "checkpoint": weights.checkpoint,
         "family": weights.family.map(Family::name),
+        "adapter": weights.adapter,
     })
 }

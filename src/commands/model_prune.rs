@@ -101,7 +101,8 @@ fn measurements_of(cache: &WeightsCache, model: &str, weights: &[CachedWeights])
 fn origin(weights: &CachedWeights) -> String {
     let of =
         weights.checkpoint.as_ref().map_or_else(|| "an unknown checkpoint".into(), |path| path.display().to_string());
-    format!("{} of {of}", weights.precision)
+    let adapter = weights.adapter.as_ref().map(|adapter| format!(" with the adapter {}", adapter.display()));
+    format!("{} of {of}{}", weights.precision, adapter.unwrap_or_default())
 }
 
 fn line(file: &Path, what: &str, size_bytes: u64) -> String {

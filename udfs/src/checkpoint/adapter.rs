@@ -14,7 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
 use serde_json::Value;
@@ -58,6 +58,8 @@ pub(crate) struct Adapter {
     pub(crate) tensors: Tensors,
     /// What became of the adapter's files, keys and tensors; whatever cannot be used was refused.
     pub(crate) account: Vec<CheckpointPart>,
+    /// Its folder, as it was given.
+    pub(crate) folder: PathBuf,
     /// Identifies the adapter's content, without its base.
     pub(crate) content: String,
     /// See [`Adapter::fingerprint`].
@@ -148,7 +150,7 @@ impl Adapter {
         account.extend(config.account(|key| ADAPTER_KEYS.reason(key).or(config.is_off(key).then_some("off")))?);
         account.extend(of_tensors);
         let content = digest::of_files(&[&file], &[&weights])?;
-        Ok(Self { tensors, account, content, fingerprint: OnceCell::new() })
+        Ok(Self { tensors, account, folder: folder.to_owned(), content, fingerprint: OnceCell::new() })
     }
 
     /// Identifies the base and the adapter: see [`Checkpoint::fingerprint`](super::Checkpoint::fingerprint).

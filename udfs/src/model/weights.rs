@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::graph::{self, OnnxGraph};
 use crate::models::GraphOptions;
 use crate::options::Precision;
-use crate::weights::{OnProgress, Origin, convert};
+use crate::weights::{AdapterOrigin, OnProgress, Origin, convert};
 
 impl Model {
     /// Converts the weights to [`Self::precision`], merged with the adapter if there is one, now instead of while loading, unless the cache has them or no
@@ -60,7 +60,11 @@ impl Model {
                 }
                 let origin = Origin {
                     fingerprint: self.opened.fingerprint()?,
-                    adapter: self.graph_options.adapter.as_ref().map(|adapter| adapter.content.as_str()),
+                    adapter: self
+                        .graph_options
+                        .adapter
+                        .as_deref()
+                        .map(|adapter| AdapterOrigin { content: &adapter.content, folder: &adapter.folder }),
                     checkpoint: self.location(),
                     family: self.family(),
                 };

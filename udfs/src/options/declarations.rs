@@ -84,7 +84,7 @@ declare_options! {
         }
 
         /// The folder of a LoRA adapter, as peft saves it. Its weights are merged into the model's once and kept in the
-        /// cache.
+        /// cache. As a session's default, it is for the session's model only.
         adapter: String as Folder {
             default: "none",
             families: ALL,

@@ -71,7 +71,7 @@ impl ExecutorModels {
             (Some((location, fingerprint)), _) => Error::model(
                 name,
                 format!(
-                    "{} is another checkpoint than where the query was planned (fingerprint {fingerprint}, expected {expected}); put the same one there, or start the executor with --model {name}=DIR",
+                    "{} is another checkpoint, or has another adapter, than where the query was planned (fingerprint {fingerprint}, expected {expected}); put the same one there, or start the executor with --model {name}=DIR",
                     location.display()
                 ),
             ),
@@ -84,5 +84,58 @@ impl ExecutorModels {
             (None, Some(error)) => error,
             (None, None) => Error::Stopped,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::options::ScoreOptions;
+
+    fn fixture(name: &str) -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
+    }
+
+    /// A plan's model under the name m3, with an adapter.
+    fn planned() -> PlannedModel {
+        let options = ScoreOptions::default().with_adapter(fixture("adapters/m3_query_value").display().to_string());
+        let reranker = Reranker::open(fixture("tiny-xlmr-reranker"), &EngineOptions::default()).unwrap();
+        PlannedModel::of("m3", &reranker.with_options(&options).unwrap()).unwrap()
+    }
+
+    /// An executor that knows another checkpoint as m3.
+    fn executor(checkpoint: &str) -> ExecutorModels {
+        let registry = ModelRegistry::default().with_hub_cache("no-such-folder");
+        registry.register("m3", fixture(checkpoint));
+        ExecutorModels::new("test:1", registry, EngineOptions::default(), 4)
+    }
+
+    #[test]
+    fn a_model_that_the_adapter_does_not_fit_is_passed_over() {
+        let opened = executor("tiny-gemma-reranker").open(&planned()).unwrap();
+        assert_eq!(opened.location().canonicalize().unwrap(), fixture("tiny-xlmr-reranker").canonicalize().unwrap());
+        assert_eq!(opened.options().adapter, planned().options().adapter);
+    }
+
+    #[test]
+    fn another_adapter_in_its_place_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            std::fs::copy(fixture("adapters/m3_query_value").join(file), folder.path().join(file)).unwrap();
+        }
+        let reranker = Reranker::open(fixture("tiny-xlmr-reranker"), &EngineOptions::default()).unwrap();
+        let options = ScoreOptions::default().with_adapter(folder.path().display().to_string());
+        let planned = PlannedModel::of("m3", &reranker.with_options(&options).unwrap()).unwrap();
+        assert!(executor("tiny-xlmr-reranker").open(&planned).is_ok());
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            std::fs::copy(fixture("adapters/m3_dora").join(file), folder.path().join(file)).unwrap();
+        }
+        let error = executor("tiny-xlmr-reranker").open(&planned).unwrap_err().to_string();
+        assert!(
+            error.contains("is another checkpoint, or has another adapter, than where the query was planned"),
+            "{error}"
+        );
     }
 }

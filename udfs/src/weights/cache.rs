@@ -53,8 +53,8 @@ pub struct CachedWeights {
     pub checkpoint: Option<PathBuf>,
     /// The checkpoint's family, if known.
     pub family: Option<Family>,
-    /// Whether they are merged with an adapter.
-    pub has_adapter: bool,
+    /// The location of the adapter that they are merged with, when they were, if there is one.
+    pub adapter: Option<PathBuf>,
 }
 
 /// The file of one measurement.
@@ -74,10 +74,17 @@ pub struct BatchMeasurement {
 pub(crate) struct Origin<'a> {
     /// Of the checkpoint alone.
     pub(crate) fingerprint: &'a str,
-    /// Identifies the adapter, if there is one.
-    pub(crate) adapter: Option<&'a str>,
+    pub(crate) adapter: Option<AdapterOrigin<'a>>,
     pub(crate) checkpoint: &'a Path,
     pub(crate) family: Family,
+}
+
+/// The adapter that weights are merged with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdapterOrigin<'a> {
+    /// Identifies its content.
+    pub(crate) content: &'a str,
+    pub(crate) folder: &'a Path,
 }
 
 /// The record beside the weights.
@@ -86,6 +93,7 @@ pub(crate) struct Origin<'a> {
 struct WeightsRecord {
     checkpoint: Option<PathBuf>,
     family: Option<String>,
+    adapter: Option<PathBuf>,
 }
 
 impl WeightsCache {
@@ -155,7 +163,7 @@ impl WeightsCache {
 
     /// The file for weights of a checkpoint; `key` distinguishes those of the same checkpoint, adapter and precision.
     pub(crate) fn file(&self, origin: &Origin<'_>, key: &str, precision: Precision) -> PathBuf {
-        let adapter = origin.adapter.map(|adapter| format!("-{adapter}")).unwrap_or_default();
+        let adapter = origin.adapter.map(|adapter| format!("-{}", adapter.content)).unwrap_or_default();
         self.folder.join(format!("{}-{key}{adapter}.{precision}", origin.fingerprint))
     }
 
@@ -169,8 +177,12 @@ impl WeightsCache {
     /// Moves complete weights into place, with a record of their origin beside them. The record comes first, so that
     /// visible weights always have one.
     pub(crate) fn finish(&self, weights: tempfile::NamedTempFile, file: &Path, origin: &Origin<'_>) -> Result<()> {
-        let checkpoint = origin.checkpoint.canonicalize().unwrap_or_else(|_| origin.checkpoint.to_owned());
-        let record = WeightsRecord { checkpoint: Some(checkpoint), family: Some(origin.family.name().to_owned()) };
+        let resolved = |path: &Path| Some(path.canonicalize().unwrap_or_else(|_| path.to_owned()));
+        let record = WeightsRecord {
+            checkpoint: resolved(origin.checkpoint),
+            family: Some(origin.family.name().to_owned()),
+            adapter: origin.adapter.and_then(|adapter| resolved(adapter.folder)),
+        };
         let place = record_file(file);
         let beside = self.begin()?;
         serde_json::to_writer(&beside, &record).map_err(|error| Error::io(&place, error.into()))?;
@@ -206,14 +218,15 @@ impl CachedWeights {
     /// Reads a file of the cache, if it holds weights.
     fn read(file: PathBuf) -> Option<Self> {
         let precision = Precision::from_name(file.extension()?.to_str()?)?;
-        let (fingerprint, key) = file.file_stem()?.to_str()?.split_once('-')?;
-        let (fingerprint, has_adapter) = (fingerprint.to_owned(), key.contains('-'));
+        let (fingerprint, _) = file.file_stem()?.to_str()?.split_once('-')?;
+        let fingerprint = fingerprint.to_owned();
         let size_bytes = std::fs::metadata(&file).ok()?.len();
         // Earlier versions wrote no record.
         let record = std::fs::read(record_file(&file)).ok();
         let record: WeightsRecord = record.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
         let family = record.family.as_deref().and_then(Family::from_name);
-        Some(Self { file, size_bytes, precision, fingerprint, checkpoint: record.checkpoint, family, has_adapter })
+        let WeightsRecord { checkpoint, adapter, .. } = record;
+        Some(Self { file, size_bytes, precision, fingerprint, checkpoint, family, adapter })
     }
 
     /// Removes the weights. Returns `false` and leaves them if a process is loading them. A process that has already
@@ -323,20 +336,19 @@ mod tests {
             fingerprint: "fedc".to_owned(),
             checkpoint: Some("/models/mine".into()),
             family: Some(Family::MiniCpm),
-            has_adapter: false,
+            adapter: None,
         };
         assert_eq!(weights.len(), 2, "{weights:?}");
         assert_eq!(weights[1], expected);
         assert_eq!((weights[0].size_bytes, &weights[0].checkpoint, weights[0].family), (5, &None, None));
-        let adapted = Origin {
-            fingerprint: "fedc",
-            adapter: Some("ab12"),
-            checkpoint: Path::new("/models/mine"),
-            family: Family::MiniCpm,
-        };
-        std::fs::write(cache.file(&adapted, "0123abcd", Precision::Fp16), "merged").unwrap();
-        let adapted: Vec<_> = cache.weights().unwrap().into_iter().filter(|weights| weights.has_adapter).collect();
-        assert_eq!((adapted.len(), adapted[0].fingerprint.as_str(), adapted[0].size_bytes), (1, "fedc", 6));
+        let adapter = Some(AdapterOrigin { content: "ab12", folder: Path::new("/adapters/mine") });
+        let adapted =
+            Origin { fingerprint: "fedc", adapter, checkpoint: Path::new("/models/mine"), family: Family::MiniCpm };
+        let file = cache.file(&adapted, "0123abcd", Precision::Fp16);
+        cache.finish(cache.begin().unwrap(), &file, &adapted).unwrap();
+        let weights = cache.weights().unwrap().into_iter().find(|weights| weights.file == file).unwrap();
+        assert_eq!(weights.adapter.as_deref(), Some(Path::new("/adapters/mine")));
+        assert_eq!((weights.fingerprint.as_str(), weights.precision), ("fedc", Precision::Fp16));
     }
 
     #[test]

@@ -4,6 +4,6 @@ mod cache;
 mod conversion;
 mod quantization;
 
-pub(crate) use cache::{BATCHES_EXTENSION, Origin};
+pub(crate) use cache::{AdapterOrigin, BATCHES_EXTENSION, Origin};
 pub use cache::{BatchMeasurement, CachedWeights, WeightsCache};
 pub(crate) use conversion::{OnProgress, convert};
