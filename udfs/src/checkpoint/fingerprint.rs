@@ -14,7 +14,7 @@ impl Checkpoint {
     /// flipped bit) that keeps the file's length.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read.
+    /// [`Error::Io`](crate::Error::Io) if a file cannot be read.
     pub(crate) fn fingerprint(&self) -> Result<String> {
         digest::of_files(&self.companions().collect::<Vec<_>>(), &self.weights_files()?)
     }
