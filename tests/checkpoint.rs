@@ -444,12 +444,12 @@ const MUTATIONS: &[Mutation] = &[
         names: &["tokenizer.json", "the vocabulary lacks cls_token of the settings, [CLS]", "save_pretrained"],
     },
     Mutation {
-        name: "an added token with the id of another",
+        name: "an added token that the vocabulary lacks",
         apply: |folder| {
-            let tokens = json!({"4": {"content": "<mask>", "special": true}});
+            let tokens = json!({"524": {"content": "[NEW]", "special": true}});
             edit_json(folder, "tokenizer_config.json", "added_tokens_decoder", tokens);
         },
-        names: &["tokenizer.json", "<mask>", "523", "4"],
+        names: &["tokenizer.json", "the vocabulary lacks added token of the settings, [NEW]", "save_pretrained"],
     },
     Mutation {
         name: "no token to end a text",
@@ -476,15 +476,31 @@ const MUTATIONS: &[Mutation] = &[
     Mutation {
         name: "a tokenizer class that joins pairs in another way",
         apply: |folder| edit_json(folder, "tokenizer_config.json", "tokenizer_class", json!("LlamaTokenizerFast")),
-        names: &["tokenizer_class is LlamaTokenizerFast", "expected XLMRobertaTokenizer"],
+        names: &["tokenizer_class is LlamaTokenizerFast", "set tokenizer_class to XLMRobertaTokenizer"],
+    },
+    Mutation {
+        name: "a tokenizer class in the model's configuration",
+        apply: |folder| {
+            edit(folder, "tokenizer_config.json", |settings| drop(settings.remove("tokenizer_class")));
+            edit_json(folder, "config.json", "tokenizer_class", json!("T5Tokenizer"));
+        },
+        names: &["tokenizer_class is T5Tokenizer", "set tokenizer_class to XLMRobertaTokenizer"],
+    },
+    Mutation {
+        name: "the general tokenizer class of transformers 4",
+        apply: |folder| edit_json(folder, "tokenizer_config.json", "tokenizer_class", json!("PreTrainedTokenizerFast")),
+        names: &["tokenizer_class is PreTrainedTokenizerFast", "set tokenizer_class to XLMRobertaTokenizer"],
     },
     Mutation {
         name: "a general tokenizer class whose post-processor joins pairs in another way",
         apply: |folder| {
-            edit_json(folder, "tokenizer_config.json", "tokenizer_class", json!("PreTrainedTokenizerFast"));
-            edit_json(folder, "tokenizer.json", "post_processor", json!(null));
+            edit_json(folder, "tokenizer_config.json", "tokenizer_class", json!("TokenizersBackend"));
+            edit(folder, "tokenizer.json", |tokenizer| {
+                let pair = tokenizer["post_processor"]["pair"].as_array_mut().unwrap();
+                pair.swap(1, 4);
+            });
         },
-        names: &["tokenizer_class is PreTrainedTokenizerFast", "does not join pairs"],
+        names: &["tokenizer_class is TokenizersBackend", "does not join pairs"],
     },
     #[cfg(unix)]
     Mutation {
@@ -494,7 +510,7 @@ const MUTATIONS: &[Mutation] = &[
             std::fs::remove_file(&file).unwrap();
             std::os::unix::fs::symlink("no-such-blob", file).unwrap();
         },
-        names: &["tokenizer_config.json", "No such file"],
+        names: &["tokenizer_config.json", "a link to a file that is not there"],
     },
     Mutation {
         name: "two labels",
@@ -611,17 +627,19 @@ fn two_tensors_that_are_one_of_the_model_are_refused() {
 
 #[test]
 fn tied_embeddings_may_be_saved_under_either_name() {
-    let folder = tempfile::tempdir().unwrap();
-    copy(CHECKPOINTS[1], folder.path());
-    rename(folder.path(), |name| name.replace("model.embed_tokens.weight", "lm_head.weight"));
-    assert_eq!(score(folder.path()), score(&fixture(CHECKPOINTS[1])));
+    for checkpoint in &CHECKPOINTS[1..] {
+        let folder = tempfile::tempdir().unwrap();
+        copy(checkpoint, folder.path());
+        rename(folder.path(), |name| name.replace("model.embed_tokens.weight", "lm_head.weight"));
+        assert_eq!(score(folder.path()), score(&fixture(checkpoint)), "{checkpoint}");
+    }
 }
 
 #[test]
 fn a_general_tokenizer_class_counts_by_its_post_processor() {
     let folder = tempfile::tempdir().unwrap();
     copy(CHECKPOINTS[0], folder.path());
-    for class in ["PreTrainedTokenizerFast", "TokenizersBackend", "XLMRobertaTokenizerFast", "RobertaTokenizer"] {
+    for class in ["TokenizersBackend", "XLMRobertaTokenizerFast", "RobertaTokenizer"] {
         edit_json(folder.path(), "tokenizer_config.json", "tokenizer_class", json!(class));
         assert_eq!(score(folder.path()), score(&fixture(CHECKPOINTS[0])), "{class}");
     }

@@ -292,6 +292,11 @@ fn another_adapter_is_refused_and_a_copy_is_not() {
             if name == "m3_query_value" {
                 with(output, arguments).assert().success();
                 with(output, arguments).assert().success().stderr(contains("6 of 6 units"));
+                if *output == "out" {
+                    // The same files in another place.
+                    let copy = fixture("adapters/m3_query_value").display().to_string();
+                    with(output, &["--adapter", &copy]).assert().success().stderr(contains("6 of 6 units"));
+                }
             } else {
                 assert_fails(with(output, arguments), "the model is another (m3 ");
             }

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use clap::ValueEnum;
 use datafusion_rerank::{ModelRegistry, RerankConfig, Reranker};
+use serde_json::Value;
 
 use super::ledger::Permissions;
 use super::manifest::{JobSettings, Manifest, ModelIdentity};
@@ -90,7 +91,7 @@ impl Job {
             (Scoring::Columns(columns), groups)
         };
         let settings = JobSettings {
-            options: reranker.options().to_json(),
+            options: options_of(&reranker),
             sql: args.sql.clone(),
             query: args.query.clone(),
             passage: args.passage.clone(),
@@ -159,6 +160,13 @@ fn models(reranker: &Reranker, scoring: &Scoring) -> Result<Vec<ModelIdentity>> 
     others.dedup_by(|one, other| one.fingerprint == other.fingerprint);
     others.retain(|other| other.fingerprint != first.fingerprint);
     Ok(std::iter::once(first).chain(others).collect())
+}
+
+/// The options that were given, without an adapter: the model's identity covers its content, wherever it is.
+fn options_of(reranker: &Reranker) -> Value {
+    let mut options = reranker.options().clone();
+    options.adapter = None;
+    options.to_json()
 }
 
 fn identity(reranker: &Reranker) -> Result<ModelIdentity> {

@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use once_cell::sync::OnceCell;
 use serde_json::Value;
@@ -80,6 +81,9 @@ impl Hash for Adapter {
     }
 }
 
+/// Length and time of the last change of an adapter's files; `None` for one that is missing or has none.
+pub(crate) type FileVersions = [Option<(u64, SystemTime)>; 2];
+
 /// The parts of an update as they are found.
 #[derive(Debug, Default)]
 struct Parts {
@@ -135,6 +139,7 @@ impl Adapter {
             weights: &weights,
             tied,
             uses_dora,
+            has_head: false,
             tensors: base.clone(),
             account: Vec::new(),
         };
@@ -149,8 +154,17 @@ impl Adapter {
         // What a new version of peft adds is off by default.
         account.extend(config.account(|key| ADAPTER_KEYS.reason(key).or(config.is_off(key).then_some("off")))?);
         account.extend(of_tensors);
-        let content = digest::of_files(&[&file], &[&weights])?;
+        // Whole, unlike those of a checkpoint: an adapter is small, and one module of it smaller than what samples may miss.
+        let content = digest::of_files(&[&file, &weights], &[] as &[&Path])?;
         Ok(Self { tensors, account, folder: folder.to_owned(), content, fingerprint: OnceCell::new() })
+    }
+
+    /// The versions of an adapter's files: if they are the same, so is its content.
+    pub(crate) fn versions(folder: &Path) -> FileVersions {
+        [ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE].map(|name| {
+            let meta = std::fs::metadata(folder.join(name)).ok()?;
+            Some((meta.len(), meta.modified().ok()?))
+        })
     }
 
     /// Identifies the base and the adapter: see [`Checkpoint::fingerprint`](super::Checkpoint::fingerprint).
@@ -185,6 +199,8 @@ struct Application<'a> {
     weights: &'a Path,
     tied: Option<Tied>,
     uses_dora: bool,
+    /// Whether the adapter has an output layer of its own.
+    has_head: bool,
     tensors: Tensors,
     /// What became of the adapter's tensors.
     account: Vec<CheckpointPart>,
@@ -196,6 +212,7 @@ impl Application<'_> {
         if let Some(name) = header.skipped.first() {
             return Err(self.unknown(name));
         }
+        self.has_head = self.tied.is_some_and(|tied| header.tensors.contains_key(&format!("{PREFIX}{}", tied.head)));
         let mut modules: BTreeMap<String, Parts> = BTreeMap::new();
         for (stored, tensor) in header.tensors {
             let Some(name) = stored.strip_prefix(PREFIX) else { return Err(self.unknown(&stored)) };
@@ -218,7 +235,22 @@ impl Application<'_> {
         for (module, parts) in modules {
             self.update(&module, parts, &settings)?;
         }
-        Ok(())
+        let lacks_update = |tensor: &&Tensor| {
+            let module = tensor.name.strip_suffix(".weight").filter(|_| tensor.shape.len() == 2);
+            tensor.update.is_none()
+                && !self.tensors.is_replaced(&tensor.name)
+                && module.is_some_and(|module| settings.expects_update(module))
+        };
+        match self.tensors.iter().find(lacks_update) {
+            None => Ok(()),
+            Some(tensor) => Err(Error::checkpoint(
+                self.weights,
+                format!(
+                    "there is no update of {}, though target_modules names it; the file is incomplete, save the adapter again",
+                    tensor.name
+                ),
+            )),
+        }
     }
 
     fn unknown(&self, stored: &str) -> Error {
@@ -233,7 +265,7 @@ impl Application<'_> {
         let name = name.replace(".base_layer.", ".");
         let (name, like) = match self.tied {
             Some(Tied { table, head }) if name == head => (if is_wrapped { table } else { head }, table),
-            Some(Tied { table, .. }) if !is_wrapped && name == table => {
+            Some(Tied { table, .. }) if !is_wrapped && name == table && !self.has_head => {
                 let message = format!(
                     "tensor {stored} replaces embeddings that are the output layer too (tie_word_embeddings), and versions \
                      of peft differ on whether they replace both; {MERGE}"

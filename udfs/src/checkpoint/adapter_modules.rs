@@ -1,6 +1,6 @@
 //! What `adapter_config.json` says of a module: whether it has an update, of which rank, and how much the update counts.
 
-use regex::Regex;
+use fancy_regex::Regex;
 use serde_json::Value;
 
 use super::config::Config;
@@ -28,6 +28,7 @@ pub(super) struct AdapterModules<'a> {
     is_rank_stabilized: bool,
     ranks: Vec<Pattern>,
     alphas: Vec<Pattern>,
+    saved: Option<Selection>,
     is_recent: bool,
 }
 
@@ -48,7 +49,8 @@ struct Pattern {
 impl<'a> AdapterModules<'a> {
     pub(super) fn read(config: &'a Config) -> Result<Self> {
         let mut layer_number = Vec::new();
-        for pattern in texts(config, "layers_pattern")?.unwrap_or_default() {
+        for pattern in texts(config, "layers_pattern")?.unwrap_or_default().iter().filter(|pattern| !pattern.is_empty())
+        {
             layer_number.push(regex(config, "layers_pattern", &format!(r"^.*\.{pattern}\.(\d+)\."))?);
         }
         if layer_number.is_empty() {
@@ -71,7 +73,8 @@ impl<'a> AdapterModules<'a> {
             is_rank_stabilized: config.optional_bool("use_rslora")?.unwrap_or(false),
             ranks: Pattern::read(config, "rank_pattern")?,
             alphas: Pattern::read(config, "alpha_pattern")?,
-            is_recent: config.get("peft_version").is_some(),
+            saved: Selection::read(config, "modules_to_save")?,
+            is_recent: config.optional_text("peft_version")?.is_some_and(is_recent),
         })
     }
 
@@ -80,7 +83,7 @@ impl<'a> AdapterModules<'a> {
     /// # Errors
     /// [`Error::Checkpoint`] if peft would not load the update, or versions of peft differ on the factor.
     pub(super) fn scaling(&self, module: &str, rank: usize) -> Result<f32> {
-        if !self.has_update(module) {
+        if self.targets.is_some() && !self.has_update(module) {
             return Err(self.config.error(format!(
                 "target_modules, exclude_modules or layers_to_transform leave out {module}, which the adapter has an update \
                  for, so peft would not load it; correct the settings, or remove the tensors"
@@ -97,39 +100,79 @@ impl<'a> AdapterModules<'a> {
         let alpha = alphas[0];
         if let Some(other) = alphas.iter().find(|other| other.to_bits() != alpha.to_bits()) {
             return Err(self.config.error(format!(
-                "versions of peft read alpha_pattern differently for {module}, as {alpha} or {other}; name the module in \
-                 one entry by the end of its name"
+                "alpha_pattern makes lora_alpha {alpha} or {other} for {module}, depending on the version of peft; keep one \
+                 entry for it, or add the peft_version that wrote the adapter"
             )));
         }
-        Ok((alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }) as f32)
+        let scaling = (alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }) as f32;
+        if scaling.is_finite() {
+            Ok(scaling)
+        } else {
+            Err(self.config.error(format!("lora_alpha is {alpha} for {module}, which is out of range")))
+        }
+    }
+
+    /// Whether the adapter must have an update of a module: peft saves one for every target.
+    pub(super) fn expects_update(&self, module: &str) -> bool {
+        let is_saved = self.saved.as_ref().is_some_and(|saved| {
+            // A module to save holds others, which are saved with it.
+            let parents = module.match_indices('.').map(|(dot, _)| &module[..dot]);
+            parents.chain([module]).any(|parent| saved.contains(parent))
+        });
+        self.targets.is_some() && self.has_update(module) && !is_saved
     }
 
     /// (`check_target_module_exists`, peft 0.21.2, `tuners/tuners_utils.py`)
     fn has_update(&self, module: &str) -> bool {
-        let is_target = self.targets.as_ref().is_none_or(|targets| targets.contains(module));
-        let is_excluded = self.excluded.as_ref().is_some_and(|excluded| excluded.contains(module));
-        is_target && !is_excluded && self.is_in_layers(module)
+        if self.excluded.as_ref().is_some_and(|excluded| excluded.contains(module)) {
+            return false;
+        }
+        match &self.targets {
+            None => true,
+            // Layers narrow down ends of names only.
+            Some(Selection::Ends(names)) if names.iter().any(|name| name == module) => true,
+            Some(Selection::Whole(regex)) => is_match(regex, module),
+            Some(targets) => targets.contains(module) && self.is_in_layers(module),
+        }
     }
 
     fn is_in_layers(&self, module: &str) -> bool {
         let Some(layers) = &self.layers else { return true };
-        let number = self.layer_number.iter().find_map(|pattern| pattern.captures(module)?.get(1));
+        let number = self.layer_number.iter().find_map(|pattern| pattern.captures(module).ok()??.get(1));
         number.and_then(|number| number.as_str().parse().ok()).is_some_and(|number: u64| layers.contains(&number))
     }
 
-    /// What the versions of peft that count make of `patterns` for a module, without repetition. Before 0.15, an entry was
-    /// looked up under the first key that matched, which may be one of `others`.
+    /// What the versions of peft that count make of `patterns` for a module. Before 0.15, an entry was looked up under the
+    /// first key that matched, which may be one of `others`, or else under the module's name.
     fn values(&self, module: &str, default: f64, patterns: &[Pattern], others: &[Pattern]) -> Vec<f64> {
-        let matching = |rule: usize| move |pattern: &&Pattern| pattern.rules[rule].is_match(module);
-        let or_default = |values: Vec<f64>| if values.is_empty() { vec![default] } else { values };
-        let mut values = or_default(patterns.iter().filter(matching(0)).map(|pattern| pattern.value).collect());
+        let matching = |rule: usize| move |pattern: &&Pattern| is_match(&pattern.rules[rule], module);
+        let of_key = |key: &str| patterns.iter().find(|pattern| pattern.key == key).map_or(default, |p| p.value);
+        // Which of several comes first is not known: the order of keys in JSON has no meaning here.
+        let mut values: Vec<f64> = patterns.iter().filter(matching(0)).map(|pattern| pattern.value).collect();
+        if values.is_empty() {
+            values.push(default);
+        }
         if !self.is_recent {
-            let of_key = |key: &str| patterns.iter().find(|pattern| pattern.key == key).map_or(default, |p| p.value);
-            let keys = patterns.iter().chain(others).filter(matching(1)).map(|pattern| of_key(&pattern.key));
-            values.extend(or_default(keys.collect()));
+            let mut keys: Vec<&str> =
+                patterns.iter().chain(others).filter(matching(1)).map(|pattern| pattern.key.as_str()).collect();
+            if keys.is_empty() {
+                keys.push(module);
+            }
+            values.extend(keys.into_iter().map(of_key));
         }
         values
     }
+}
+
+/// Whether a version of peft is 0.15 or later.
+fn is_recent(version: &str) -> bool {
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u64>().ok());
+    (numbers.next(), numbers.next()) >= (Some(0), Some(15))
+}
+
+/// A search that gives up counts as none.
+fn is_match(regex: &Regex, module: &str) -> bool {
+    regex.is_match(module).unwrap_or(false)
 }
 
 impl Selection {
@@ -146,7 +189,7 @@ impl Selection {
             Self::Ends(ends) => ends.iter().any(|end| {
                 module.strip_suffix(end.as_str()).is_some_and(|parent| parent.is_empty() || parent.ends_with('.'))
             }),
-            Self::Whole(regex) => regex.is_match(module),
+            Self::Whole(regex) => is_match(regex, module),
         }
     }
 }
@@ -179,10 +222,10 @@ fn texts(config: &Config, key: &str) -> Result<Option<Vec<String>>> {
 }
 
 /// # Errors
-/// [`Error::Checkpoint`] for an expression of Python that this one lacks, such as a lookahead.
+/// [`Error::Checkpoint`] for what is no regular expression.
 fn regex(config: &Config, key: &str, pattern: &str) -> Result<Regex> {
     Regex::new(pattern).map_err(|_| -> Error {
-        config.error(format!("{key} cannot be read as a regular expression here; write the names of modules out"))
+        config.error(format!("{key} cannot be read as a regular expression; write the names of modules out"))
     })
 }
 
@@ -213,6 +256,8 @@ mod tests {
         assert_eq!(scaling(&json!({})), [Ok(2.0), Ok(2.0)]);
         assert_eq!(scaling(&json!({"use_rslora": true})), [Ok(4.0), Ok(4.0)]);
         assert_eq!(scaling(&json!({"alpha_pattern": {"q_proj": 2}})), [Ok(0.5), Ok(2.0)]);
+        assert_eq!(scaling(&json!({"alpha_pattern": {QUERY: 2}})), [Ok(0.5), Ok(2.0)]);
+        assert!(scaling(&json!({"lora_alpha": 1e300}))[0].clone().unwrap_err().contains("out of range"));
         assert_eq!(scaling(&json!({"alpha_pattern": {"layers.1.self_attn.q_proj": 2}})), [Ok(0.5), Ok(2.0)]);
         assert_eq!(scaling(&json!({"rank_pattern": {"q_proj": 4}, "r": 4})), [Ok(2.0), Ok(2.0)]);
         assert_eq!(scaling(&json!({"rank_pattern": {"q_proj": 4}, "alpha_pattern": {"q_proj": 4}}))[0], Ok(1.0));
@@ -221,17 +266,22 @@ mod tests {
     #[test]
     fn versions_of_peft_must_agree() {
         for patterns in [
-            json!({"alpha_pattern": {QUERY: 2}}),
             json!({"alpha_pattern": {"^model.layers.1.self_attn.q_proj": 2}}),
             json!({"alpha_pattern": {"k_proj|q_proj": 2}}),
             json!({"alpha_pattern": {"q_proj": 2, "self_attn.q_proj": 3}}),
             json!({"alpha_pattern": {"q_proj": 2}, "rank_pattern": {"self_attn.q_proj": 4}}),
         ] {
             let error = scaling(&patterns)[0].clone().unwrap_err();
-            assert!(error.contains(&format!("versions of peft read alpha_pattern differently for {QUERY}")), "{error}");
+            assert!(error.contains(&format!(" for {QUERY}, depending on the version of peft; keep one")), "{error}");
         }
-        let recent = json!({"alpha_pattern": {QUERY: 2}, "peft_version": "0.21.2"});
-        assert_eq!(scaling(&recent), [Ok(0.5), Ok(2.0)]);
+        let pattern = "^model.layers.1.self_attn.q_proj";
+        let of_version = |version: Value| scaling(&json!({"alpha_pattern": {pattern: 2}, "peft_version": version}));
+        assert_eq!(of_version(json!("0.21.2")), [Ok(0.5), Ok(2.0)]);
+        assert_eq!(of_version(json!("1.0.0.dev0")), [Ok(0.5), Ok(2.0)]);
+        for version in [json!("0.13.2"), json!("0.14.1.dev0"), json!("new"), json!(null)] {
+            assert!(of_version(version.clone())[0].is_err(), "{version}");
+        }
+        assert!(of_version(json!(15))[0].clone().unwrap_err().contains("peft_version is 15, expected text"));
     }
 
     #[test]
@@ -243,11 +293,22 @@ mod tests {
             (json!({"target_modules": r".*self_attn\.(q|v)_proj"}), [true, false]),
             (json!({"target_modules": "self_attn.q_proj"}), [false, false]),
             (json!({"target_modules": "all-linear"}), [true, true]),
-            (json!({"exclude_modules": ["q_proj"]}), [false, true]),
-            (json!({"layers_to_transform": [1]}), [true, false]),
-            (json!({"layers_to_transform": 12, "layers_pattern": "layers"}), [false, true]),
-            (json!({"layers_to_transform": [1], "layers_pattern": ["blocks"]}), [false, false]),
-            (json!({"layers_to_transform": []}), [true, true]),
+            (json!({"target_modules": ["q_proj", "k_proj"], "exclude_modules": ["q_proj"]}), [false, true]),
+            (json!({"target_modules": r"^(?!.*layers\.12).*\.(q|k)_proj$"}), [true, false]),
+            (json!({"target_modules": ["q_proj", "k_proj"], "layers_to_transform": [1]}), [true, false]),
+            (json!({"target_modules": [QUERY, "k_proj"], "layers_to_transform": [12]}), [true, true]),
+            (
+                json!({"target_modules": ["q_proj", "k_proj"], "layers_to_transform": 12, "layers_pattern": "layers"}),
+                [false, true],
+            ),
+            (
+                json!({"target_modules": ["q_proj", "k_proj"], "layers_to_transform": [1], "layers_pattern": ["blocks"]}),
+                [false, false],
+            ),
+            (
+                json!({"target_modules": ["q_proj", "k_proj"], "layers_to_transform": [], "layers_pattern": ""}),
+                [true, true],
+            ),
         ] {
             let found = scaling(&settings);
             for (module, (scaling, loads)) in [QUERY, KEY].iter().zip(found.iter().zip(loads)) {
@@ -264,7 +325,23 @@ mod tests {
         assert!(error.ends_with(&format!("the update of {QUERY} has rank 4, but r makes it 8")), "{error}");
         let ranks = scaling(&json!({"r": 8, "rank_pattern": {"q_proj": 4}}));
         assert!(ranks[0].is_ok() && ranks[1].is_err(), "{ranks:?}");
-        let error = scaling(&json!({"alpha_pattern": {"(?=q)": 1}}))[0].clone().unwrap_err();
-        assert!(error.contains("alpha_pattern.(?=q) cannot be read as a regular expression here"), "{error}");
+        let error = scaling(&json!({"alpha_pattern": {"(": 1}}))[0].clone().unwrap_err();
+        assert!(error.contains("alpha_pattern.( cannot be read as a regular expression"), "{error}");
+    }
+
+    #[test]
+    fn every_target_must_have_an_update() {
+        let expects = |settings: Value, module: &str| {
+            let mut config = json!({"r": 4, "lora_alpha": 8});
+            config.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
+            let config = Config::parse(Path::new("adapter_config.json"), config.to_string().as_bytes()).unwrap();
+            AdapterModules::read(&config).unwrap().expects_update(module)
+        };
+        assert!(expects(json!({"target_modules": ["q_proj"]}), QUERY));
+        assert!(!expects(json!({"target_modules": ["q_proj"]}), KEY));
+        assert!(!expects(json!({}), QUERY), "peft has defaults for some models");
+        let saved = json!({"target_modules": ["dense"], "modules_to_save": ["classifier"]});
+        assert!(!expects(saved.clone(), "classifier.dense"));
+        assert!(expects(saved, "roberta.encoder.layer.0.output.dense"));
     }
 }

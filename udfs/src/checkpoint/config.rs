@@ -1,6 +1,7 @@
 //! A JSON file of settings: typed access with errors that name the key, and an account of the keys that nobody read.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -24,7 +25,13 @@ pub(crate) struct Config {
 
 impl Config {
     pub(crate) fn read(path: &Path) -> Result<Self> {
-        Self::parse(path, &std::fs::read(path).map_err(|source| Error::io(path, source))?)
+        let json = std::fs::read(path).map_err(|source| match source.kind() {
+            ErrorKind::NotFound if path.is_symlink() => {
+                Error::checkpoint(path, "a link to a file that is not there; download or save the checkpoint again")
+            }
+            _ => Error::io(path, source),
+        })?;
+        Self::parse(path, &json)
     }
 
     /// Parses the content of `path`, wherever it was read from.

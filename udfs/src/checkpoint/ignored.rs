@@ -117,7 +117,6 @@ ignored! {
         "names and versions": [
             "auto_mapping", "base_model_name_or_path", "revision", "task_type", "unsloth_version",
         ],
-        "the tensors tell which modules were saved": ["modules_to_save"],
         "how the reference distributes and computes": ["megatron_config", "megatron_core", "qalora_group_size"],
     }
 }

@@ -20,7 +20,7 @@ mod tensors;
 mod values;
 
 pub use account::CheckpointPart;
-pub(crate) use adapter::Adapter;
+pub(crate) use adapter::{Adapter, FileVersions};
 pub(crate) use config::{Config, Object};
 pub(crate) use directory::{Checkpoint, Weights};
 pub use files::{

@@ -153,15 +153,14 @@ impl Tensors {
         Ok(self)
     }
 
-    /// The same tensors, with the head of tied embeddings in the place of the table, if the table itself was not saved.
-    /// (`safetensors.torch.save_model` keeps one name of a shared tensor)
-    pub(crate) fn with_table(mut self, tied: Tied) -> Self {
-        if !self.by_name.contains_key(tied.table)
-            && let Some(head) = self.by_name.remove(tied.head)
+    /// The same tensors, with `other` in the place of `name`, if that was not saved.
+    pub(crate) fn with_name(mut self, name: &str, other: &str) -> Self {
+        if !self.by_name.contains_key(name)
+            && let Some(tensor) = self.by_name.remove(other)
         {
-            let stored = self.stored_names.remove(tied.head).unwrap_or_else(|| tied.head.to_owned());
-            self.stored_names.insert(tied.table.to_owned(), stored);
-            self.by_name.insert(tied.table.to_owned(), Tensor { name: tied.table.to_owned(), ..head });
+            let stored = self.stored_names.remove(other).unwrap_or_else(|| other.to_owned());
+            self.stored_names.insert(name.to_owned(), stored);
+            self.by_name.insert(name.to_owned(), Tensor { name: name.to_owned(), ..tensor });
         }
         self
     }

@@ -1,12 +1,13 @@
 //! Opens a checkpoint, and checks options against it.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use once_cell::sync::OnceCell;
 
 use super::engines::Engines;
-use crate::checkpoint::{Adapter, CONFIG_KEYS, Checkpoint, CheckpointPart, Tensors, Weights};
+use crate::checkpoint::{Adapter, CONFIG_KEYS, Checkpoint, CheckpointPart, FileVersions, Tensors, Weights};
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
 use crate::models::{Architecture, GraphOptions, recognise};
@@ -21,6 +22,8 @@ pub(super) struct OpenedModel {
     pub(super) tokenizer: Tokenizer,
     pub(super) options: EngineOptions,
     pub(super) engines: Engines,
+    /// Adapters by folder, with the versions of their files.
+    adapters: Mutex<HashMap<PathBuf, (FileVersions, Arc<Adapter>)>>,
     /// What became of each part of the checkpoint.
     pub(super) account: Vec<CheckpointPart>,
     fingerprint: OnceCell<String>,
@@ -56,9 +59,9 @@ impl OpenedModel {
         if let Weights::Tensors(tensors) = &mut checkpoint.weights {
             if let Some(anchor) = architecture.anchor() {
                 *tensors = std::mem::take(tensors).named_after(anchor)?;
-            }
-            if let Some(tied) = architecture.tied() {
-                *tensors = std::mem::take(tensors).with_table(tied);
+                if let Some(other) = architecture.other_anchor() {
+                    *tensors = std::mem::take(tensors).with_name(anchor, other);
+                }
             }
             account.extend(account_tensors(tensors, architecture.as_ref(), &tokenizer)?);
         }
@@ -69,6 +72,7 @@ impl OpenedModel {
             tokenizer,
             options: options.clone(),
             engines: Engines::default(),
+            adapters: Mutex::default(),
             account,
             fingerprint: OnceCell::new(),
         })
@@ -114,9 +118,19 @@ impl OpenedModel {
                 "an ONNX export is run as it is; open the checkpoint that it was made from",
             ));
         };
-        let adapter = Adapter::open(Path::new(folder), base, self.architecture.tied())?;
+        let folder = Path::new(folder);
+        let versions = Adapter::versions(folder);
+        let adapters = || self.adapters.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, adapter)) = adapters().get(folder)
+            && *known == versions
+        {
+            return Ok(Arc::clone(adapter));
+        }
+        let adapter = Adapter::open(folder, base, self.architecture.tied())?;
         account_tensors(&adapter.tensors, self.architecture.as_ref(), &self.tokenizer)?;
-        Ok(Arc::new(adapter))
+        let adapter = Arc::new(adapter);
+        adapters().insert(folder.to_owned(), (versions, Arc::clone(&adapter)));
+        Ok(adapter)
     }
 
     /// Whether a sliding window limits attention. On a GPU it does only if a pair can be longer: the windowed operator takes

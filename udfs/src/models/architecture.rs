@@ -33,6 +33,11 @@ pub(crate) trait Architecture: Debug + Send + Sync {
     /// A tensor that every checkpoint of the class has, by which its names are recognised; `None` if only the graph knows.
     fn anchor(&self) -> Option<&'static str>;
 
+    /// Another name of the anchor, under which it may have been saved.
+    fn other_anchor(&self) -> Option<&'static str> {
+        None
+    }
+
     /// The embeddings that are the output layer too, if they are.
     fn tied(&self) -> Option<Tied> {
         None

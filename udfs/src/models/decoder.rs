@@ -19,6 +19,10 @@ const DEFAULT_RMS_NORM_EPS: f64 = 1e-6;
 /// The embedding table: the tensor by which a decoder's names are recognised.
 pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
 
+/// The output layer. Where it is tied to the embeddings, a checkpoint may have these under its name alone.
+/// (`safetensors.torch.save_model` keeps one name of a shared tensor.)
+pub(super) const OUTPUT: &str = "lm_head.weight";
+
 /// A decoder: its dimensions, under keys that all families share, and what is specific to its family.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Decoder {

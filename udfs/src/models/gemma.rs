@@ -3,7 +3,7 @@
 //! Reference: `GemmaForCausalLM` of transformers 4.46.3, as called by FlagEmbedding's `FlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, Variation};
+use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, OUTPUT, Variation};
 use super::family::Family;
 use super::graph_options::GraphOptions;
 use super::shape::ModelShape;
@@ -12,9 +12,6 @@ use crate::error::{Error, Result};
 use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear_f32};
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
-
-/// The output layer of a checkpoint that has one of its own.
-const OUTPUT: &str = "lm_head.weight";
 
 /// The answer whose logit is the score.
 const ANSWER: &str = "Yes";
@@ -118,6 +115,10 @@ impl Architecture for Gemma {
 
     fn anchor(&self) -> Option<&'static str> {
         Some(EMBEDDINGS)
+    }
+
+    fn other_anchor(&self) -> Option<&'static str> {
+        self.is_tied.then_some(OUTPUT)
     }
 
     fn tied(&self) -> Option<Tied> {

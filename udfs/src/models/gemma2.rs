@@ -11,7 +11,7 @@
 //!   it. `attention_softcap = true` applies it.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, Variation};
+use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, OUTPUT, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::activation;
@@ -132,6 +132,10 @@ impl Architecture for Gemma2 {
 
     fn anchor(&self) -> Option<&'static str> {
         Some(EMBEDDINGS)
+    }
+
+    fn other_anchor(&self) -> Option<&'static str> {
+        Some(OUTPUT)
     }
 
     fn all_exits(&self) -> Vec<Exit> {

@@ -3,7 +3,7 @@
 //! Reference: `LayerWiseMiniCPMForCausalLM`, as called by FlagEmbedding's `LayerWiseFlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, Variation};
+use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, OUTPUT, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::PROMPT;
@@ -83,6 +83,10 @@ impl Architecture for MiniCpm {
 
     fn anchor(&self) -> Option<&'static str> {
         Some(EMBEDDINGS)
+    }
+
+    fn other_anchor(&self) -> Option<&'static str> {
+        Some(OUTPUT)
     }
 
     fn all_exits(&self) -> Vec<Exit> {

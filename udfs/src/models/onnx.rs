@@ -71,7 +71,7 @@ impl Architecture for OnnxExport {
     }
 
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
-        Recipe::encoder(tokenizer, self.max_tokens)
+        Recipe::encoder(tokenizer, None, self.max_tokens)
     }
 
     fn graph_options(&self, _options: &ScoreOptions) -> Result<GraphOptions> {

@@ -31,6 +31,8 @@ pub(crate) struct XlmRoberta {
     token_types: usize,
     layer_norm_eps: f64,
     pad_id: u32,
+    /// The class of the tokenizer, if its own settings name none.
+    tokenizer_class: Option<String>,
 }
 
 impl XlmRoberta {
@@ -58,6 +60,7 @@ impl XlmRoberta {
             layer_norm_eps: config.positive("layer_norm_eps")?,
             // The default of the reference's class.
             pad_id: config.optional_id("pad_token_id")?.unwrap_or(1),
+            tokenizer_class: config.optional_text("tokenizer_class")?.map(str::to_owned),
         };
         if !model.hidden.is_multiple_of(model.heads) {
             return Err(config.error(format!(
@@ -215,7 +218,7 @@ impl Architecture for XlmRoberta {
     }
 
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
-        Recipe::encoder(tokenizer, Some(self.max_tokens()))
+        Recipe::encoder(tokenizer, self.tokenizer_class.as_deref(), Some(self.max_tokens()))
     }
 
     fn graph_options(&self, _options: &ScoreOptions) -> Result<GraphOptions> {

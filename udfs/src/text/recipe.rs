@@ -26,8 +26,12 @@ pub(crate) enum Recipe {
 }
 
 impl Recipe {
-    pub(crate) fn encoder(tokenizer: &Tokenizer, max_tokens: Option<usize>) -> Result<Self> {
-        tokenizer.check_pairs()?;
+    /// `class` is the tokenizer's class if its own settings name none.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if a token is missing, or the reference joins pairs in another way.
+    pub(crate) fn encoder(tokenizer: &Tokenizer, class: Option<&str>, max_tokens: Option<usize>) -> Result<Self> {
+        tokenizer.check_pairs(class)?;
         Ok(Self::Encoder { cls: tokenizer.cls()?, sep: tokenizer.sep()?, max_tokens })
     }
 

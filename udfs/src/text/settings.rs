@@ -71,7 +71,7 @@ impl Settings {
     }
 
     /// Whether only `tokenizer_config.json` counts.
-    fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.config.as_ref().is_some_and(|config| config.contains(ADDED_TOKENS))
     }
 

@@ -3,17 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use tokenizers::TruncationDirection;
+use tokenizers::{AddedToken, TruncationDirection};
 
 use super::settings::{EXTRA_SPECIAL_TOKENS, Named, Settings};
 use crate::checkpoint::{CheckpointPart, TOKENIZER_FILE, standard_json};
 use crate::error::{Error, Result};
 
 /// Classes that join pairs as XLM-RoBERTa does, without `Fast`.
-const PAIR_CLASSES: [&str; 3] = ["XLMRobertaTokenizer", "RobertaTokenizer", "CamembertTokenizer"];
+const PAIR_CLASSES: [&str; 4] = ["XLMRobertaTokenizer", "RobertaTokenizer", "CamembertTokenizer", "BartTokenizer"];
 
-/// Classes that join pairs as the post-processor says.
-const GENERAL_CLASSES: [&str; 2] = ["PreTrainedTokenizerFast", "TokenizersBackend"];
+/// The class of transformers 5 that joins pairs as the post-processor says. That of transformers 4,
+/// `PreTrainedTokenizerFast`, does so for texts, but not for ids, which the reference gives it.
+const GENERAL_CLASS: &str = "TokenizersBackend";
 
 /// What SentencePiece writes for a space.
 const SPACE: char = '▁';
@@ -66,8 +67,10 @@ impl Tokenizer {
         let bytes = std::fs::read(&path).map_err(|source| Error::io(&path, source))?;
         let mut inner = tokenizers::Tokenizer::from_bytes(standard_json(&bytes))
             .map_err(|e| Error::checkpoint(&path, format!("not a tokenizer: {e}")))?;
-        // A published file may still hold the settings of its last training run. Only the direction lasts.
+        // A published file may still hold the settings of its last training run. What lasts is the direction
+        // and the padding token.
         let direction = inner.get_truncation().map(|truncation| truncation.direction);
+        let padding = inner.get_padding().map(|padding| padding.pad_token.clone());
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::checkpoint(&path, e.to_string()))?;
 
@@ -94,7 +97,8 @@ impl Tokenizer {
             })
         };
         let (bos, cls) = (token("bos_token", outer.first)?, token("cls_token", outer.first)?);
-        let (sep, pad) = (token("sep_token", outer.last)?, token("pad_token", None)?.ok());
+        let padding = padding.and_then(|padding| inner.token_to_id(&padding));
+        let (sep, pad) = (token("sep_token", outer.last)?, token("pad_token", padding)?.ok());
         let class = settings.class()?.map(str::to_owned);
         let tokenizer = Self { inner, path, truncation_side, class, bos, cls, sep, pad };
         if let Some(adds) = settings.adds_prefix_space()? {
@@ -121,26 +125,26 @@ impl Tokenizer {
         self.required(&self.cls)
     }
 
-    /// Checks that the tokenizer joins pairs as XLM-RoBERTa does, if its class is not known to.
+    /// Checks that the tokenizer's class, or else `other`, joins pairs as XLM-RoBERTa does.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a class whose pairs are others: the reference would score other sequences.
-    pub(crate) fn check_pairs(&self) -> Result<()> {
-        let Some(class) = &self.class else { return Ok(()) };
-        if PAIR_CLASSES.contains(&class.trim_end_matches("Fast")) {
+    pub(crate) fn check_pairs(&self, other: Option<&str>) -> Result<()> {
+        let Some(class) = self.class.as_deref().or(other) else { return Ok(()) };
+        if PAIR_CLASSES.contains(&class.strip_suffix("Fast").unwrap_or(class)) {
             return Ok(());
         }
-        let (cls, sep) = (self.cls()?, self.sep()?);
-        // In the general class, the post-processor joins pairs.
-        let pair = self.inner.encode_fast(("a", "a"), true).map_err(|e| self.error(format!("'a' {e}")))?;
-        let text = self.encode("a").map_err(|e| self.error(format!("'a' {e}")))?;
-        let expected = [&[cls], &*text, &[sep, sep], &*text, &[sep]].concat();
-        if GENERAL_CLASSES.contains(&class.as_str()) && pair.get_ids() == expected {
-            return Ok(());
+        if class == GENERAL_CLASS {
+            let ids = |text| self.encode(text).map_err(|e| self.error(format!("'{text}' {e}")));
+            let (cls, sep, a, b) = (self.cls()?, self.sep()?, ids("a")?, ids("b c")?);
+            let pair = self.inner.encode_fast(("a", "b c"), true).map_err(|e| self.error(format!("'a', 'b c' {e}")))?;
+            if pair.get_ids() == [&[cls], &*a, &[sep, sep], &*b, &[sep]].concat() {
+                return Ok(());
+            }
         }
         Err(self.error(format!(
-            "tokenizer_class is {class} in tokenizer_config.json, which does not join pairs as XLM-RoBERTa does; expected \
-             XLMRobertaTokenizer"
+            "tokenizer_class is {class}, with which the reference does not join pairs as XLM-RoBERTa does; if the model was \
+             trained on such pairs, set tokenizer_class to XLMRobertaTokenizer in tokenizer_config.json"
         )))
     }
 
@@ -202,25 +206,21 @@ impl Tokenizer {
 /// Adds the tokens of the settings that `tokenizer.json` lacks or has with other properties.
 /// (`PreTrainedTokenizerFast.__init__`, transformers 4.46.3, `tokenization_utils_fast.py`)
 fn add_tokens(inner: &mut tokenizers::Tokenizer, path: &Path, settings: &Settings) -> Result<()> {
-    let mut known_tokens = inner.get_added_tokens_decoder();
+    let of_file = inner.get_added_tokens_decoder();
+    let mut known_tokens: Vec<AddedToken> = of_file.values().cloned().collect();
     let mut new = Vec::new();
     for (id, token) in settings.added_tokens()? {
-        if known_tokens.get(&id) != Some(&token) {
-            let found = known(inner, path, "added token", &token.content)?;
-            if found != id {
-                let message = format!(
-                    "token {} has id {found} here, but {id} among the added tokens of the settings; save the tokenizer again \
-                     (`tokenizer.save_pretrained`)",
-                    token.content
-                );
-                return Err(Error::checkpoint(path, message));
-            }
-            known_tokens.insert(id, token.clone());
+        // Only complete settings override the properties that `tokenizer.json` gives a token. Its id is that of
+        // `tokenizer.json` in any case.
+        let is_overridden = !settings.is_complete() && of_file.contains_key(&id);
+        if !is_overridden && !known_tokens.contains(&token) {
+            known(inner, path, "added token", &token.content)?;
+            known_tokens.push(token.clone());
             new.push(token);
         }
     }
     for (key, token) in settings.special_tokens()? {
-        if !known_tokens.values().any(|known| known.content == token.content) {
+        if !known_tokens.iter().any(|known| known.content == token.content) {
             if key == EXTRA_SPECIAL_TOKENS {
                 let message = format!(
                     "{key} of the settings has {}, which is not among the added tokens; versions of transformers differ on \
@@ -229,8 +229,8 @@ fn add_tokens(inner: &mut tokenizers::Tokenizer, path: &Path, settings: &Setting
                 );
                 return Err(Error::checkpoint(path, message));
             }
-            let id = known(inner, path, key, &token.content)?;
-            known_tokens.insert(id, token.clone());
+            known(inner, path, key, &token.content)?;
+            known_tokens.push(token.clone());
             new.push(token);
         }
     }
