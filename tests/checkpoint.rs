@@ -528,6 +528,13 @@ const MUTATIONS: &[Mutation] = &[
         names: &["config.json", "layer_norm_eps is -1, expected a number above 0"],
     },
     Mutation {
+        name: "another kind of adapter",
+        apply: |folder| {
+            std::fs::write(folder.join("adapter_config.json"), r#"{"peft_type": "PREFIX_TUNING"}"#).unwrap();
+        },
+        names: &["adapter_config.json", "an adapter of the kind PREFIX_TUNING, which is not supported; only LORA is"],
+    },
+    Mutation {
         name: "a broken adapter configuration",
         apply: |folder| std::fs::write(folder.join("adapter_config.json"), "{").unwrap(),
         names: &["adapter_config.json", "not valid JSON"],
@@ -540,7 +547,7 @@ const MUTATIONS: &[Mutation] = &[
         },
         names: &[
             "adapter_config.json",
-            "an adapter (LORA) of BAAI/bge-reranker-v2-m3",
+            "a LoRA adapter of BAAI/bge-reranker-v2-m3",
             "--adapter '",
             "remove adapter_config.json",
         ],

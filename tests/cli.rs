@@ -813,7 +813,7 @@ fn inspect_accounts_for_everything() {
     let has = |start: &str, part: &str| printed.iter().any(|line| line.starts_with(start) && line.contains(part));
     assert!(has("file\tmodel.safetensors\t", "\tused"), "{printed:#?}");
     assert!(has("file\tspecial_tokens_map.json\t94 B\tignored (", "transformers does not read it"), "{printed:#?}");
-    assert!(has("file\tadapter_model.safetensors\t", "\tused"), "{printed:#?}");
+    assert!(has("adapter file\tadapter_model.safetensors\t", "\tused"), "{printed:#?}");
     assert!(has("config.json\tused\t", "rope_theta"), "{printed:#?}");
     assert!(has("config.json\tignored (training only)\t", "attention_dropout"), "{printed:#?}");
     assert!(has("model.safetensors\tused\t", "model.layers.*.mlp.up_proj.weight (4)"), "{printed:#?}");

@@ -540,7 +540,7 @@ fn what_cannot_be_scored_with_is_not_fetched() {
         ),
         (
             tiny().without("model.safetensors"),
-            "it has no model.safetensors; a checkpoint with pytorch_model.bin must be saved as safetensors",
+            "it has no model.safetensors; a checkpoint with pytorch_model.bin must be saved as safetensors; download it with `hf download`, and open its folder for a command that converts it",
         ),
         (
             tiny().without("model.safetensors").with("model.safetensors.index.json", "[]"),

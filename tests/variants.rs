@@ -260,8 +260,8 @@ fn adapters_that_cannot_be_honoured_are_refused_by_name() {
         ("alpha_pattern", json!({"query": 1, "self.query": 2}), &["depending on the version of peft"]),
         ("alpha_pattern", json!({"(": 1}), &["alpha_pattern.( cannot be read as a regular expression"]),
         ("rank_pattern", json!({"value": 2}), &[]),
-        ("rank_pattern", json!({"value": 3}), &["the update of", "has rank 2, but r makes it 3"]),
-        ("r", json!(8), &["has rank 2, but r makes it 8"]),
+        ("rank_pattern", json!({"value": 3}), &["the update of", "has rank 2, but r and rank_pattern make it 3"]),
+        ("r", json!(8), &["has rank 2, but r and rank_pattern make it 8"]),
         (
             "target_modules",
             json!(["query"]),
@@ -359,6 +359,35 @@ fn tensors_of_an_adapter_that_cannot_be_used_are_named() {
 }
 
 #[test]
+fn modules_that_the_class_lacks_need_no_update() {
+    let base = tempfile::tempdir().unwrap();
+    copy("tiny-xlmr-reranker", base.path());
+    let file = base.path().join("model.safetensors");
+    let mut weights = read_weights(&file);
+    let dense = weights["classifier.dense.weight"].clone();
+    weights.insert("roberta.pooler.dense.weight".to_owned(), dense);
+    write_weights(&weights, &file);
+    let variant = variant("m3_dense_rslora");
+    let reranker = Reranker::open(base.path(), &EngineOptions::default()).unwrap();
+    let (pairs, _) = variants();
+    let scores = score(&reranker.with_options(&options(&variant)).unwrap(), &pairs);
+    assert!(difference(&scores, &expected(&variant)) <= TOLERANCE);
+}
+
+#[test]
+fn an_adapter_that_changes_before_it_is_merged_is_refused() {
+    let folder = adapter("gemma_q_v", "revision", json!(null));
+    let cache = tempfile::tempdir().unwrap();
+    let engine = EngineOptions::default().with_cache(cache.path());
+    let options = ScoreOptions::default().with_adapter(folder.path().display().to_string());
+    let reranker = Reranker::open(fixture("tiny-gemma-reranker"), &engine).unwrap().with_options(&options).unwrap();
+    let file = folder.path().join("adapter_model.safetensors");
+    std::fs::File::options().write(true).open(&file).unwrap().set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+    let error = reranker.load().unwrap_err().to_string();
+    assert!(error.contains("it was changed after the model was opened with it; open the model again"), "{error}");
+}
+
+#[test]
 fn an_incomplete_adapter_is_refused() {
     let name = "base_model.model.model.layers.2.self_attn.v_proj";
     let adapter = with_tensors("gemma_q_v", |weights| weights.retain(|tensor, _| !tensor.starts_with(name)));
@@ -416,7 +445,7 @@ fn an_adapter_says_whose_it_is() {
     let folder = fixture("adapters/gemma_q_v");
     let error = Reranker::open(&folder, &EngineOptions::default()).unwrap_err().to_string();
     let expected = format!(
-        "this is an adapter (LORA) of tiny-gemma-reranker; open tiny-gemma-reranker with the option adapter = {0} (on the command line: --adapter '{0}')",
+        "this is a LoRA adapter of tiny-gemma-reranker; open tiny-gemma-reranker with the option adapter = {0} (on the command line: --adapter '{0}')",
         folder.display()
     );
     assert!(error.ends_with(&expected), "{error}");

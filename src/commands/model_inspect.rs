@@ -35,13 +35,14 @@ pub(crate) fn run(args: &InspectArgs, printer: Printer) -> Result<()> {
 
 /// A file of the checkpoint or of its adapter, its size, and what became of it.
 fn file_line(reranker: &Reranker, part: &CheckpointPart) -> Result<String> {
-    let adapter = reranker.options().adapter.as_deref().map(Path::new);
-    let mut files = [Some(reranker.location()), adapter].into_iter().flatten().map(|folder| folder.join(&part.file));
+    let adapter = reranker.options().adapter.as_deref().map(Path::new).filter(|_| part.of_adapter);
+    let file = adapter.unwrap_or(reranker.location()).join(&part.file);
     // Follows links: the Hugging Face cache consists of them.
-    let meta =
-        files.find_map(|file| std::fs::metadata(file).ok()).with_context(|| format!("cannot read {}", part.file))?;
+    let meta = std::fs::metadata(&file).with_context(|| format!("cannot read {}", file.display()))?;
     let fate = account::fate(part.ignored.as_deref());
-    Ok(format!("file\t{}\t{}\t{fate}", part.file, HumanBytes(meta.len())))
+    // Two files may have one name.
+    let what = if part.of_adapter { "adapter file" } else { "file" };
+    Ok(format!("{what}\t{}\t{}\t{fate}", part.file, HumanBytes(meta.len())))
 }
 
 /// Size, shape and work. Empty for an ONNX export, where only the graph knows them.

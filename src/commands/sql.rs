@@ -64,13 +64,13 @@ async fn execute(args: SqlArgs, printer: Printer) -> Result<()> {
         return exec::exec_from_repl(&ctx, &mut print).await.context("the shell ended");
     };
     exec::exec_from_commands(&ctx, scripts, &print).await.map_err(|error| match error.find_root() {
-        // As `head` does; see `printer::is_broken_pipe`.
+        // A reader such as `head` has stopped: see `printer::is_broken_pipe`.
         root if is_closed_output(root) => std::io::Error::from(ErrorKind::BrokenPipe).into(),
         _ => root_error(&error),
     })
 }
 
-/// Whether rows could not be printed because their reader is gone. In every format: each has a writer of its own.
+/// Whether rows could not be printed because their reader is gone. Each format reports it in another way.
 fn is_closed_output(error: &DataFusionError) -> bool {
     match error {
         DataFusionError::IoError(error) => error.kind() == ErrorKind::BrokenPipe,

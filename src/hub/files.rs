@@ -38,7 +38,9 @@ pub(crate) fn needed(files: &BTreeSet<String>, shards: Option<&BTreeSet<String>>
                 "it has no {TOKENIZER_FILE}; save the checkpoint with its fast tokenizer (`tokenizer.save_pretrained`)"
             ),
             WEIGHTS_FILE => {
-                bail!("it has no {WEIGHTS_FILE}; a checkpoint with pytorch_model.bin must be saved as safetensors")
+                bail!(
+                    "it has no {WEIGHTS_FILE}; a checkpoint with pytorch_model.bin must be saved as safetensors; download it with `hf download`, and open its folder for a command that converts it"
+                )
             }
             _ => bail!("it has no {name}, though {INDEX_FILE} names it"),
         }

@@ -41,7 +41,7 @@ pub(crate) struct ModelIdentity {
     pub(crate) family: String,
     /// Its content: [`datafusion_rerank::Model::fingerprint`].
     pub(crate) fingerprint: String,
-    /// The directory of its adapter, if it has one; part of the fingerprint.
+    /// The directory of its adapter, if it has one. The fingerprint covers its content.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) adapter: Option<String>,
     /// The precision when no option sets one. It depends on the device.

@@ -8,8 +8,9 @@
 ///
 /// # `config.json`
 ///
-/// A key that is null counts as absent. Keys that matter only if they are set (`is_decoder`, `quantization_config`,
-/// `pruned_heads`) are read, and refused if they are.
+/// A key that the checkpoint's family reads is used, even if it is in a list. An unknown key that is null or empty is ignored.
+/// Keys that matter only if they are set (`is_decoder`, `quantization_config`, `pruned_heads`) are read, and refused if they are
+/// set.
 #[doc = config_keys_table!()]
 ///
 /// # `tokenizer_config.json` and `special_tokens_map.json`
@@ -17,7 +18,7 @@
 ///
 /// # `adapter_config.json`
 ///
-/// A key that is null, false or empty counts as absent.
+/// Any other key that is null, false or empty is ignored: what new versions of peft add is off by default.
 #[doc = adapter_keys_table!()]
 ///
 /// # Tensors, by the ends of their names
@@ -36,18 +37,20 @@ pub struct CheckpointPart {
     pub name: Option<String>,
     /// Why it changes no score; `None` if it is used.
     pub ignored: Option<String>,
+    /// Whether it is in the folder of the adapter, not of the model.
+    pub of_adapter: bool,
 }
 
 impl CheckpointPart {
     pub(crate) fn of_file(file: &str, ignored: Option<&str>) -> Self {
-        Self { file: file.to_owned(), name: None, ignored: ignored.map(str::to_owned) }
+        Self { file: file.to_owned(), name: None, ignored: ignored.map(str::to_owned), of_adapter: false }
     }
 
     pub(crate) fn used(file: &str, name: &str) -> Self {
-        Self { file: file.to_owned(), name: Some(name.to_owned()), ignored: None }
+        Self { file: file.to_owned(), name: Some(name.to_owned()), ignored: None, of_adapter: false }
     }
 
     pub(crate) fn ignored(file: &str, name: &str, reason: &str) -> Self {
-        Self { file: file.to_owned(), name: Some(name.to_owned()), ignored: Some(reason.to_owned()) }
+        Self { file: file.to_owned(), name: Some(name.to_owned()), ignored: Some(reason.to_owned()), of_adapter: false }
     }
 }

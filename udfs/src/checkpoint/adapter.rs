@@ -24,7 +24,7 @@ use super::account::CheckpointPart;
 use super::adapter_modules::AdapterModules;
 use super::config::Config;
 use super::files::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
-use super::ignored::ADAPTER_KEYS;
+use super::ignored::{ADAPTER_KEYS, TENSORS};
 use super::safetensors::read_header;
 use super::tensor::{Factor, LowRank, Tensor};
 use super::tensors::{Tensors, Tied};
@@ -61,6 +61,8 @@ pub(crate) struct Adapter {
     pub(crate) account: Vec<CheckpointPart>,
     /// Its folder, as it was given.
     pub(crate) folder: PathBuf,
+    /// The versions of its files when they were read.
+    versions: FileVersions,
     /// Identifies the adapter's content, without its base.
     pub(crate) content: String,
     /// See [`Adapter::fingerprint`].
@@ -106,11 +108,11 @@ const PARTS: [NamedPart; 5] = [
 ];
 
 impl Adapter {
-    /// Reads the headers of an adapter and applies it to the weights of its base.
+    /// Reads an adapter and applies it to the tensors of its base. Merges nothing yet.
     ///
     /// # Errors
     /// [`Error::Option`] if `folder` is no adapter, [`Error::Checkpoint`] if it is of another kind, holds something that
-    /// is not known, or does not fit the base.
+    /// is not known, or does not fit the base; [`Error::Io`] if it cannot be read.
     pub(crate) fn open(folder: &Path, base: &Tensors, tied: Option<Tied>) -> Result<Self> {
         let file = folder.join(ADAPTER_CONFIG_FILE);
         if !file.exists() {
@@ -131,6 +133,7 @@ impl Adapter {
                  `save_pretrained(..., safe_serialization=True)`)",
             ));
         }
+        let versions = Self::versions(folder);
         let config = Config::read(&file)?;
         check(&config)?;
         let uses_dora = config.optional_bool("use_dora")?.unwrap_or(false);
@@ -154,9 +157,12 @@ impl Adapter {
         // What a new version of peft adds is off by default.
         account.extend(config.account(|key| ADAPTER_KEYS.reason(key).or(config.is_off(key).then_some("off")))?);
         account.extend(of_tensors);
-        // Whole, unlike those of a checkpoint: an adapter is small, and one module of it smaller than what samples may miss.
+        for part in &mut account {
+            part.of_adapter = true;
+        }
+        // Whole, unlike those of a checkpoint: one module of an adapter is smaller than what samples may miss.
         let content = digest::of_files(&[&file, &weights], &[] as &[&Path])?;
-        Ok(Self { tensors, account, folder: folder.to_owned(), content, fingerprint: OnceCell::new() })
+        Ok(Self { tensors, account, folder: folder.to_owned(), versions, content, fingerprint: OnceCell::new() })
     }
 
     /// The versions of an adapter's files: if they are the same, so is its content.
@@ -165,6 +171,18 @@ impl Adapter {
             let meta = std::fs::metadata(folder.join(name)).ok()?;
             Some((meta.len(), meta.modified().ok()?))
         })
+    }
+
+    /// Checks that the files are still those that were read.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`] if one was replaced.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        if Self::versions(&self.folder) == self.versions {
+            return Ok(());
+        }
+        let message = "it was changed after the model was opened with it; open the model again";
+        Err(Error::checkpoint(self.folder.join(ADAPTER_WEIGHTS_FILE), message))
     }
 
     /// Identifies the base and the adapter: see [`Checkpoint::fingerprint`](super::Checkpoint::fingerprint).
@@ -238,6 +256,8 @@ impl Application<'_> {
         let lacks_update = |tensor: &&Tensor| {
             let module = tensor.name.strip_suffix(".weight").filter(|_| tensor.shape.len() == 2);
             tensor.update.is_none()
+                // The class lacks these modules, so peft does too.
+                && TENSORS.reason_by_path(&tensor.name).is_none()
                 && !self.tensors.is_replaced(&tensor.name)
                 && module.is_some_and(|module| settings.expects_update(module))
         };

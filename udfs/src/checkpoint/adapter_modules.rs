@@ -92,17 +92,22 @@ impl<'a> AdapterModules<'a> {
         let rank = rank as f64;
         let ranks = self.values(module, self.rank, &self.ranks, &self.alphas);
         if !ranks.iter().any(|known| known.to_bits() == rank.to_bits()) {
-            return Err(self
-                .config
-                .error(format!("the update of {module} has rank {rank}, but r makes it {}", ranks[0])));
+            return Err(self.config.error(format!(
+                "the update of {module} has rank {rank}, but r and rank_pattern make it {}",
+                ranks[0]
+            )));
         }
         let alphas = self.values(module, self.alpha, &self.alphas, &self.ranks);
         let alpha = alphas[0];
         if let Some(other) = alphas.iter().find(|other| other.to_bits() != alpha.to_bits()) {
-            return Err(self.config.error(format!(
-                "alpha_pattern makes lora_alpha {alpha} or {other} for {module}, depending on the version of peft; keep one \
-                 entry for it, or add the peft_version that wrote the adapter"
-            )));
+            return Err(self.config.error(if self.is_recent {
+                format!("several entries of alpha_pattern match {module}, with {alpha} and {other}; keep one")
+            } else {
+                format!(
+                    "alpha_pattern makes lora_alpha {alpha} or {other} for {module}, depending on the version of peft; keep \
+                     one entry for it, or add the peft_version that wrote the adapter"
+                )
+            }));
         }
         let scaling = (alpha / if self.is_rank_stabilized { rank.sqrt() } else { rank }) as f32;
         if scaling.is_finite() {
@@ -170,9 +175,10 @@ fn is_recent(version: &str) -> bool {
     (numbers.next(), numbers.next()) >= (Some(0), Some(15))
 }
 
-/// A search that gives up counts as none.
+/// The name of a module is short, and a search that gives up all the same matches: the update is then refused or its factor
+/// is ambiguous, never silently another.
 fn is_match(regex: &Regex, module: &str) -> bool {
-    regex.is_match(module).unwrap_or(false)
+    regex.is_match(module).unwrap_or(true)
 }
 
 impl Selection {
@@ -277,6 +283,8 @@ mod tests {
         let pattern = "^model.layers.1.self_attn.q_proj";
         let of_version = |version: Value| scaling(&json!({"alpha_pattern": {pattern: 2}, "peft_version": version}));
         assert_eq!(of_version(json!("0.21.2")), [Ok(0.5), Ok(2.0)]);
+        let two = json!({"alpha_pattern": {"q_proj": 2, "self_attn.q_proj": 3}, "peft_version": "0.21.2"});
+        assert!(scaling(&two)[0].clone().unwrap_err().contains("several entries of alpha_pattern match"));
         assert_eq!(of_version(json!("1.0.0.dev0")), [Ok(0.5), Ok(2.0)]);
         for version in [json!("0.13.2"), json!("0.14.1.dev0"), json!("new"), json!(null)] {
             assert!(of_version(version.clone())[0].is_err(), "{version}");
@@ -322,7 +330,10 @@ mod tests {
     #[test]
     fn a_rank_that_the_settings_do_not_give_is_refused() {
         let error = scaling(&json!({"r": 8}))[0].clone().unwrap_err();
-        assert!(error.ends_with(&format!("the update of {QUERY} has rank 4, but r makes it 8")), "{error}");
+        assert!(
+            error.ends_with(&format!("the update of {QUERY} has rank 4, but r and rank_pattern make it 8")),
+            "{error}"
+        );
         let ranks = scaling(&json!({"r": 8, "rank_pattern": {"q_proj": 4}}));
         assert!(ranks[0].is_ok() && ranks[1].is_err(), "{ranks:?}");
         let error = scaling(&json!({"alpha_pattern": {"(": 1}}))[0].clone().unwrap_err();

@@ -1,4 +1,5 @@
-//! A JSON file of settings: typed access with errors that name the key, and an account of the keys that nobody read.
+//! A JSON file of settings: typed access with errors that name the key, and an account of the keys that refuses those that
+//! nobody read.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -218,7 +219,7 @@ impl Config {
 }
 
 /// An object inside a [`Config`]. Its reader must look at every key: see [`Object::require_known`].
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Object<'a> {
     config: &'a Config,
     /// As errors name it.

@@ -15,6 +15,9 @@ const HEAD_BYTES: u64 = 256 << 10;
 /// Further blocks read from a weights file, evenly spaced, the last at its end.
 const BLOCKS: u64 = 64;
 
+/// Bytes read at a time of a file that is read whole.
+const READ_BYTES: usize = 1 << 20;
+
 /// Bytes of each block.
 const BLOCK_BYTES: u64 = 4 << 10;
 
@@ -22,10 +25,19 @@ const BLOCK_BYTES: u64 = 4 << 10;
 pub(super) fn of_files(whole: &[impl AsRef<Path>], sampled: &[impl AsRef<Path>]) -> Result<String> {
     let mut hash = Sha256::new();
     for file in whole.iter().map(AsRef::as_ref) {
-        let bytes = std::fs::read(file).map_err(|source| Error::io(file, source))?;
         hash.update(file.file_name().unwrap_or_default().as_encoded_bytes());
-        hash.update((bytes.len() as u64).to_le_bytes());
-        hash.update(bytes);
+        let mut whole = || {
+            let mut opened = File::open(file)?;
+            hash.update(opened.metadata()?.len().to_le_bytes());
+            let mut block = vec![0; READ_BYTES];
+            loop {
+                match opened.read(&mut block)? {
+                    0 => return Ok(()),
+                    bytes => hash.update(&block[..bytes]),
+                }
+            }
+        };
+        whole().map_err(|source| Error::io(file, source))?;
     }
     for file in sampled.iter().map(AsRef::as_ref) {
         sample(file, &mut hash).map_err(|source| Error::io(file, source))?;

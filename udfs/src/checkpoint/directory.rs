@@ -12,6 +12,9 @@ use super::ignored::FILES;
 use super::{Config, Tensors};
 use crate::error::{Error, Result};
 
+/// The kind of adapters that can be applied.
+const LORA: &str = "LORA";
+
 /// A directory with a model: a published checkpoint, or a user's ONNX export beside its tokenizer.
 #[derive(Debug)]
 pub(crate) struct Checkpoint {
@@ -50,7 +53,7 @@ impl Checkpoint {
         let existing = |name: &str| Some(path.join(name)).filter(|file| file.symlink_metadata().is_ok());
 
         if let Some(file) = existing(ADAPTER_CONFIG_FILE) {
-            return Err(is_adapter(path, &Config::read(&file)?));
+            return Err(adapter_error(path, &Config::read(&file)?));
         }
         if existing(TOKENIZER_FILE).is_none() {
             return Err(Error::checkpoint(
@@ -168,8 +171,11 @@ fn unused_index(folder: &Path) -> String {
 }
 
 /// The error for a folder with an adapter. transformers opens the adapter's base, even if there are whole weights beside it.
-fn is_adapter(folder: &Path, config: &Config) -> Error {
-    let kind = config.optional_text("peft_type").ok().flatten().unwrap_or("LORA");
+fn adapter_error(folder: &Path, config: &Config) -> Error {
+    let kind = config.optional_text("peft_type").ok().flatten().unwrap_or(LORA);
+    if kind != LORA {
+        return config.error(format!("this is an adapter of the kind {kind}, which is not supported; only {LORA} is"));
+    }
     let base = config.optional_text("base_model_name_or_path").ok().flatten();
     let (of_base, base) = base.map_or((String::new(), "its base"), |base| (format!(" of {base}"), base));
     let shown = folder.display();
@@ -179,14 +185,14 @@ fn is_adapter(folder: &Path, config: &Config) -> Error {
         String::new()
     };
     config.error(format!(
-        "this is an adapter ({kind}){of_base}; open {base} with the option adapter = {shown} (on the command line: \
+        "this is a LoRA adapter{of_base}; open {base} with the option adapter = {shown} (on the command line: \
          --adapter '{}'){merged}",
-        quoted(folder)
+        shell_quoted(folder)
     ))
 }
 
 /// A path as a shell takes it between single quotes.
-fn quoted(path: &Path) -> String {
+fn shell_quoted(path: &Path) -> String {
     path.display().to_string().replace('\'', r"'\''")
 }
 
@@ -201,7 +207,7 @@ fn no_weights(folder: &Path) -> Error {
              if f.startswith('pytorch_model') and f.endswith('.bin') for k, v in torch.load(os.path.join(d, f), 'cpu', \
              weights_only=True).items()}}; assert w; s.save_file(w, os.path.join(d, '{WEIGHTS_FILE}'), {{'format': \
              'pt'}})\" '{}'",
-            quoted(folder)
+            shell_quoted(folder)
         ),
     };
     Error::checkpoint(folder.join(WEIGHTS_FILE), format!("{missing}; {remedy}"))

@@ -38,7 +38,7 @@ impl Ignored {
 }
 
 ignored! {
-    /// Keys of `config.json`. A key that is null counts as absent. Keys that matter only if they are set (`is_decoder`,
+    /// Keys of `config.json`. Keys that matter only if they are set (`is_decoder`,
     /// `quantization_config`, `pruned_heads`) are not here: they are read, and refused if they are set.
     CONFIG_KEYS, config_keys_table {
         "training only": [
@@ -109,7 +109,7 @@ ignored! {
 }
 
 ignored! {
-    /// Keys of `adapter_config.json`. A key that is null, false or empty counts as absent.
+    /// Keys of `adapter_config.json`.
     ADAPTER_KEYS, adapter_keys_table {
         "training only": [
             "eva_config", "inference_mode", "loftq_config", "lora_dropout", "runtime_config",

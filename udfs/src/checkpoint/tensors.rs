@@ -1,4 +1,4 @@
-//! All tensors of a checkpoint, whichever file holds them, and an account of those that nobody read.
+//! All tensors of a checkpoint, whichever file holds them, and an account of them that refuses those that nobody read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -208,6 +208,16 @@ impl Tensors {
         self.by_name.values()
     }
 
+    /// The name of a tensor in its file.
+    pub(crate) fn stored_name<'a>(&'a self, name: &'a str) -> &'a str {
+        self.stored_names.get(name).map_or(name, String::as_str)
+    }
+
+    /// The names of the tensors that an adapter has replaced or added, as the checkpoint's files have them.
+    pub(crate) fn replaced(&self) -> impl Iterator<Item = &str> {
+        self.replaced.iter().map(|name| self.stored_name(name))
+    }
+
     /// Whether an adapter has replaced or added this tensor.
     pub(crate) fn is_replaced(&self, name: &str) -> bool {
         self.replaced.contains(name)
@@ -235,7 +245,7 @@ impl Tensors {
         let reason = |name: &str| TENSORS.reason_by_path(name).unwrap_or_default();
         let mut parts = Vec::new();
         for (name, tensor) in &self.by_name {
-            let stored = self.stored_names.get(name).unwrap_or(name);
+            let stored = self.stored_name(name);
             // An adapter's tensors are in a file of its own.
             let file = self.files.get(tensor.file.as_path()).cloned().unwrap_or_else(|| file_name(&tensor.file));
             parts.push(if read.contains(name) {

@@ -1,6 +1,6 @@
 //! An opened checkpoint and its properties.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -12,6 +12,9 @@ use crate::error::Result;
 use crate::models::{Family, GpuBytes, GraphOptions, ModelShape};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
+
+/// The ending of files that hold keys, not tensors.
+const JSON: &str = ".json";
 
 /// An opened checkpoint with the options that shape its graph: precision, cutoff layers, compression. It reports the
 /// model's properties, converts and exports its weights, and tunes its batches; a [`Reranker`](crate::Reranker) scores
@@ -111,12 +114,14 @@ impl Model {
     }
 
     /// What the checkpoint's folder holds and what became of it: every file, every key of the settings and every tensor. With
-    /// an adapter, its files, keys and tensors too. `rerank model inspect` prints the account.
+    /// an adapter, its files, keys and tensors too. Subfolders are neither read nor listed. `rerank model inspect` prints the
+    /// account.
     pub fn account(&self) -> Vec<CheckpointPart> {
         let mut account = self.opened.account.clone();
         if let Some(adapter) = &self.graph_options.adapter {
-            for part in &mut account {
-                if part.name.as_deref().is_some_and(|name| adapter.tensors.is_replaced(name)) {
+            let replaced: HashSet<&str> = adapter.tensors.replaced().collect();
+            for part in account.iter_mut().filter(|part| !part.file.ends_with(JSON)) {
+                if part.name.as_deref().is_some_and(|name| replaced.contains(name)) {
                     part.ignored = Some("replaced by the adapter".to_owned());
                 }
             }
@@ -128,7 +133,8 @@ impl Model {
     /// 32 hexadecimal digits that identify the checkpoint and its adapter, wherever they are stored: the same for copies,
     /// different for another training run, stored precision, tokenizer or adapter. Other options do not change it.
     ///
-    /// Computed once per opened checkpoint. Reads configuration and tokenizer whole, but only lengths, headers and
+    /// Computed once per opened checkpoint and adapter. An adapter is read whole, when the model is opened with it. Of the
+    /// checkpoint, reads configuration and tokenizer whole, but only lengths, headers and
     /// evenly spaced samples of the weights. It takes milliseconds for any size, and does not detect a change of a few
     /// bytes between two samples.
     ///

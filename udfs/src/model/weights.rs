@@ -69,6 +69,9 @@ impl Model {
                     family: self.family(),
                 };
                 let cache = self.engine_options().cache.as_deref();
+                if let Some(adapter) = &self.graph_options.adapter {
+                    adapter.check_unchanged()?;
+                }
                 let (parts, file) = convert(graph.converted(), graph.precision(), &origin, cache, on_progress)?;
                 Ok(graph.with_converted(parts, file))
             }

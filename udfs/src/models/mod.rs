@@ -2,7 +2,7 @@
 //!
 //! To add a family, write its file (configuration, text recipe, graph, all exits and the tensor that its names are known by),
 //! give it a [`Family`] variant and add its architecture to `recognise.rs`. Keys of its configuration that change no score
-//! belong into `checkpoint/ignored.rs`.
+//! belong in `checkpoint/ignored.rs`.
 
 mod architecture;
 mod decoder;

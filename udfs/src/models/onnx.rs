@@ -21,11 +21,13 @@ pub(crate) struct OnnxExport {
     vocabulary: Option<usize>,
     max_tokens: Option<usize>,
     pad_id: u32,
+    /// The class of the tokenizer, if its own settings name none.
+    tokenizer_class: Option<String>,
 }
 
 impl Default for OnnxExport {
     fn default() -> Self {
-        Self { vocabulary: None, max_tokens: None, pad_id: DEFAULT_PAD_ID }
+        Self { vocabulary: None, max_tokens: None, pad_id: DEFAULT_PAD_ID, tokenizer_class: None }
     }
 }
 
@@ -45,6 +47,7 @@ impl OnnxExport {
             vocabulary: config.optional_count("vocab_size")?,
             max_tokens: positions.map(|positions| positions.saturating_sub(pad_id as usize + 1)),
             pad_id,
+            tokenizer_class: config.optional_text("tokenizer_class")?.map(str::to_owned),
         })
     }
 }
@@ -71,7 +74,7 @@ impl Architecture for OnnxExport {
     }
 
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
-        Recipe::encoder(tokenizer, None, self.max_tokens)
+        Recipe::encoder(tokenizer, self.tokenizer_class.as_deref(), self.max_tokens)
     }
 
     fn graph_options(&self, _options: &ScoreOptions) -> Result<GraphOptions> {

@@ -61,7 +61,7 @@ impl ScoreOptions {
         self
     }
 
-    /// These options without all but the adapter: what a model's fingerprint depends on.
+    /// The adapter alone of these options: no other changes a model's fingerprint.
     #[must_use]
     pub fn only_adapter(&self) -> Self {
         Self { adapter: self.adapter.clone(), ..Self::default() }

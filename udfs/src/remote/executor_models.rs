@@ -54,7 +54,7 @@ impl ExecutorModels {
             let fingerprint = match reranker.with_options(&planned.options().only_adapter()) {
                 Ok(adapted) => adapted.model().fingerprint()?.to_owned(),
                 Err(error) => {
-                    unfit.get_or_insert(error);
+                    unfit.get_or_insert((reranker.location().to_owned(), error));
                     continue;
                 }
             };
@@ -63,10 +63,16 @@ impl ExecutorModels {
             }
             other.get_or_insert((reranker.location().to_owned(), fingerprint));
         }
-        if let Some(error) = unfit.filter(|_| other.is_none()) {
-            return Err(error);
-        }
         let (name, expected) = (planned.name(), planned.fingerprint());
+        if let Some((location, error)) = unfit.filter(|_| other.is_none()) {
+            return Err(Error::model(
+                name,
+                format!(
+                    "{} does not take the adapter of the plan ({error}); put the same checkpoint and adapter there, or start the executor with --model {name}=DIR",
+                    location.display()
+                ),
+            ));
+        }
         Err(match (other, unknown) {
             (Some((location, fingerprint)), _) => Error::model(
                 name,
@@ -117,6 +123,19 @@ mod tests {
         let opened = executor("tiny-gemma-reranker").open(&planned()).unwrap();
         assert_eq!(opened.location().canonicalize().unwrap(), fixture("tiny-xlmr-reranker").canonicalize().unwrap());
         assert_eq!(opened.options().adapter, planned().options().adapter);
+    }
+
+    #[test]
+    fn an_adapter_that_fits_nothing_there_names_the_model() {
+        let mut plan = planned().to_json();
+        plan["location"] = serde_json::json!("/no/such/place");
+        let planned = PlannedModel::from_json(&plan).unwrap();
+        let error = executor("tiny-gemma-reranker").open(&planned).unwrap_err().to_string();
+        assert!(
+            error.starts_with("model 'm3': ") && error.contains("does not take the adapter of the plan ("),
+            "{error}"
+        );
+        assert!(error.ends_with("start the executor with --model m3=DIR"), "{error}");
     }
 
     #[test]

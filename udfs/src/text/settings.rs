@@ -3,8 +3,8 @@
 //! | file | read |
 //! |---|---|
 //! | `tokenizer_config.json` | always |
-//! | `special_tokens_map.json` | only if `tokenizer_config.json` has no `added_tokens_decoder`; then it wins |
-//! | `added_tokens.json` | as `special_tokens_map.json` |
+//! | `special_tokens_map.json` | only if `tokenizer_config.json` has no `added_tokens_decoder`; then its tokens win, and lists of both count |
+//! | `added_tokens.json` | likewise; `tokenizer.json` wins over it |
 //!
 //! (`PreTrainedTokenizerBase._from_pretrained`, transformers 4.46.3, `tokenization_utils_base.py`)
 
@@ -108,9 +108,8 @@ impl Settings {
     pub(super) fn adds_prefix_space(&self) -> Result<Option<bool>> {
         let Some(config) = &self.config else { return Ok(None) };
         let adds = config.optional_bool("add_prefix_space")?;
-        Ok(adds.filter(|_| {
-            config.get("tokenizer_class").and_then(Value::as_str).is_some_and(|class| class.starts_with("Llama"))
-        }))
+        let class = self.class()?;
+        Ok(adds.filter(|_| class.is_some_and(|class| class.starts_with("Llama"))))
     }
 
     /// The class that the reference uses, if a file says.

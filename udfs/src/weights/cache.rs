@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `<fingerprint>-<key>.<precision>` | weights of a checkpoint; the key identifies the matrices |
 //! | `<fingerprint>-<key>-<adapter>.<precision>` | the same, merged with an adapter |
-//! | `<fingerprint>-<key>.json` | the checkpoint's location when it was converted, and its family |
+//! | the same with `.json` | the locations of checkpoint and adapter when the weights were converted, and the family |
 //! | `<fingerprint>-<device>-<precision>.batches` | a token budget: [`BatchMeasurement`] |
 //! | `unfinished-*` | weights that are being written |
 //!

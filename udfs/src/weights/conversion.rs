@@ -1,4 +1,4 @@
-//! Converts weights to a form other than the checkpoint's, once per checkpoint and precision: to another precision, and
+//! Converts weights to a form other than the checkpoint's, once per checkpoint, adapter and precision: to another precision, and
 //! merged with an adapter's updates.
 //!
 //! The result is a file in the cache folder ([`WeightsCache`]). It appears once it is complete, is read like a weights
