@@ -21,7 +21,7 @@ use once_cell::sync::OnceCell;
 use serde_json::Value;
 
 use super::account::CheckpointPart;
-use super::adapter_modules::AdapterModules;
+use super::adapter_modules::{AdapterModules, LORA};
 use super::config::Config;
 use super::files::{ADAPTER_CONFIG_FILE, ADAPTER_WEIGHTS_FILE};
 use super::ignored::{ADAPTER_KEYS, TENSORS};
@@ -194,9 +194,9 @@ impl Adapter {
 /// Refuses kinds of adapters that are not implemented.
 fn check(config: &Config) -> Result<()> {
     if config.get("peft_type").is_none() {
-        return Err(config.error("peft_type is missing; expected \"LORA\""));
+        return Err(config.error(format!("peft_type is missing; expected \"{LORA}\"")));
     }
-    config.require("peft_type", &["LORA"])?;
+    config.require("peft_type", &[LORA])?;
     config.require("bias", &["none", "all", "lora_only"])?;
     config.require_off(OFF).map_err(|error| error.with_remark(MERGE))?;
     match config.get("init_lora_weights") {

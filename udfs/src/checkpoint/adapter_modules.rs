@@ -4,7 +4,11 @@ use fancy_regex::Regex;
 use serde_json::Value;
 
 use super::config::Config;
+use super::ignored::ends_path;
 use crate::error::{Error, Result};
+
+/// The kind of adapters that can be applied.
+pub(super) const LORA: &str = "LORA";
 
 /// What `all-linear` stands for depends on the model; peft saves the names instead.
 const ALL_LINEAR: &str = "all-linear";
@@ -192,9 +196,7 @@ impl Selection {
 
     fn contains(&self, module: &str) -> bool {
         match self {
-            Self::Ends(ends) => ends.iter().any(|end| {
-                module.strip_suffix(end.as_str()).is_some_and(|parent| parent.is_empty() || parent.ends_with('.'))
-            }),
+            Self::Ends(ends) => ends.iter().any(|end| ends_path(module, end)),
             Self::Whole(regex) => is_match(regex, module),
         }
     }

@@ -38,13 +38,9 @@ impl Config {
     /// Parses the content of `path`, wherever it was read from.
     pub(crate) fn parse(path: &Path, json: &[u8]) -> Result<Self> {
         match json::parse(path, json)? {
-            Value::Object(values) => Ok(Self::new(path, values)),
+            Value::Object(values) => Ok(Self { path: path.to_owned(), values, read: Mutex::default() }),
             _ => Err(Error::checkpoint(path, "expected a JSON object")),
         }
-    }
-
-    fn new(path: &Path, values: Map<String, Value>) -> Self {
-        Self { path: path.to_owned(), values, read: Mutex::default() }
     }
 
     /// The file's name.

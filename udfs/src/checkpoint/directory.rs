@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::account::CheckpointPart;
+use super::adapter_modules::LORA;
 use super::files::{
     ADAPTER_CONFIG_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, INDEX_FILE, ONNX_FILE, PICKLE_FILE, SPECIAL_TOKENS_FILE,
     TOKENIZER_CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, shard_files,
@@ -11,9 +12,6 @@ use super::files::{
 use super::ignored::FILES;
 use super::{Config, Tensors};
 use crate::error::{Error, Result};
-
-/// The kind of adapters that can be applied.
-const LORA: &str = "LORA";
 
 /// A directory with a model: a published checkpoint, or a user's ONNX export beside its tokenizer.
 #[derive(Debug)]
@@ -63,8 +61,9 @@ impl Checkpoint {
         }
         let config = existing(CONFIG_FILE).map(|file| Config::read(&file)).transpose()?;
         let weights = if let Some(file) = existing(WEIGHTS_FILE) {
-            if missing_shard(path).is_some() {
-                tracing::warn!("{} is not read: {}", path.join(INDEX_FILE).display(), unused_index(path));
+            let shards = shards(path);
+            if missing_shard(path, &shards).is_some() {
+                tracing::warn!("{} is not read: {}", path.join(INDEX_FILE).display(), unused_index(path, &shards));
             }
             Weights::Tensors(Tensors::from_file(&file)?)
         } else if let Some(index) = existing(INDEX_FILE) {
@@ -105,7 +104,7 @@ impl Checkpoint {
             let ignored = match name.as_str() {
                 CONFIG_FILE => None,
                 _ if used.contains(name) => None,
-                INDEX_FILE => Some(unused_index(&self.path)),
+                INDEX_FILE => Some(unused_index(&self.path, &shards)),
                 _ if shards.contains(name) => Some("a shard of the index, which is not read".to_owned()),
                 _ => Some(FILES.reason_by_end(name).unwrap_or("not part of a model").to_owned()),
             };
@@ -118,17 +117,13 @@ impl Checkpoint {
     fn weights_names(&self) -> Result<Vec<String>> {
         Ok(match &self.weights {
             Weights::Tensors(tensors) => tensors.files().map(str::to_owned).collect(),
-            Weights::Onnx(_) => {
-                let names = self.onnx_files()?.into_iter().filter_map(|file| Some(file.file_name()?.to_owned()));
-                names.map(|name| name.to_string_lossy().into_owned()).collect()
-            }
+            Weights::Onnx(_) => self.onnx_names()?,
         })
     }
 
-    /// The files of a ready-made graph, sorted: weights beside it are named after it (`model.onnx.data`, `model.onnx_data`).
-    pub(super) fn onnx_files(&self) -> Result<Vec<PathBuf>> {
-        let files = file_names(&self.path)?.into_iter().filter(|name| name.starts_with(ONNX_FILE));
-        Ok(files.map(|name| self.path.join(name)).collect())
+    /// The names of the files of a ready-made graph, sorted: weights beside it are named after it (`model.onnx.data`, `model.onnx_data`).
+    pub(super) fn onnx_names(&self) -> Result<Vec<String>> {
+        Ok(file_names(&self.path)?.into_iter().filter(|name| name.starts_with(ONNX_FILE)).collect())
     }
 }
 
@@ -156,15 +151,15 @@ fn shards(folder: &Path) -> BTreeSet<String> {
     index.and_then(|index| shard_files(&index)).unwrap_or_default()
 }
 
-/// A shard that the index of a folder names and that is not there.
-fn missing_shard(folder: &Path) -> Option<String> {
-    shards(folder).into_iter().find(|shard| !folder.join(shard).exists())
+/// One of the `shards` that is not there.
+fn missing_shard<'a>(folder: &Path, shards: &'a BTreeSet<String>) -> Option<&'a String> {
+    shards.iter().find(|shard| !folder.join(shard).exists())
 }
 
-/// Why the index of a folder is not read.
-fn unused_index(folder: &Path) -> String {
+/// Why the index of a folder, which names these `shards`, is not read.
+fn unused_index(folder: &Path, shards: &BTreeSet<String>) -> String {
     let reason = format!("{WEIGHTS_FILE} takes precedence, as in transformers");
-    match missing_shard(folder) {
+    match missing_shard(folder, shards) {
         Some(missing) => format!("{reason}; it is stale, since it names {missing}, which is not there"),
         None => reason,
     }

@@ -30,7 +30,7 @@ impl Checkpoint {
                     }
                 }
             }
-            Weights::Onnx(_) => files.extend(self.onnx_files()?),
+            Weights::Onnx(_) => files.extend(self.onnx_names()?.iter().map(|name| self.path.join(name))),
         }
         Ok(files)
     }

@@ -29,12 +29,17 @@ impl Ignored {
 
     /// Why a dotted name is ignored that is in the list, or ends with one there.
     pub(crate) fn reason_by_path(self, name: &str) -> Option<&'static str> {
-        self.find(|listed| name.strip_suffix(listed).is_some_and(|parent| parent.is_empty() || parent.ends_with('.')))
+        self.find(|listed| ends_path(name, listed))
     }
 
     fn find(self, matches: impl Fn(&str) -> bool) -> Option<&'static str> {
         self.0.iter().find(|(_, names)| names.iter().any(|name| matches(name))).map(|(reason, _)| *reason)
     }
+}
+
+/// Whether a dotted name is `end`, or ends with it as a whole part.
+pub(super) fn ends_path(name: &str, end: &str) -> bool {
+    name.strip_suffix(end).is_some_and(|parent| parent.is_empty() || parent.ends_with('.'))
 }
 
 ignored! {

@@ -28,6 +28,8 @@ const FORMATS: [&str; 3] = ["pt", "mlx", "np"];
 /// What the header of a weights file says.
 #[derive(Debug, Default)]
 pub(super) struct Header {
+    /// Resolved path, without symbolic links.
+    pub(super) file: Arc<PathBuf>,
     pub(super) tensors: BTreeMap<String, Tensor>,
     /// Tensors of other types than weights have, which [`TENSORS`] lists.
     pub(super) skipped: Vec<String>,
@@ -81,7 +83,7 @@ fn parse_header(path: &Path, file: &Arc<PathBuf>, header: &[u8], file_bytes: u64
 
     let data_start = 8 + header.len() as u64;
     let data_bytes = file_bytes - data_start;
-    let mut result = Header::default();
+    let mut result = Header { file: Arc::clone(file), ..Header::default() };
     let mut ranges = Vec::new();
     for (name, entry) in entries {
         let fail = |message: String| Error::checkpoint(path, format!("tensor {name}: {message}"));

@@ -101,8 +101,7 @@ impl Tensors {
     fn add_file(&mut self, path: &Path) -> Result<BTreeSet<String>> {
         let header = read_header(path)?;
         let names = header.tensors.keys().chain(&header.skipped).cloned().collect();
-        let resolved = path.canonicalize().map_err(|source| Error::io(path, source))?;
-        self.files.insert(resolved, file_name(path));
+        self.files.insert(header.file.to_path_buf(), file_name(path));
         self.skipped.extend(header.skipped.into_iter().map(|name| (file_name(path), name)));
         for (name, tensor) in header.tensors {
             if let Some(other) = self.by_name.insert(name.clone(), tensor) {

@@ -57,9 +57,9 @@ impl OpenedModel {
             account.extend(config.account(|key| of_graph.or(CONFIG_KEYS.reason(key)))?);
         }
         if let Weights::Tensors(tensors) = &mut checkpoint.weights {
-            if let Some(anchor) = architecture.anchor() {
+            if let [anchor, others @ ..] = architecture.anchors() {
                 *tensors = std::mem::take(tensors).named_after(anchor)?;
-                if let Some(other) = architecture.other_anchor() {
+                for other in others {
                     *tensors = std::mem::take(tensors).with_name(anchor, other);
                 }
             }

@@ -23,6 +23,9 @@ pub(super) const EMBEDDINGS: &str = "model.embed_tokens.weight";
 /// (`safetensors.torch.save_model` keeps one name of a shared tensor.)
 pub(super) const OUTPUT: &str = "lm_head.weight";
 
+/// The names of the embedding table where it may be the output layer too.
+pub(super) const ANCHORS: &[&str] = &[EMBEDDINGS, OUTPUT];
+
 /// A decoder: its dimensions, under keys that all families share, and what is specific to its family.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Decoder {

@@ -3,7 +3,7 @@
 //! Reference: `GemmaForCausalLM` of transformers 4.46.3, as called by FlagEmbedding's `FlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, OUTPUT, Variation};
+use super::decoder::{ANCHORS, AttentionLimits, Decoder, EMBEDDINGS, OUTPUT, Variation};
 use super::family::Family;
 use super::graph_options::GraphOptions;
 use super::shape::ModelShape;
@@ -113,12 +113,8 @@ impl Architecture for Gemma {
         self.pad_id
     }
 
-    fn anchor(&self) -> Option<&'static str> {
-        Some(EMBEDDINGS)
-    }
-
-    fn other_anchor(&self) -> Option<&'static str> {
-        self.is_tied.then_some(OUTPUT)
+    fn anchors(&self) -> &'static [&'static str] {
+        if self.is_tied { ANCHORS } else { &[EMBEDDINGS] }
     }
 
     fn tied(&self) -> Option<Tied> {

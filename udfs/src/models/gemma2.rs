@@ -11,7 +11,7 @@
 //!   it. `attention_softcap = true` applies it.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, OUTPUT, Variation};
+use super::decoder::{ANCHORS, AttentionLimits, Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::activation;
@@ -130,12 +130,8 @@ impl Architecture for Gemma2 {
         self.decoder.window()
     }
 
-    fn anchor(&self) -> Option<&'static str> {
-        Some(EMBEDDINGS)
-    }
-
-    fn other_anchor(&self) -> Option<&'static str> {
-        Some(OUTPUT)
+    fn anchors(&self) -> &'static [&'static str] {
+        ANCHORS
     }
 
     fn all_exits(&self) -> Vec<Exit> {

@@ -3,7 +3,7 @@
 //! Reference: `LayerWiseMiniCPMForCausalLM`, as called by FlagEmbedding's `LayerWiseFlagLLMReranker`.
 
 use super::architecture::Architecture;
-use super::decoder::{AttentionLimits, Decoder, EMBEDDINGS, OUTPUT, Variation};
+use super::decoder::{ANCHORS, AttentionLimits, Decoder, Variation};
 use super::exits::{Exit, ExitLayers, head};
 use super::family::Family;
 use super::gemma::PROMPT;
@@ -81,12 +81,8 @@ impl Architecture for MiniCpm {
         self.pad_id
     }
 
-    fn anchor(&self) -> Option<&'static str> {
-        Some(EMBEDDINGS)
-    }
-
-    fn other_anchor(&self) -> Option<&'static str> {
-        Some(OUTPUT)
+    fn anchors(&self) -> &'static [&'static str] {
+        ANCHORS
     }
 
     fn all_exits(&self) -> Vec<Exit> {

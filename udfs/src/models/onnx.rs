@@ -69,8 +69,8 @@ impl Architecture for OnnxExport {
         self.pad_id
     }
 
-    fn anchor(&self) -> Option<&'static str> {
-        None
+    fn anchors(&self) -> &'static [&'static str] {
+        &[]
     }
 
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {

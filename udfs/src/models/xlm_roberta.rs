@@ -213,8 +213,8 @@ impl Architecture for XlmRoberta {
         self.pad_id
     }
 
-    fn anchor(&self) -> Option<&'static str> {
-        Some(WORDS)
+    fn anchors(&self) -> &'static [&'static str] {
+        &[WORDS]
     }
 
     fn recipe(&self, tokenizer: &Tokenizer) -> Result<Recipe> {
