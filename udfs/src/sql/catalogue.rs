@@ -1,5 +1,7 @@
 //! The SQL functions.
 
+use std::sync::Arc;
+
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::{Expr, ScalarUDF};
 
@@ -30,6 +32,8 @@ const CATALOGUE: &[CatalogueEntry] = &[
 #[derive(Debug, Clone)]
 struct KnownFunction {
     udf: ScalarUDF,
+    /// The same, in calls that have their place in a plan.
+    placed: ScalarUDF,
     function: Function,
 }
 
@@ -40,12 +44,12 @@ pub(crate) struct KnownFunctions(Vec<KnownFunction>);
 impl KnownFunctions {
     /// The asynchronous functions, which run in the operator.
     pub(crate) fn asynchronous(registry: &ModelRegistry) -> Self {
-        Self::new(functions(registry, ""), RerankUdf::asynchronous)
+        Self::new(functions(registry, ""), RerankUdf::asynchronous, RerankUdf::placed)
     }
 
     /// Their synchronous variants.
     pub(crate) fn synchronous(registry: &ModelRegistry) -> Self {
-        Self::new(functions(registry, SYNC_SUFFIX), RerankUdf::synchronous)
+        Self::new(functions(registry, SYNC_SUFFIX), RerankUdf::synchronous, RerankUdf::synchronous)
     }
 
     /// All of them.
@@ -53,8 +57,16 @@ impl KnownFunctions {
         Self([Self::asynchronous(registry).0, Self::synchronous(registry).0].concat())
     }
 
-    fn new(functions: Vec<Function>, to_udf: impl Fn(Function) -> ScalarUDF) -> Self {
-        let known = |function: Function| KnownFunction { udf: to_udf(function.clone()), function };
+    fn new(
+        functions: Vec<Function>,
+        to_udf: impl Fn(Function) -> ScalarUDF,
+        to_placed: impl Fn(Function) -> ScalarUDF,
+    ) -> Self {
+        let known = |function: Function| KnownFunction {
+            udf: to_udf(function.clone()),
+            placed: to_placed(function.clone()),
+            function,
+        };
         Self(functions.into_iter().map(known).collect())
     }
 
@@ -65,12 +77,29 @@ impl KnownFunctions {
 
     /// The function behind a UDF.
     pub(crate) fn find(&self, udf: &ScalarUDF) -> Option<&Function> {
-        self.0.iter().find(|known| known.udf == *udf).map(|known| &known.function)
+        self.0.iter().find(|known| known.udf == *udf || known.placed == *udf).map(|known| &known.function)
     }
 
-    /// Whether an expression is itself a call of one of the functions.
+    /// Whether an expression is itself a call of one of the functions that has no place in the plan yet.
     pub(crate) fn is_call(&self, expression: &Expr) -> bool {
-        matches!(expression, Expr::ScalarFunction(ScalarFunction { func, .. }) if self.find(func).is_some())
+        let Expr::ScalarFunction(ScalarFunction { func, .. }) = expression else { return false };
+        self.0.iter().any(|known| known.udf == **func)
+    }
+
+    /// Whether an expression is itself a call that has its place.
+    pub(crate) fn is_placed_call(&self, expression: &Expr) -> bool {
+        matches!(expression, Expr::ScalarFunction(ScalarFunction { func, .. }) if self.is_placed(func))
+    }
+
+    /// Whether a UDF is that of calls that have their place.
+    pub(crate) fn is_placed(&self, udf: &ScalarUDF) -> bool {
+        self.0.iter().any(|known| known.placed == *udf)
+    }
+
+    /// The call as one that has its place: no rule moves, merges or repeats it.
+    pub(crate) fn place(&self, call: ScalarFunction) -> Expr {
+        let placed = self.0.iter().find(|known| known.udf == *call.func).map(|known| Arc::new(known.placed.clone()));
+        Expr::ScalarFunction(ScalarFunction { func: placed.unwrap_or(call.func), args: call.args })
     }
 }
 
@@ -105,7 +134,7 @@ mod tests {
 
     #[test]
     fn parameters_have_names() {
-        for KnownFunction { udf, function } in KnownFunctions::all(&ModelRegistry::default()).0 {
+        for KnownFunction { udf, function, .. } in KnownFunctions::all(&ModelRegistry::default()).0 {
             let names: Vec<&str> = udf.signature().parameter_names.iter().flatten().map(String::as_str).collect();
             assert_eq!(names, function.parameters(), "{}", udf.name());
         }

@@ -26,6 +26,11 @@ impl RerankUdf {
         AsyncScalarUDF::new(Arc::new(Self::new(function, Volatility::Stable))).into_scalar_udf()
     }
 
+    /// The function in calls that the rules have placed. Volatile: no other rule duplicates or moves such a call.
+    pub(super) fn placed(function: Function) -> ScalarUDF {
+        AsyncScalarUDF::new(Arc::new(Self::new(function, Volatility::Volatile))).into_scalar_udf()
+    }
+
     /// The function for hosts that accept only synchronous ones, such as those behind a foreign function interface. It
     /// blocks its caller until the batch is scored.
     pub(super) fn synchronous(function: Function) -> ScalarUDF {

@@ -1,5 +1,6 @@
 //! The physical operator.
 
+use std::collections::HashMap;
 use std::fmt::{self, Formatter};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
 use datafusion::physical_plan::execution_plan::CardinalityEffect;
-use datafusion::physical_plan::filter_pushdown::{FilterDescription, FilterPushdownPhase};
+use datafusion::physical_plan::filter_pushdown::{ChildFilterDescription, FilterDescription, FilterPushdownPhase};
 use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet, RecordOutput};
 use datafusion::physical_plan::statistics::{ChildStats, StatisticsArgs};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -165,14 +166,23 @@ impl ExecutionPlan for RerankExec {
         CardinalityEffect::Equal
     }
 
-    /// Filters on the input's columns are pushed below, those on scores stay above.
+    /// Filters on the input's columns are pushed below, those on scores stay above. So do those on columns of a name
+    /// that the input has twice, since filters are passed on by name.
     fn gather_filters_for_pushdown(
         &self,
         _phase: FilterPushdownPhase,
         parent_filters: Vec<Arc<dyn PhysicalExpr>>,
         _config: &ConfigOptions,
     ) -> Result<FilterDescription> {
-        FilterDescription::from_children(parent_filters, &self.children())
+        let input = self.input.schema();
+        let mut names = HashMap::new();
+        for field in input.fields() {
+            *names.entry(field.name()).or_insert(0) += 1;
+        }
+        let unique = input.fields().iter().enumerate().filter(|(_, field)| names[field.name()] == 1);
+        let unique = unique.map(|(index, _)| index).collect();
+        let child = ChildFilterDescription::from_child_with_allowed_indices(&parent_filters, unique, &self.input)?;
+        Ok(FilterDescription::new().with_child(child))
     }
 
     fn child_stats_requests(&self, partition: Option<usize>) -> Vec<ChildStats> {

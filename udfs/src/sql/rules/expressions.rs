@@ -7,6 +7,8 @@ use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, Projection};
 
+use crate::sql::catalogue::KnownFunctions;
+
 /// The expression with columns in place of calls.
 pub(super) fn replace(expression: Expr, columns: &[(Expr, Expr)]) -> Result<Expr> {
     let replaced = expression.transform_down(|part| {
@@ -29,13 +31,6 @@ pub(super) fn name_of(call: &Expr) -> &str {
         Expr::ScalarFunction(call) => call.name(),
         _ => "the function",
     }
-}
-
-/// The expressions of both, each once.
-pub(super) fn union(first: &[Expr], second: &[Expr]) -> Vec<Expr> {
-    let mut all = first.to_vec();
-    all.extend(second.iter().filter(|call| !first.contains(call)).cloned());
-    all
 }
 
 /// What the columns of a projection stand for.
@@ -73,4 +68,32 @@ pub(super) fn named(expression: Expr, qualifier: Option<&TableReference>, name: 
         return expression;
     }
     expression.alias_qualified(qualifier.cloned(), name)
+}
+
+/// A call in an expression, if there is one.
+pub(super) fn has_call(expression: &Expr, functions: &KnownFunctions) -> Option<Expr> {
+    let mut found = None;
+    let visited = expression.apply(|part| {
+        Ok(if functions.is_call(part) {
+            found = Some(part.clone());
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    });
+    visited.ok().and(found)
+}
+
+pub(super) fn has_subquery(expression: &Expr) -> bool {
+    let is_subquery = |part: &Expr| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_)));
+    // Visiting cannot fail.
+    expression.exists(is_subquery).unwrap_or(true)
+}
+
+/// Whether an expression is a call whose result is NULL where the row of its columns is. The struct of `rerank_details`
+/// never is.
+pub(super) fn is_null_with_its_row(expression: &Expr, functions: &KnownFunctions) -> bool {
+    let Expr::ScalarFunction(call) = expression else { return false };
+    functions.find(&call.func).is_some_and(|function| function.kind().is_null_with_its_texts())
+        && call.args.iter().take(2).any(|text| matches!(text, Expr::Column(_)))
 }

@@ -20,12 +20,13 @@
 //!         TableScan: t
 //! ```
 
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
-use super::hoist::Hoist;
+use super::expressions::has_call;
+use super::hoist::{Hoist, has_nested};
 use crate::sql::catalogue::KnownFunctions;
 
 /// Moves calls into projections and filters. It runs last: other rules would merge the projections and filters again,
@@ -53,17 +54,19 @@ impl OptimizerRule for HoistRerankCalls {
     }
 
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
-        let mut found = false;
+        let (mut found, mut nested) = (false, false);
         plan.apply_with_subqueries(|node| {
             node.apply_expressions(|expression| {
-                found = found || expression.exists(|part| Ok(self.functions.is_call(part)))?;
+                found = found || has_call(expression, &self.functions).is_some();
+                nested = nested || has_nested(expression, &self.functions)?;
                 Ok(TreeNodeRecursion::Continue)
             })
         })?;
-        if !found {
+        if !found && !nested {
             return Ok(Transformed::no(plan));
         }
-        let hoist = Hoist::new(&self.functions, config.alias_generator());
-        hoist.rewrite(plan, &[]).map(|scored| Transformed::yes(scored.plan))
+        let hoist = Hoist::new(&self.functions, config.alias_generator(), &plan)?;
+        let plan = if found { hoist.rewrite_all(plan)? } else { plan };
+        hoist.unnest(plan).map(|plan| Transformed::yes(plan.data))
     }
 }

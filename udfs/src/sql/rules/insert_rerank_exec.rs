@@ -18,7 +18,7 @@ use std::sync::Arc;
 
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::async_scalar_function::AsyncFuncExpr;
 use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
@@ -27,6 +27,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::async_func::AsyncFuncExec;
 use datafusion::scalar::ScalarValue;
 
+use super::hoist_rerank_calls::HoistRerankCalls;
 use crate::sql::blocking::blocking;
 use crate::sql::catalogue::KnownFunctions;
 use crate::sql::config::RerankConfig;
@@ -70,6 +71,13 @@ impl InsertRerankExec {
         let Some(expression) = expression.downcast_ref::<AsyncFuncExpr>() else { return Ok(None) };
         let Some(planned) = expression.func.downcast_ref::<ScalarFunctionExpr>() else { return Ok(None) };
         let Some(function) = self.functions.find(planned.fun()) else { return Ok(None) };
+        if !self.functions.is_placed(planned.fun()) {
+            return Err(DataFusionError::Plan(format!(
+                "{} has no place in the plan: the optimizer rule {} did not run; set datafusion.optimizer.max_passes to at least 1",
+                function.name(),
+                HoistRerankCalls::NAME
+            )));
+        }
         let [query, passage, ..] = planned.args() else { return Ok(None) };
         let mut constants: [Option<&ScalarValue>; 2] = [None, None];
         for (constant, parameter) in constants.iter_mut().zip(["model", "options"]) {

@@ -2,10 +2,10 @@
 
 mod check_rerank_calls;
 mod expressions;
-mod guard_calls;
 mod hoist;
 mod hoist_rerank_calls;
 mod insert_rerank_exec;
+mod needs;
 #[cfg(test)]
 mod plan_tests;
 

@@ -1,40 +1,128 @@
 //! Aggregates and window functions, whose columns are named after their expressions.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use datafusion::common::Column;
 use datafusion::error::Result;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Window};
+use datafusion::functions::core::expr_fn::{get_field, named_struct};
+use datafusion::logical_expr::expr::NullTreatment;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Window, lit};
 
 use super::rewrite::Hoist;
-use super::scored::{Scored, renamed};
-use crate::sql::rules::expressions::{replace, union};
+use super::scored::{Late, Scored};
+use crate::sql::rules::expressions::{has_subquery, substitute};
+use crate::sql::rules::needs::{Need, needs, union};
 
 impl Hoist<'_> {
-    pub(super) fn aggregate(&self, aggregate: Aggregate) -> Result<Scored> {
+    /// A call in `first_value(.. ORDER BY ..)`, which is what DISTINCT ON becomes, waits for the row that is chosen: its
+    /// columns are chosen instead, as a struct, so that they come from one row.
+    pub(super) fn aggregate(&self, aggregate: Aggregate, late: Late) -> Result<Scored> {
         let groups = aggregate.group_expr.len();
         let expressions = [aggregate.group_expr, aggregate.aggr_expr].concat();
-        let scored = self.rewrite(Arc::unwrap_or_clone(aggregate.input), &self.calls(&expressions)?)?;
-        let expressions = self.guard(expressions, &scored.columns, &[])?;
-        let Scored { plan, columns } = self.compute(scored, &self.calls(&expressions)?)?;
-        let mut group_expr = expressions.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?;
+        let own = needs(self.functions, &expressions)?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(aggregate.input), &own, Late::Yes)?;
+        let mut expressions = scored.translate_all(expressions)?;
+        // What is evaluated above the aggregate, by position.
+        let mut chosen = Vec::new();
+        for (position, expression) in expressions.iter_mut().enumerate().skip(groups) {
+            if let Some((columns, value)) = self.choose_columns(expression) {
+                *expression = columns;
+                chosen.push((position, value));
+            }
+        }
+        let (scored, mut group_expr) = self.score(scored, expressions, &[])?;
         let aggr_expr = group_expr.split_off(groups);
-        let plan = Aggregate::try_new(Arc::new(plan), group_expr, aggr_expr)?;
-        let positions = plan.schema.columns();
-        let scored = Scored { plan: LogicalPlan::Aggregate(plan), columns: Vec::new() };
-        renamed(scored, positions, &aggregate.schema, &[])
+        let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(scored.plan), group_expr, aggr_expr)?);
+        let mut scored = Scored::of(plan);
+        let (original, columns) = (aggregate.schema.columns(), scored.plan.schema().columns());
+        // Grouping sets have more columns than expressions.
+        let offset = columns.len() - aggregates(&scored.plan);
+        for (position, value) in chosen {
+            let position = offset + position - groups;
+            let chosen = HashMap::from([(chosen_columns(), Expr::Column(columns[position].clone()))]);
+            scored.sources.insert(original[position].clone(), substitute(value, &chosen)?);
+        }
+        scored.rename(original, columns);
+        self.settle(scored, late, &[])
     }
 
-    pub(super) fn window(&self, window: Window, wanted: &[Expr]) -> Result<Scored> {
-        let inputs = window.input.schema().fields().len();
-        let own = self.calls(&window.window_expr)?;
-        let scored = self.rewrite(Arc::unwrap_or_clone(window.input), &union(&own, wanted))?;
-        let expressions = self.guard(window.window_expr, &scored.columns, wanted)?;
-        let Scored { plan, columns } = self.compute(scored, &self.calls(&expressions)?)?;
-        let added = plan.schema().fields().len() - inputs;
-        let expressions = expressions.into_iter().map(|part| replace(part, &columns)).collect::<Result<_>>()?;
-        let plan = Window::try_new(expressions, Arc::new(plan))?;
-        let mut positions = plan.schema.columns();
-        positions.drain(inputs..inputs + added);
-        renamed(Scored { plan: LogicalPlan::Window(plan), columns }, positions, &window.schema, wanted)
+    /// For `first_value(e)` or `last_value(e)` of an expression with calls: the same function of a struct of the columns
+    /// of `e`, and `e` in terms of it.
+    fn choose_columns(&self, expression: &Expr) -> Option<(Expr, Expr)> {
+        let (inner, name) = match expression {
+            Expr::Alias(alias) => (alias.expr.as_ref(), Some(alias)),
+            inner => (inner, None),
+        };
+        let Expr::AggregateFunction(function) = inner else { return None };
+        let params = &function.params;
+        let [value] = params.args.as_slice() else { return None };
+        let waits = matches!(function.func.name(), "first_value" | "last_value")
+            && !params.distinct
+            && params.filter.is_none()
+            && params.null_treatment != Some(NullTreatment::IgnoreNulls)
+            && self.has_calls(std::slice::from_ref(value))
+            && !params.order_by.iter().any(|key| self.has_calls(std::slice::from_ref(&key.expr)))
+            && !value.is_volatile()
+            && !has_subquery(value);
+        if !waits {
+            return None;
+        }
+        let mut columns: Vec<Column> = value.column_refs().into_iter().cloned().collect();
+        columns.sort();
+        let (mut fields, mut sources) = (Vec::new(), HashMap::new());
+        for (place, column) in columns.into_iter().enumerate() {
+            let field = format!("c{place}");
+            fields.extend([lit(&field), Expr::Column(column.clone())]);
+            sources.insert(column, get_field(Expr::Column(chosen_columns()), field));
+        }
+        if fields.is_empty() {
+            return None;
+        }
+        let mut function = function.clone();
+        function.params.args = vec![named_struct(fields)];
+        let mut chosen = Expr::AggregateFunction(function);
+        if let Some(alias) = name {
+            chosen = chosen.alias_qualified(alias.relation.clone(), &alias.name);
+        }
+        Some((chosen, substitute(value.clone(), &sources).ok()?))
+    }
+
+    /// Rows pass a window function unchanged. Calls that it does not read may wait for a filter on its result.
+    pub(super) fn window(&self, window: Window, wanted: &[Need], late: Late) -> Result<Scored> {
+        let functions = window.window_expr.len();
+        let own = needs(self.functions, &window.window_expr)?;
+        let input = Arc::clone(window.input.schema());
+        let wanted: Vec<Need> = wanted.iter().filter(|wanted| wanted.reads_only(&input)).cloned().collect();
+        let scored = self.rewrite(Arc::unwrap_or_clone(window.input), &union(own, wanted.clone()), late)?;
+        let expressions = scored.translate_all(window.window_expr)?;
+        let above = scored.read_above(self, &wanted)?;
+        let (mut scored, expressions) = self.score(scored, expressions, &above)?;
+        scored.plan = LogicalPlan::Window(Window::try_new(expressions, Arc::new(scored.plan))?);
+        let last = |mut columns: Vec<_>| columns.split_off(columns.len() - functions);
+        let columns = last(scored.plan.schema().columns());
+        scored.rename(last(window.schema.columns()), columns);
+        self.settle(scored.refresh()?, late, &wanted)
+    }
+}
+
+/// Stands for the struct of chosen columns until its name is known.
+fn chosen_columns() -> Column {
+    Column::new_unqualified("__rerank_chosen")
+}
+
+/// How many of an aggregate's columns are aggregates.
+fn aggregates(plan: &LogicalPlan) -> usize {
+    if let LogicalPlan::Aggregate(aggregate) = plan { aggregate.aggr_expr.len() } else { 0 }
+}
+
+impl Scored {
+    /// Columns that have another name than in the original plan, unless something else stands for them.
+    fn rename(&mut self, original: Vec<Column>, columns: Vec<Column>) {
+        for (original, column) in original.into_iter().zip(columns) {
+            if original != column {
+                self.sources.entry(original).or_insert(Expr::Column(column));
+            }
+        }
     }
 }

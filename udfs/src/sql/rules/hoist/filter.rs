@@ -1,38 +1,41 @@
 //! Filters.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use datafusion::common::DFSchema;
 use datafusion::error::Result;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Projection};
 
+use super::calls::Calls;
 use super::rewrite::Hoist;
-use super::scored::{Scored, keep};
-use crate::sql::rules::expressions::{replace, sources, substitute, union};
+use super::scored::{Late, Scored};
+use crate::sql::rules::expressions::{sources, substitute};
+use crate::sql::rules::needs::{Need, needs, union};
 
 impl Hoist<'_> {
-    pub(super) fn filter(&self, predicate: Expr, input: LogicalPlan, wanted: &[Expr]) -> Result<Scored> {
-        let schema = Arc::clone(input.schema());
+    pub(super) fn filter(&self, predicate: Expr, input: LogicalPlan, wanted: &[Need], late: Late) -> Result<Scored> {
         let (parts, input) = self.below_projection(split_conjunction_owned(predicate), input)?;
-        let Some(predicate) = conjunction(parts) else { return self.rewrite(input, wanted) };
-        let own = self.calls(std::slice::from_ref(&predicate))?;
-        let scored = self.rewrite(input, &union(&own, wanted))?;
-        self.filter_scored(predicate, scored, &schema, wanted)
+        let Some(predicate) = conjunction(parts) else { return self.rewrite(input, wanted, late) };
+        let own = needs(self.functions, std::slice::from_ref(&predicate))?;
+        let scored = self.rewrite(input, &union(own, wanted.to_vec()), Late::Yes)?;
+        let parts = scored.translate_all(split_conjunction_owned(predicate))?;
+        let scored = self.filter_scored(parts, scored, wanted)?;
+        self.settle(scored, late, wanted)
     }
 
     /// Moves conditions below a projection with calls if they read none of them. DataFusion does so itself, but moves a
     /// field of a call that returns a struct (`rerank_details(..)['score']`) further down than any filter.
     fn below_projection(&self, parts: Vec<Expr>, input: LogicalPlan) -> Result<(Vec<Expr>, LogicalPlan)> {
         let projection = match input {
-            LogicalPlan::Projection(projection) if !self.calls(&projection.expr)?.is_empty() => projection,
+            LogicalPlan::Projection(projection) if self.has_calls(&projection.expr) => projection,
             input => return Ok((parts, input)),
         };
         let sources = sources(&projection);
         let (mut above, mut below) = (Vec::new(), Vec::new());
         for part in parts {
             let source = substitute(part.clone(), &sources)?;
-            if source.is_volatile() || !self.calls(std::slice::from_ref(&source))?.is_empty() {
+            if source.is_volatile() || self.has_calls(std::slice::from_ref(&source)) {
                 above.push(part);
             } else {
                 below.push(source);
@@ -43,54 +46,40 @@ impl Hoist<'_> {
         Ok((above, LogicalPlan::Projection(Projection::try_new_with_schema(expr, input, schema)?)))
     }
 
-    /// Filters a rewritten plan: first by the conditions that need no more calls, then by one call after the other, so
-    /// that a row that one of them drops is not scored by the next.
-    pub(super) fn filter_scored(
-        &self,
-        predicate: Expr,
-        scored: Scored,
-        schema: &DFSchema,
-        wanted: &[Expr],
-    ) -> Result<Scored> {
-        let parts = self.guard(split_conjunction_owned(predicate), &scored.columns, wanted)?;
-        let mut stages = self.stages(parts)?.into_iter();
+    /// Filters a rewritten plan by conditions in terms of it: first by those that need no more calls, then by one call
+    /// after the other, so that a row that one of them drops is not scored by the next.
+    pub(super) fn filter_scored(&self, parts: Vec<Expr>, scored: Scored, wanted: &[Need]) -> Result<Scored> {
+        let above = scored.read_above(self, wanted)?;
+        let mut calls = self.plan_calls(&parts, &above)?;
+        let parts = parts.into_iter().map(|part| calls.replace(part)).collect::<Result<Vec<_>>>()?;
         let mut scored = scored;
-        while let Some(stage) = stages.next() {
-            let own = self.calls(&stage)?;
-            let later = self.calls(&stages.as_slice().concat())?;
-            // A call that only this filter reads stays in it. One that the parent repeats, or that others need, becomes
-            // a column.
-            let shared = own.iter().filter(|call| wanted.contains(call) || later.contains(call));
-            let shared = shared.cloned().collect::<Vec<_>>();
-            let shared = union(&self.nested(&own)?, &shared);
-            let Scored { plan, columns } = self.compute(scored, &union(&self.nested(&shared)?, &shared))?;
-            let stage = stage.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?;
-            scored = Scored { plan: filtered(stage, plan)?, columns };
+        for stage in stages(parts, &calls) {
+            scored = self.compute(scored, &mut calls, &stage)?;
+            scored.plan = filtered(stage, scored.plan)?;
         }
-        keep(scored, schema, wanted)
+        scored.refresh()
     }
+}
 
-    /// Groups conditions in the order of evaluation: first those without calls, then, for each condition with new
-    /// calls, all conditions that need no others.
-    fn stages(&self, conditions: Vec<Expr>) -> Result<Vec<Vec<Expr>>> {
-        let mut known = Vec::new();
-        let mut stages = vec![Vec::new()];
-        let with_calls = |part| Ok((self.calls(std::slice::from_ref(&part))?, part));
-        let mut rest = conditions.into_iter().map(with_calls).collect::<Result<Vec<_>>>()?;
-        while !rest.is_empty() {
-            let (ready, waiting): (Vec<_>, Vec<_>) =
-                rest.into_iter().partition(|(calls, _)| calls.iter().all(|call| known.contains(call)));
-            if let Some(stage) = stages.last_mut() {
-                stage.extend(ready.into_iter().map(|(_, condition)| condition));
-            }
-            if let Some((calls, _)) = waiting.first() {
-                known.extend(calls.iter().cloned());
-                stages.push(Vec::new());
-            }
-            rest = waiting;
+/// Groups conditions in the order of evaluation: first those without calls, then, for each condition with new calls, all
+/// conditions that need no others.
+fn stages(conditions: Vec<Expr>, calls: &Calls) -> Vec<Vec<Expr>> {
+    let mut known = BTreeSet::new();
+    let mut stages = vec![Vec::new()];
+    let mut rest: Vec<_> =
+        conditions.into_iter().map(|part| (calls.read_by(std::slice::from_ref(&part)), part)).collect();
+    while !rest.is_empty() {
+        let (ready, waiting): (Vec<_>, Vec<_>) = rest.into_iter().partition(|(read, _)| read.is_subset(&known));
+        if let Some(stage) = stages.last_mut() {
+            stage.extend(ready.into_iter().map(|(_, condition)| condition));
         }
-        Ok(stages)
+        if let Some((read, _)) = waiting.first() {
+            known.extend(read);
+            stages.push(Vec::new());
+        }
+        rest = waiting;
     }
+    stages
 }
 
 fn filtered(conditions: Vec<Expr>, plan: LogicalPlan) -> Result<LogicalPlan> {

@@ -7,74 +7,159 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Join, LogicalPlan};
 
+use super::calls::Calls;
 use super::rewrite::Hoist;
-use super::scored::{Scored, keep};
+use super::scored::{Late, Scored};
 use crate::sql::catalogue::KnownFunctions;
-use crate::sql::rules::expressions::{name_of, reads_only, replace, union};
+use crate::sql::rules::expressions::{has_call, is_null_with_its_row, name_of, reads_only};
+use crate::sql::rules::needs::{Need, needs, union};
 
 impl Hoist<'_> {
-    /// Computes a call in a condition that reads one side on that side. A call that reads both becomes a filter above
-    /// an inner join; other joins refuse it, because their rows depend on it.
-    pub(super) fn join(&self, join: Join, wanted: &[Expr]) -> Result<Scored> {
-        let mut conditions = join.filter.map(split_conjunction_owned).unwrap_or_default();
-        let mut above = Vec::new();
-        let mut sides = [Vec::new(), Vec::new()];
+    /// A call in a condition of an inner join runs above the join, for the rows that the other conditions leave. In
+    /// other joins, a call that reads one side runs on that side. One that reads both decides which rows have a match:
+    /// see [`Self::existence`]; outer joins refuse it.
+    pub(super) fn join(&self, join: Join, wanted: &[Need], late: Late) -> Result<Scored> {
+        let mut own = [Vec::new(), Vec::new()];
         for (left, right) in &join.on {
-            sides[0] = union(&sides[0], &self.calls(std::slice::from_ref(left))?);
-            sides[1] = union(&sides[1], &self.calls(std::slice::from_ref(right))?);
-        }
-        let mut kept = Vec::new();
-        for condition in conditions.drain(..) {
-            let calls = self.calls(std::slice::from_ref(&condition))?;
-            let mut both = None;
-            for call in &calls {
-                let side = [&join.left, &join.right].iter().position(|input| reads_only(call, input.schema()));
-                match side {
-                    Some(side) => sides[side] = union(&sides[side], std::slice::from_ref(call)),
-                    None => both = Some(call),
-                }
-            }
-            match both {
-                None => kept.push(condition),
-                Some(_) if join.join_type == JoinType::Inner => above.push(condition),
-                Some(call) => {
-                    return Err(DataFusionError::Plan(format!(
-                        "{} cannot be used in the ON condition of a {} JOIN; compute it in a subquery and filter on its column",
-                        name_of(call),
-                        join.join_type.to_string().to_uppercase()
-                    )));
-                }
+            for (own, key) in own.iter_mut().zip([left, right]) {
+                *own = union(std::mem::take(own), needs(self.functions, std::slice::from_ref(key))?);
             }
         }
-        let [left_calls, right_calls] = sides;
+        let (mut kept, mut above) = (Vec::new(), Vec::new());
+        for condition in join.filter.clone().map(split_conjunction_owned).unwrap_or_default() {
+            let of_condition = needs(self.functions, std::slice::from_ref(&condition))?;
+            let inputs = [&join.left, &join.right].map(|input| input.schema());
+            let sides: Vec<_> =
+                of_condition.iter().map(|need| inputs.iter().position(|input| reads_only(&need.call, input))).collect();
+            let waits = join.join_type == JoinType::Inner && !join.on.is_empty() && !of_condition.is_empty();
+            if waits || sides.contains(&None) {
+                above.push(condition);
+                continue;
+            }
+            for (need, side) in of_condition.into_iter().zip(sides) {
+                let Some(side) = side else { continue };
+                own[side] = union(std::mem::take(&mut own[side]), vec![need.within(inputs[side])]);
+            }
+            kept.push(condition);
+        }
+        match join.join_type {
+            _ if above.is_empty() => {}
+            JoinType::Inner => {}
+            JoinType::Left | JoinType::Right | JoinType::Full => return Err(refused(&above, self.functions, &join)),
+            _ if join.null_aware => return Err(refused(&above, self.functions, &join)),
+            _ => return self.existence(join, kept, above, own),
+        }
         let [left_side, right_side] = sides_of(join.join_type);
-        let (left_plan, right_plan) = (Arc::unwrap_or_clone(join.left), Arc::unwrap_or_clone(join.right));
-        let left_wanted = left_side.carries(wanted, left_plan.schema(), self.functions);
-        let right_wanted = right_side.carries(wanted, right_plan.schema(), self.functions);
-        let left = self.compute(self.rewrite(left_plan, &union(&left_calls, &left_wanted))?, &left_calls)?;
-        let right = self.compute(self.rewrite(right_plan, &union(&right_calls, &right_wanted))?, &right_calls)?;
-        let mut carried = left.columns.clone();
-        carried.retain(|(call, _)| left_wanted.contains(call));
-        carried.extend(right.columns.iter().filter(|(call, _)| right_wanted.contains(call)).cloned());
-        let columns = [left.columns, right.columns].concat();
-        let on = join.on.into_iter().map(|(l, r)| Ok((replace(l, &columns)?, replace(r, &columns)?)));
-        let joined = LogicalPlan::Join(Join::try_new(
+        let [left_own, right_own] = own;
+        let drops = join.join_type == JoinType::Inner && !join.on.is_empty()
+            || matches!(
+                join.join_type,
+                JoinType::LeftSemi | JoinType::LeftAnti | JoinType::RightSemi | JoinType::RightAnti
+            );
+        let below = if drops { Late::Yes } else { late };
+        let left_wanted = left_side.carries(wanted, join.left.schema(), self.functions);
+        let right_wanted = right_side.carries(wanted, join.right.schema(), self.functions);
+        let left = self.side(join.left, left_side, left_own, &left_wanted, below)?;
+        let right = self.side(join.right, right_side, right_own, &right_wanted, below)?;
+        let both = |part: Expr| right.translate(left.translate(part)?);
+        let on = join
+            .on
+            .into_iter()
+            .map(|(left_key, right_key)| Ok((left.translate(left_key)?, right.translate(right_key)?)));
+        let on = on.collect::<Result<Vec<_>>>()?;
+        let kept = kept.into_iter().map(both).collect::<Result<Vec<_>>>()?;
+        let above = above.into_iter().map(both).collect::<Result<Vec<_>>>()?;
+        let (left, right) = (left.scored, right.scored);
+        let plan = LogicalPlan::Join(Join::try_new(
             Arc::new(left.plan),
             Arc::new(right.plan),
-            on.collect::<Result<_>>()?,
-            conjunction(kept.into_iter().map(|part| replace(part, &columns)).collect::<Result<Vec<_>>>()?),
+            on,
+            conjunction(kept),
             join.join_type,
             join.join_constraint,
             join.null_equality,
             join.null_aware,
         )?);
-        let scored = keep(Scored { plan: joined, columns: carried }, &join.schema, wanted)?;
-        match conjunction(above) {
-            None => Ok(scored),
-            // The inputs are already rewritten, so the filter finds no more calls below it.
-            Some(predicate) => self.filter_scored(predicate, scored, &join.schema, wanted),
+        let mut scored = Scored { plan, columns: left.columns, sources: left.sources };
+        if left_side == JoinInput::Dropped {
+            (scored.columns, scored.sources) = Default::default();
         }
+        if right_side != JoinInput::Dropped {
+            scored.columns.extend(right.columns);
+            scored.sources.extend(right.sources);
+        }
+        let scored = if above.is_empty() { scored } else { self.filter_scored(above, scored, wanted)? };
+        self.settle(scored, late, wanted)
     }
+
+    /// Rewrites one side of a join, and computes the calls `own` of the join's condition.
+    fn side(
+        &self,
+        plan: Arc<LogicalPlan>,
+        side: JoinInput,
+        own: Vec<Need>,
+        wanted: &[Need],
+        late: Late,
+    ) -> Result<Side> {
+        let late = if side == JoinInput::Dropped { Late::No } else { late };
+        let scored = self.rewrite(Arc::unwrap_or_clone(plan), &union(own.clone(), wanted.to_vec()), late)?;
+        let own = scored.translate_needs(&own)?;
+        let above = scored.read_above(self, wanted)?;
+        let mut calls = self.plan_needs(own, &above)?;
+        let all = calls.columns();
+        let mut scored = self.compute(scored, &mut calls, &all)?.refresh()?;
+        if side == JoinInput::MayBeNull {
+            // Where the other side has no match, what is evaluated above must be NULL too.
+            scored = self.materialize(scored, |source| {
+                matches!(source, Expr::Column(_)) || is_null_with_its_row(source, self.functions)
+            })?;
+        }
+        Ok(Side { scored, calls })
+    }
+
+    /// A side whose calls do not wait.
+    pub(super) fn plain_side(&self, plan: Arc<LogicalPlan>, own: Vec<Need>) -> Result<Side> {
+        self.side(plan, JoinInput::Kept, own, &[], Late::No)
+    }
+}
+
+/// One side of a join, with the calls of the join's condition.
+pub(super) struct Side {
+    pub(super) scored: Scored,
+    calls: Calls,
+}
+
+impl Side {
+    /// A condition in terms of this side. Columns of the other side stay as they are.
+    pub(super) fn translate(&self, condition: Expr) -> Result<Expr> {
+        self.calls.replace(self.scored.translate(condition)?)
+    }
+}
+
+impl Need {
+    /// With the conditions that a side of a join can evaluate.
+    fn within(mut self, schema: &DFSchema) -> Self {
+        for place in &mut self.places {
+            let known = place.iter().take_while(|condition| reads_only(condition, schema)).count();
+            place.truncate(known);
+        }
+        self
+    }
+}
+
+fn refused(conditions: &[Expr], functions: &KnownFunctions, join: &Join) -> DataFusionError {
+    let call = conditions.iter().find_map(|condition| has_call(condition, functions));
+    let name = call.as_ref().map_or("the function", name_of);
+    let remedy = if join.null_aware {
+        "write NOT EXISTS instead of NOT IN"
+    } else {
+        "join without it in a subquery, compute the score there, and filter on its column"
+    };
+    let join = if join.null_aware { "NOT IN".to_owned() } else { format!("{} JOIN", join.join_type) };
+    DataFusionError::Plan(format!(
+        "{name} cannot read both sides of a {} in its condition; {remedy}",
+        join.to_uppercase()
+    ))
 }
 
 /// What a join does with the rows of one side.
@@ -91,17 +176,10 @@ enum JoinInput {
 impl JoinInput {
     /// The calls of `wanted` that have the same value on this side and above the join. A score whose
     /// query or passage is a column is NULL where the row is; the struct of `rerank_details` is not.
-    fn carries(self, wanted: &[Expr], schema: &DFSchema, functions: &KnownFunctions) -> Vec<Expr> {
-        let is_null_with_its_row = |call: &Expr| match call {
-            Expr::ScalarFunction(call) => {
-                functions.find(&call.func).is_some_and(|function| function.kind().is_null_with_its_texts())
-                    && call.args.iter().take(2).any(|text| matches!(text, Expr::Column(_)))
-            }
-            _ => false,
-        };
-        let carried = wanted.iter().filter(|call| match self {
-            Self::Kept => reads_only(call, schema),
-            Self::MayBeNull => reads_only(call, schema) && is_null_with_its_row(call),
+    fn carries(self, wanted: &[Need], schema: &DFSchema, functions: &KnownFunctions) -> Vec<Need> {
+        let carried = wanted.iter().filter(|need| match self {
+            Self::Kept => need.reads_only(schema),
+            Self::MayBeNull => need.reads_only(schema) && is_null_with_its_row(&need.call, functions),
             Self::Dropped => false,
         });
         carried.cloned().collect()

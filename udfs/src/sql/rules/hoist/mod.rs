@@ -4,11 +4,15 @@
 //! returns those that it has or can carry; [`Hoist`] computes the others in a projection between the two.
 
 mod aggregate;
+mod calls;
+mod existence;
 mod filter;
 mod join;
 mod projection;
 mod rewrite;
 mod scored;
 mod sort;
+mod unnest;
 
 pub(super) use rewrite::Hoist;
+pub(super) use unnest::has_nested;

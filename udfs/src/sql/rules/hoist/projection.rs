@@ -8,53 +8,108 @@ use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SubqueryAlias};
 
 use super::rewrite::Hoist;
-use super::scored::Scored;
-use crate::sql::rules::expressions::{find, named, replace, sources, substitute, union};
+use super::scored::{Late, Scored};
+use crate::sql::rules::expressions::{find, has_subquery, named, sources, substitute};
+use crate::sql::rules::needs::{Need, needs, union};
 
 impl Hoist<'_> {
-    pub(super) fn projection(&self, projection: Projection, wanted: &[Expr]) -> Result<Scored> {
+    pub(super) fn projection(&self, projection: Projection, wanted: &[Need], late: Late) -> Result<Scored> {
         let sources = sources(&projection);
         let Projection { expr, input, schema, .. } = projection;
-        let below: Vec<Expr> = wanted.iter().map(|call| substitute(call.clone(), &sources)).collect::<Result<_>>()?;
-        let own = self.calls(&expr)?;
-        let scored = self.rewrite(Arc::unwrap_or_clone(input), &union(&own, &below))?;
-        let expr = self.guard(expr, &scored.columns, &[])?;
-        let Scored { plan, columns } = self.compute(scored, &self.nested(&self.calls(&expr)?)?)?;
-        let mut columns_above = Vec::new();
-        let mut carried = Vec::new();
-        for (call, below) in wanted.iter().zip(&below) {
-            // A column of the projection itself may be the call.
-            let own = schema.columns().into_iter().find(|column| sources.get(column) == Some(below));
-            if let Some(column) = own {
-                columns_above.push((call.clone(), Expr::Column(column)));
-            } else if let Some(column) = find(&columns, below) {
-                columns_above.push((call.clone(), column.clone()));
-                if !carried.contains(column) {
-                    carried.push(column.clone());
-                }
+        let below = renamed(wanted, &sources)?;
+        let own = needs(self.functions, &expr)?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(input), &union(own, below.clone()), late)?;
+
+        // Expressions with calls that had better wait, and the others.
+        let mut waiting = HashMap::new();
+        let mut expressions = Vec::new();
+        let mut columns = Vec::new();
+        for ((expression, column), (qualifier, field)) in expr.into_iter().zip(schema.columns()).zip(schema.iter()) {
+            let expression = scored.translate(expression)?;
+            let waits = late == Late::Yes && !expression.is_volatile() && !has_subquery(&expression);
+            if waits && self.has_calls(std::slice::from_ref(&expression)) {
+                waiting.insert(column, expression.unalias_nested().data);
+            } else {
+                expressions.push(expression);
+                columns.push((column, qualifier, field));
             }
         }
-        let mut expressions = Vec::with_capacity(expr.len());
-        for (expression, (qualifier, field)) in expr.into_iter().zip(schema.iter()) {
-            expressions.push(named(replace(expression, &columns)?, qualifier, field.name()));
+        let waiting_calls: Vec<Expr> = waiting.values().cloned().collect();
+        let above = union(scored.read_above(self, &below)?, needs(self.functions, &waiting_calls)?);
+        let (scored, expressions) = self.score(scored, expressions, &above)?;
+        let mut projected = Vec::with_capacity(expressions.len());
+        let mut columns_above = Vec::new();
+        // The columns above that stand for columns below.
+        let mut outer: HashMap<Expr, Expr> = HashMap::new();
+        for (expression, (column, qualifier, field)) in expressions.into_iter().zip(columns) {
+            let inner = expression.clone().unalias_nested().data;
+            if matches!(inner, Expr::Column(_)) {
+                outer.entry(inner).or_insert_with(|| Expr::Column(column));
+            }
+            projected.push(named(expression, qualifier, field.name()));
         }
-        expressions.extend(carried);
-        let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
-        Ok(Scored { plan, columns: columns_above })
+        let mut carry = |inner: &Expr| {
+            let carried = outer.entry(inner.clone()).or_insert_with(|| {
+                let name = self.next_name();
+                projected.push(inner.clone().alias(&name));
+                Expr::Column(Column::new_unqualified(name))
+            });
+            carried.clone()
+        };
+        for (Need { call, .. }, below) in wanted.iter().zip(&below) {
+            if let Some(column) = find(&scored.columns, &substitute(below.call.clone(), &scored.sources)?) {
+                columns_above.push((call.clone(), carry(column)));
+            }
+        }
+        let mut sources = HashMap::new();
+        for (column, source) in waiting {
+            let source = scored.translate(source)?;
+            let mut carried = HashMap::new();
+            for inner in source.column_refs() {
+                carried.insert(inner.clone(), carry(&Expr::Column(inner.clone())));
+            }
+            sources.insert(column, substitute(source, &carried)?);
+        }
+        let columns = columns_above.into_iter().map(|(call, column)| Ok((substitute(call, &sources)?, column)));
+        let columns = columns.collect::<Result<_>>()?;
+        let plan = LogicalPlan::Projection(Projection::try_new(projected, Arc::new(scored.plan))?);
+        Ok(Scored { plan, columns, sources })
     }
 
-    pub(super) fn alias(&self, alias: SubqueryAlias, wanted: &[Expr]) -> Result<Scored> {
+    pub(super) fn alias(&self, alias: SubqueryAlias, wanted: &[Need], late: Late) -> Result<Scored> {
         let inner = alias.input.schema().columns().into_iter().map(Expr::Column);
-        let sources: HashMap<Column, Expr> = alias.schema.columns().into_iter().zip(inner).collect();
-        let below: Vec<Expr> = wanted.iter().map(|call| substitute(call.clone(), &sources)).collect::<Result<_>>()?;
-        let Scored { plan, columns } = self.rewrite(Arc::unwrap_or_clone(alias.input), &below)?;
+        let names: HashMap<Column, Expr> = alias.schema.columns().into_iter().zip(inner).collect();
+        let below = renamed(wanted, &names)?;
+        let Scored { plan, columns, sources } = self.rewrite(Arc::unwrap_or_clone(alias.input), &below, late)?;
         let positions = plan.schema().columns();
         let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias.alias)?);
-        let outer: HashMap<Column, Column> = positions.into_iter().zip(plan.schema().columns()).collect();
-        let columns = wanted.iter().zip(&below).filter_map(|(call, below)| {
-            let Some(Expr::Column(column)) = find(&columns, below) else { return None };
-            Some((call.clone(), Expr::Column(outer.get(column)?.clone())))
-        });
-        Ok(Scored { columns: columns.collect(), plan })
+        let outer: HashMap<Column, Expr> =
+            positions.into_iter().zip(plan.schema().columns().into_iter().map(Expr::Column)).collect();
+        let mut sources_above = HashMap::new();
+        for (of, inner) in names {
+            let Expr::Column(inner) = inner else { continue };
+            if let Some(source) = sources.get(&inner) {
+                sources_above.insert(of, substitute(source.clone(), &outer)?);
+            }
+        }
+        let mut columns_above = Vec::new();
+        for (Need { call, .. }, below) in wanted.iter().zip(below) {
+            if let Some(column) = find(&columns, &substitute(below.call, &sources)?) {
+                columns_above.push((substitute(call.clone(), &sources_above)?, substitute(column.clone(), &outer)?));
+            }
+        }
+        Ok(Scored { plan, columns: columns_above, sources: sources_above })
     }
+}
+
+/// The calls that a node above asks for, in terms of the node's input.
+fn renamed(wanted: &[Need], sources: &HashMap<Column, Expr>) -> Result<Vec<Need>> {
+    let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), sources)).collect();
+    let need = |need: &Need| {
+        Ok(Need {
+            call: substitute(need.call.clone(), sources)?,
+            places: need.places.iter().map(place).collect::<Result<_>>()?,
+        })
+    };
+    wanted.iter().map(need).collect()
 }

@@ -1,54 +1,117 @@
 //! A plan with score columns.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 
-use crate::sql::rules::expressions::{columns_of, named};
+use super::rewrite::Hoist;
+use crate::sql::rules::expressions::{columns_of, named, replace, substitute};
+use crate::sql::rules::needs::{Need, needs, union};
 
-/// A plan with score columns after its own.
+/// A rewritten plan. It may have more columns than before, in another order; those of its own have generated names.
 pub(in crate::sql::rules) struct Scored {
     pub(in crate::sql::rules) plan: LogicalPlan,
-    /// Calls that are columns of the plan, in terms of its own columns.
+    /// Calls that are columns of the plan, in terms of its columns.
     pub(super) columns: Vec<(Expr, Expr)>,
+    /// What stands for the columns that the plan no longer has: another column, or an expression that is evaluated
+    /// further up, calls included.
+    pub(super) sources: HashMap<Column, Expr>,
 }
 
-/// Drops score columns that no node above wants.
-pub(super) fn keep(scored: Scored, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
-    let Scored { plan, columns } = scored;
-    let columns: Vec<(Expr, Expr)> = columns.into_iter().filter(|(call, _)| wanted.contains(call)).collect();
-    let mut expressions = columns_of(schema);
-    for (_, column) in &columns {
-        if !expressions.contains(column) {
-            expressions.push(column.clone());
-        }
-    }
-    if columns_of(plan.schema()) == expressions {
-        return Ok(Scored { plan, columns });
-    }
-    let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
-    Ok(Scored { plan, columns })
+/// Whether rows are dropped further up, so that a call had better wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sql::rules) enum Late {
+    /// Calls are columns of the result.
+    No,
+    /// Calls may be among [`Scored::sources`].
+    Yes,
 }
 
-/// Some columns of a plan under the names of another schema, and the score columns that a node above wants.
-pub(super) fn renamed(scored: Scored, positions: Vec<Column>, schema: &DFSchema, wanted: &[Expr]) -> Result<Scored> {
-    let Scored { plan, columns } = scored;
-    if plan.schema().columns() == schema.columns() {
-        return Ok(Scored { plan, columns: Vec::new() });
+impl Scored {
+    pub(super) fn of(plan: LogicalPlan) -> Self {
+        Self { plan, columns: Vec::new(), sources: HashMap::new() }
     }
-    let columns: Vec<(Expr, Expr)> = columns.into_iter().filter(|(call, _)| wanted.contains(call)).collect();
-    let mut expressions: Vec<Expr> = positions
-        .into_iter()
-        .zip(schema.iter())
-        .map(|(column, (qualifier, field))| named(Expr::Column(column), qualifier, field.name()))
-        .collect();
-    for (_, column) in &columns {
-        if !expressions.contains(column) {
-            expressions.push(column.clone());
+
+    /// An expression over the columns of the original plan, in terms of this one. Calls that are columns are replaced.
+    pub(super) fn translate(&self, expression: Expr) -> Result<Expr> {
+        replace(substitute(expression, &self.sources)?, &self.columns)
+    }
+
+    pub(super) fn translate_all(&self, expressions: impl IntoIterator<Item = Expr>) -> Result<Vec<Expr>> {
+        expressions.into_iter().map(|part| self.translate(part)).collect()
+    }
+
+    /// The calls that nodes above read, in terms of this plan: those that they ask for, and those in its sources.
+    pub(super) fn read_above(&self, hoist: &Hoist<'_>, wanted: &[Need]) -> Result<Vec<Need>> {
+        let sources: Vec<Expr> = self.sources.values().cloned().collect();
+        Ok(union(self.translate_needs(wanted)?, needs(hoist.functions, &sources)?))
+    }
+
+    pub(super) fn translate_needs(&self, wanted: &[Need]) -> Result<Vec<Need>> {
+        let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), &self.sources)).collect();
+        let need = |need: &Need| {
+            Ok(Need {
+                call: substitute(need.call.clone(), &self.sources)?,
+                places: need.places.iter().map(place).collect::<Result<_>>()?,
+            })
+        };
+        wanted.iter().map(need).collect()
+    }
+
+    /// Uses the columns that have been added in the meantime.
+    pub(super) fn refresh(mut self) -> Result<Self> {
+        let columns = &self.columns;
+        self.sources =
+            self.sources.into_iter().map(|(of, source)| Ok((of, replace(source, columns)?))).collect::<Result<_>>()?;
+        Ok(self)
+    }
+
+    /// Exactly the columns of the original plan.
+    pub(super) fn restore(self, schema: &DFSchema) -> Result<LogicalPlan> {
+        let columns = schema.columns();
+        if self.plan.schema().columns() == columns {
+            return Ok(self.plan);
         }
+        let expressions = columns.into_iter().zip(schema.iter()).map(|(column, (qualifier, field))| {
+            let source = self.sources.get(&column).cloned().unwrap_or(Expr::Column(column));
+            named(source, qualifier, field.name())
+        });
+        Ok(LogicalPlan::Projection(Projection::try_new(expressions.collect(), Arc::new(self.plan))?))
     }
-    let plan = LogicalPlan::Projection(Projection::try_new(expressions, Arc::new(plan))?);
-    Ok(Scored { plan, columns })
+}
+
+impl Hoist<'_> {
+    /// Computes the calls in sources, unless they had better wait.
+    pub(super) fn settle(&self, scored: Scored, late: Late, wanted: &[Need]) -> Result<Scored> {
+        if late == Late::Yes || scored.sources.is_empty() {
+            return Ok(scored);
+        }
+        let wanted = scored.translate_needs(wanted)?;
+        let (of, sources): (Vec<Column>, Vec<Expr>) = scored.sources.clone().into_iter().unzip();
+        let (mut scored, sources) = self.score(scored, sources, &wanted)?;
+        scored.sources = of.into_iter().zip(sources).collect();
+        Ok(scored)
+    }
+
+    /// Makes columns of the sources that do not satisfy a condition.
+    pub(super) fn materialize(&self, scored: Scored, stays: impl Fn(&Expr) -> bool) -> Result<Scored> {
+        let leaving: Vec<Column> =
+            scored.sources.iter().filter(|(_, source)| !stays(source)).map(|(of, _)| of.clone()).collect();
+        if leaving.is_empty() {
+            return Ok(scored);
+        }
+        let sources = leaving.iter().map(|of| scored.sources[of].clone()).collect();
+        let (mut scored, sources) = self.score(scored, sources, &[])?;
+        let mut projected = columns_of(scored.plan.schema());
+        for (of, source) in leaving.into_iter().zip(sources) {
+            let name = self.next_name();
+            projected.push(source.alias(&name));
+            scored.sources.insert(of, Expr::Column(Column::new_unqualified(name)));
+        }
+        scored.plan = LogicalPlan::Projection(Projection::try_new(projected, Arc::new(scored.plan))?);
+        Ok(scored)
+    }
 }

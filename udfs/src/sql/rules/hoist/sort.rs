@@ -1,26 +1,33 @@
-//! Sorts.
+//! Sorts and limits.
 
 use std::sync::Arc;
 
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan, Sort, SortExpr};
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Sort, SortExpr};
 
 use super::rewrite::Hoist;
-use super::scored::{Scored, keep};
-use crate::sql::rules::expressions::{replace, union};
+use super::scored::{Late, Scored};
+use crate::sql::rules::needs::{Need, needs, union};
 
 impl Hoist<'_> {
-    pub(super) fn sort(&self, sort: Sort, wanted: &[Expr]) -> Result<Scored> {
-        let schema = Arc::clone(sort.input.schema());
+    /// A sort that keeps only the first rows is a limit.
+    pub(super) fn sort(&self, sort: Sort, wanted: &[Need], late: Late) -> Result<Scored> {
         let keys: Vec<Expr> = sort.expr.iter().map(|key| key.expr.clone()).collect();
-        let own = self.calls(&keys)?;
-        let scored = self.rewrite(Arc::unwrap_or_clone(sort.input), &union(&own, wanted))?;
-        let keys = self.guard(keys, &scored.columns, wanted)?;
-        let Scored { plan, columns } = self.compute(scored, &self.calls(&keys)?)?;
-        let keys = keys.into_iter().zip(sort.expr);
-        let keys = keys.map(|(expr, key)| Ok(SortExpr { expr: replace(expr, &columns)?, ..key }));
-        let expr = keys.collect::<Result<Vec<_>>>()?;
-        let plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(plan), fetch: sort.fetch });
-        keep(Scored { plan, columns }, &schema, wanted)
+        let own = needs(self.functions, &keys)?;
+        let below = if sort.fetch.is_some() { Late::Yes } else { late };
+        let scored = self.rewrite(Arc::unwrap_or_clone(sort.input), &union(own, wanted.to_vec()), below)?;
+        let keys = scored.translate_all(keys)?;
+        let above = scored.read_above(self, wanted)?;
+        let (mut scored, keys) = self.score(scored, keys, &above)?;
+        let expr = keys.into_iter().zip(sort.expr).map(|(expr, key)| SortExpr { expr, ..key }).collect();
+        scored.plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(scored.plan), fetch: sort.fetch });
+        self.settle(scored.refresh()?, late, wanted)
+    }
+
+    pub(super) fn limit(&self, limit: Limit, wanted: &[Need], late: Late) -> Result<Scored> {
+        let Limit { skip, fetch, input } = limit;
+        let mut scored = self.rewrite(Arc::unwrap_or_clone(input), wanted, Late::Yes)?;
+        scored.plan = LogicalPlan::Limit(Limit { skip, fetch, input: Arc::new(scored.plan) });
+        self.settle(scored, late, wanted)
     }
 }

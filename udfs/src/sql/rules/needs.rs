@@ -1,0 +1,173 @@
+//! Where expressions read calls, and under which conditions.
+//!
+//! An operator computes a call for all rows before the expression around it is evaluated, so a call within a branch
+//! would run for rows of the other branches too. The conditions are therefore moved into the call, whose score is NULL
+//! where its query is:
+//!
+//! ```text
+//! CASE WHEN cheap THEN rerank(q, p) ELSE 0 END  ->  CASE WHEN cheap THEN rerank(CASE WHEN cheap THEN q END, p) ELSE 0 END
+//! cheap OR rerank(q, p) > 1               ->  cheap OR rerank(CASE WHEN cheap IS NOT TRUE THEN q END, p) > 1
+//! max(rerank(q, p)) FILTER (WHERE cheap)  ->  max(rerank(CASE WHEN cheap THEN q END, p)) FILTER (WHERE cheap)
+//! ```
+//!
+//! A call that is read in several places gets the conditions of all of them, and none if one of them has none.
+
+use datafusion::common::DFSchema;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{AggregateFunction, Case, WindowFunction};
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+
+use super::expressions::{has_call, has_subquery, reads_only};
+use crate::sql::catalogue::KnownFunctions;
+
+/// A call, and for each place that reads it the conditions under which it does, from the outside in. Each condition is
+/// itself evaluated only for rows for which those before it are true. A place without conditions reads all rows.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Need {
+    pub(super) call: Expr,
+    pub(super) places: Vec<Vec<Expr>>,
+}
+
+impl Need {
+    /// Whether the call and its conditions read only columns of a plan.
+    pub(super) fn reads_only(&self, schema: &DFSchema) -> bool {
+        let mut all = self.places.iter().flatten().chain([&self.call]);
+        all.all(|part| reads_only(part, schema))
+    }
+}
+
+/// The distinct calls in `expressions`. Calls in arguments of others and in conditions come before those that depend on
+/// them.
+pub(super) fn needs(functions: &KnownFunctions, expressions: &[Expr]) -> Result<Vec<Need>> {
+    let mut places = Places { functions, found: Vec::new() };
+    for expression in expressions {
+        places.visit(expression, &[])?;
+    }
+    Ok(places.found)
+}
+
+/// The calls of both.
+pub(super) fn union(mut first: Vec<Need>, second: Vec<Need>) -> Vec<Need> {
+    for Need { call, places } in second {
+        match first.iter_mut().find(|need| need.call == call) {
+            Some(need) => need.places.extend(places),
+            None => first.push(Need { call, places }),
+        }
+    }
+    first
+}
+
+/// What was found so far.
+struct Places<'a> {
+    functions: &'a KnownFunctions,
+    found: Vec<Need>,
+}
+
+impl Places<'_> {
+    fn visit(&mut self, expression: &Expr, conditions: &[Expr]) -> Result<()> {
+        match expression {
+            Expr::Case(case) => self.visit_case(case, conditions),
+            Expr::BinaryExpr(BinaryExpr { op: op @ (Operator::And | Operator::Or), .. }) => {
+                self.visit_junction(expression, *op, conditions)
+            }
+            Expr::AggregateFunction(AggregateFunction { params, .. }) => {
+                let within = self.visit_filter(params.filter.as_deref(), conditions)?;
+                let keys = params.order_by.iter().map(|key| &key.expr);
+                params.args.iter().chain(keys).try_for_each(|part| self.visit(part, &within))
+            }
+            Expr::WindowFunction(function) => {
+                let WindowFunction { params, .. } = function.as_ref();
+                let within = self.visit_filter(params.filter.as_deref(), conditions)?;
+                params.args.iter().try_for_each(|part| self.visit(part, &within))?;
+                let keys = params.order_by.iter().map(|key| &key.expr);
+                params.partition_by.iter().chain(keys).try_for_each(|part| self.visit(part, conditions))
+            }
+            expression => {
+                expression.apply_children(|child| {
+                    self.visit(child, conditions)?;
+                    Ok(TreeNodeRecursion::Continue)
+                })?;
+                if self.functions.is_call(expression) {
+                    self.record(expression, conditions);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn record(&mut self, call: &Expr, conditions: &[Expr]) {
+        let place = conditions.to_vec();
+        match self.found.iter_mut().find(|found| found.call == *call) {
+            Some(found) if found.places.contains(&place) => {}
+            Some(found) => found.places.push(place),
+            None => self.found.push(Need { call: call.clone(), places: vec![place] }),
+        }
+    }
+
+    /// The conditions under which the arguments of an aggregate with a FILTER are read.
+    fn visit_filter(&mut self, filter: Option<&Expr>, conditions: &[Expr]) -> Result<Vec<Expr>> {
+        let mut within = conditions.to_vec();
+        if let Some(filter) = filter {
+            self.visit(filter, conditions)?;
+            extend(&mut within, filter.clone());
+        }
+        Ok(within)
+    }
+
+    fn visit_case(&mut self, case: &Case, conditions: &[Expr]) -> Result<()> {
+        let mut conditions = conditions.to_vec();
+        if let Some(base) = &case.expr {
+            self.visit(base, &conditions)?;
+        }
+        for (when, then) in &case.when_then_expr {
+            self.visit(when, &conditions)?;
+            let taken = match &case.expr {
+                Some(base) => base.as_ref().clone().eq(when.as_ref().clone()),
+                None => when.as_ref().clone(),
+            };
+            let mut within = conditions.clone();
+            extend(&mut within, taken.clone());
+            self.visit(then, &within)?;
+            extend(&mut conditions, Expr::IsNotTrue(Box::new(taken)));
+        }
+        case.else_expr.iter().try_for_each(|otherwise| self.visit(otherwise, &conditions))
+    }
+
+    /// Operands of AND and OR. Those without calls come first. Each operand is evaluated only for rows that the ones
+    /// before it leave undecided.
+    fn visit_junction(&mut self, expression: &Expr, op: Operator, conditions: &[Expr]) -> Result<()> {
+        let mut operands = Vec::new();
+        flatten(expression, op, &mut operands);
+        let mut cheap = Vec::new();
+        let mut costly = Vec::new();
+        for operand in operands {
+            if has_call(operand, self.functions).is_some() { &mut costly } else { &mut cheap }.push(operand);
+        }
+        let mut conditions = conditions.to_vec();
+        for operand in cheap.into_iter().chain(costly) {
+            self.visit(operand, &conditions)?;
+            let operand = Box::new(operand.clone());
+            let undecided = if op == Operator::And { Expr::IsNotFalse(operand) } else { Expr::IsNotTrue(operand) };
+            extend(&mut conditions, undecided);
+        }
+        Ok(())
+    }
+}
+
+fn flatten<'a>(expression: &'a Expr, junction: Operator, operands: &mut Vec<&'a Expr>) {
+    match expression {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if *op == junction => {
+            flatten(left, junction, operands);
+            flatten(right, junction, operands);
+        }
+        operand => operands.push(operand),
+    }
+}
+
+/// Adds a condition, unless a second evaluation could differ or is not possible.
+fn extend(conditions: &mut Vec<Expr>, condition: Expr) {
+    if !condition.is_volatile() && !has_subquery(&condition) {
+        conditions.push(condition);
+    }
+}
