@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, TableReference};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, Projection};
+use datafusion::logical_expr::expr::Case;
+use datafusion::logical_expr::{BinaryExpr, Expr, Operator, Projection};
 
 use crate::sql::catalogue::KnownFunctions;
 
@@ -96,4 +97,23 @@ pub(super) fn is_null_with_its_row(expression: &Expr, functions: &KnownFunctions
     let Expr::ScalarFunction(call) = expression else { return false };
     functions.find(&call.func).is_some_and(|function| function.kind().is_null_with_its_texts())
         && call.args.iter().take(2).any(|text| matches!(text, Expr::Column(_)))
+}
+
+/// Whether evaluating an expression for a row may be an error: all but columns, constants and their concatenations and
+/// conditions may.
+pub(super) fn may_fail(expression: &Expr) -> bool {
+    match expression {
+        Expr::Column(_) | Expr::Literal(..) => false,
+        Expr::Alias(alias) => may_fail(&alias.expr),
+        Expr::IsNull(inner) | Expr::IsNotNull(inner) | Expr::IsTrue(inner) | Expr::IsNotTrue(inner) => may_fail(inner),
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let total = *op == Operator::StringConcat || op.supports_propagation() || op.is_logic_operator();
+            !total || may_fail(left) || may_fail(right)
+        }
+        Expr::Case(Case { expr, when_then_expr, else_expr }) => {
+            let branches = when_then_expr.iter().flat_map(|(when, then)| [when, then]);
+            expr.iter().chain(branches).chain(else_expr).any(|part| may_fail(part))
+        }
+        _ => true,
+    }
 }

@@ -16,13 +16,14 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
 use super::rewrite::Hoist;
 use super::scored::Scored;
 use crate::sql::catalogue::KnownFunctions;
-use crate::sql::rules::expressions::columns_of;
+use crate::sql::rules::expressions::{columns_of, may_fail};
 use crate::sql::rules::needs::{Need, needs};
 
 /// How many projections of calls may stand on each other because of conditions. Each is an operator with windows of its
-/// own, and streams nest on the stack. Further calls are computed under fewer conditions, so for more rows than
-/// necessary, unless their arguments could fail for the others.
-const MOST_LEVELS: usize = 16;
+/// own, streams nest on the stack, and DataFusion's `eliminate_outer_join` expands what a filter reads through all of
+/// them. Further calls are computed under fewer conditions, so for more rows than necessary, unless their arguments could
+/// fail for the others.
+const MOST_LEVELS: usize = 8;
 
 /// The calls in some expressions, inner ones first.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ impl Hoist<'_> {
         let mut calls = Calls::default();
         for Need { call, places } in own {
             let Expr::ScalarFunction(inner) = &call else { continue };
-            let fails = inner.args.iter().take(2).any(|text| !matches!(text, Expr::Column(_) | Expr::Literal(..)));
+            let fails = inner.args.iter().take(2).any(may_fail);
             let mut conditions = Vec::new();
             for place in &places {
                 conditions.push(calls.known(self.functions, place, fails)?.0);
@@ -199,7 +200,7 @@ impl Calls {
 fn with_conditions(mut call: ScalarFunction, places: &[Vec<Expr>]) -> ScalarFunction {
     // The passage of a NULL query is not read, but evaluating it may fail where the call was not meant to be evaluated.
     for (position, argument) in call.args.iter_mut().take(2).enumerate() {
-        if position == 0 || !matches!(argument, Expr::Column(_) | Expr::Literal(..)) {
+        if position == 0 || may_fail(argument) {
             let places = places.iter().rev().map(|conditions| conditional(argument, conditions));
             let places = places.reduce(|later, place| {
                 let found = Expr::IsNotNull(Box::new(place.clone()));
