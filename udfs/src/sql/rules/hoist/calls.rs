@@ -19,11 +19,11 @@ use crate::sql::catalogue::KnownFunctions;
 use crate::sql::rules::expressions::{columns_of, may_fail};
 use crate::sql::rules::needs::{Need, needs};
 
-/// How many projections of calls may stand on each other because of conditions. Each is an operator with windows of its
+/// How many projections of calls, or filters by calls, may stand on each other because of conditions. Each is an operator with windows of its
 /// own, streams nest on the stack, and DataFusion's `eliminate_outer_join` expands what a filter reads through all of
 /// them. Further calls are computed under fewer conditions, so for more rows than necessary, unless their arguments could
 /// fail for the others.
-const MOST_LEVELS: usize = 8;
+pub(super) const MOST_LEVELS: usize = 8;
 
 /// The calls in some expressions, inner ones first.
 #[derive(Debug, Default)]

@@ -7,7 +7,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, LogicalPlan, Projection};
 
-use super::calls::Calls;
+use super::calls::{Calls, MOST_LEVELS};
 use super::rewrite::Hoist;
 use super::scored::{Late, Scored};
 use crate::sql::rules::expressions::{sources, substitute};
@@ -62,7 +62,7 @@ impl Hoist<'_> {
 }
 
 /// Groups conditions in the order of evaluation: first those without calls, then, for each condition with new calls, all
-/// conditions that need no others.
+/// conditions that need no others. The last of [`MOST_LEVELS`] stages has the rest.
 fn stages(conditions: Vec<Expr>, calls: &Calls) -> Vec<Vec<Expr>> {
     let mut known = BTreeSet::new();
     let mut stages = vec![Vec::new()];
@@ -73,8 +73,9 @@ fn stages(conditions: Vec<Expr>, calls: &Calls) -> Vec<Vec<Expr>> {
         if let Some(stage) = stages.last_mut() {
             stage.extend(ready.into_iter().map(|(_, condition)| condition));
         }
-        if let Some((read, _)) = waiting.first() {
-            known.extend(read);
+        let next = if stages.len() < MOST_LEVELS { 1 } else { waiting.len() };
+        known.extend(waiting.iter().take(next).flat_map(|(read, _)| read));
+        if !waiting.is_empty() {
             stages.push(Vec::new());
         }
         rest = waiting;
