@@ -5,6 +5,7 @@
 //!               while planning and again while running
 //!
 //! logical plan ──CheckRerankCalls──> wrong models and options refused
+//!              ──KeepFieldsInPlace──> fields of details stay where they are read
 //!              ──HoistRerankCalls──> calls only in projections and filters, each computed once
 //! physical plan ──InsertRerankExec──> RerankExec in place of AsyncFuncExec
 //! ```
@@ -18,6 +19,7 @@ mod errors;
 mod exec;
 mod function;
 mod function_kind;
+mod kept_field;
 mod options;
 mod register;
 mod rules;

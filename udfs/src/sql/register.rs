@@ -10,7 +10,7 @@ use datafusion::prelude::SessionContext;
 
 use super::catalogue::KnownFunctions;
 use super::config::RerankConfig;
-use super::rules::{CheckRerankCalls, HoistRerankCalls, InsertRerankExec};
+use super::rules::{CheckRerankCalls, HoistRerankCalls, InsertRerankExec, KeepFieldsInPlace};
 use crate::registry::ModelRegistry;
 
 /// Adds `rerank`, `rerank_details` and the families' functions to a session, together with the settings
@@ -91,7 +91,8 @@ impl RerankFunctions {
     /// Adds the rules of these functions, and removes those of an earlier registration.
     fn add_rules(&self, mut builder: SessionStateBuilder) -> SessionStateBuilder {
         let analyzer = builder.analyzer().get_or_insert_default();
-        analyzer.rules.retain(|rule| rule.name() != CheckRerankCalls::NAME);
+        analyzer.rules.retain(|rule| ![CheckRerankCalls::NAME, KeepFieldsInPlace::NAME].contains(&rule.name()));
+        analyzer.rules.push(Arc::new(KeepFieldsInPlace));
         analyzer.rules.push(Arc::new(CheckRerankCalls::new(KnownFunctions::all(&self.registry))));
         // Last among the rules that the builder adds: earlier rules move filters and projections across what this one
         // hoists.

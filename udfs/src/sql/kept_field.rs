@@ -1,0 +1,64 @@
+//! `get_field` over what `rerank_details` returns.
+
+use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::ExprSchema;
+use datafusion::error::Result;
+use datafusion::functions::core::get_field;
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+};
+
+use crate::scores::Scores;
+
+/// DataFusion's `get_field`, except that it stays where it is. DataFusion moves its own towards the tables, on the
+/// assumption that a struct is a column there, and would move a call that makes the struct with it: below limits and
+/// filters, and into one branch of a UNION only.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct KeptField {
+    signature: Signature,
+}
+
+impl KeptField {
+    /// The expression with this function in place of `get_field`, if it is one over details; else `None`.
+    pub(super) fn replace(expression: &Expr, schema: &dyn ExprSchema) -> Option<Expr> {
+        let Expr::ScalarFunction(ScalarFunction { func, args }) = expression else { return None };
+        let is_details = args.first()?.get_type(schema).ok()? == DataType::Struct(Scores::details_fields());
+        if *func != get_field() || !is_details {
+            return None;
+        }
+        let kept = ScalarUDF::new_from_impl(Self { signature: get_field().signature().clone() });
+        Some(kept.call(args.clone()))
+    }
+}
+
+/// All but `placement` and `simplify` as DataFusion has it.
+impl ScalarUDFImpl for KeptField {
+    fn name(&self) -> &'static str {
+        "get_field"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn schema_name(&self, args: &[Expr]) -> Result<String> {
+        get_field().schema_name(args)
+    }
+
+    fn return_type(&self, arg_types: &[DataType]) -> Result<DataType> {
+        get_field().return_type(arg_types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        get_field().return_field_from_args(args)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        get_field().invoke_with_args(args)
+    }
+
+    fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
+        get_field().coerce_types(arg_types)
+    }
+}
