@@ -23,7 +23,7 @@ use datafusion_rerank::{RerankConfig, RerankFunctions, WithRerank};
 
 use crate::args::SqlArgs;
 use crate::job::root_error;
-use crate::model::session::shell_settings;
+use crate::model::session::{JOIN_DYNAMIC_FILTERS, shell_settings};
 use crate::terminal::{Printer, printer};
 
 /// The file name that means standard input.
@@ -123,6 +123,9 @@ fn session(
     }
     // In nanoseconds, as is the default, dates after 2262 would be others.
     options.execution.parquet.coerce_int96.get_or_insert_with(|| "us".to_owned());
+    if std::env::var_os("DATAFUSION_OPTIMIZER_ENABLE_JOIN_DYNAMIC_FILTER_PUSHDOWN").is_none() {
+        options.optimizer.enable_join_dynamic_filter_pushdown = JOIN_DYNAMIC_FILTERS;
+    }
     let config = SessionConfig::from(options).with_information_schema(true).with_option_extension(settings);
     let runtime = RuntimeEnvBuilder::new().with_object_store_registry(stores).build_arc()?;
     let state = SessionStateBuilder::new_with_default_features()

@@ -26,6 +26,7 @@ use super::query_error::root_error;
 use super::query_table::{INPUT, StreamInput, UnitTable};
 use super::unit::Unit;
 use crate::files::{InputFile, check_kept, partition_of, unmarked};
+use crate::model::session::JOIN_DYNAMIC_FILTERS;
 
 /// A planned query.
 pub(crate) struct Query {
@@ -58,6 +59,7 @@ impl Query {
         let mut config = SessionConfig::new().with_target_partitions(1).with_option_extension(settings);
         // For other tables; in nanoseconds, as is the default, dates after 2262 would be others.
         config.options_mut().execution.parquet.coerce_int96 = Some("us".to_owned());
+        config.options_mut().optimizer.enable_join_dynamic_filter_pushdown = JOIN_DYNAMIC_FILTERS;
         let mut builder = SessionStateBuilder::new_with_default_features()
             .with_config(config)
             .with_rerank(&RerankFunctions::new(models.clone()));

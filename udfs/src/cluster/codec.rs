@@ -16,7 +16,7 @@ use prost::Message;
 
 use super::message::{CallMessage, OperatorMessage, VERSION};
 use crate::remote::{ExecutorModels, MIXED_VERSIONS, PlannedModel};
-use crate::sql::{CallModel, KnownFunctions, RerankCall, RerankExec, RerankFunctions, planning};
+use crate::sql::{CallModel, KnownFunctions, QueryScores, RerankCall, RerankExec, RerankFunctions, planning};
 
 /// Prefix of the operator's bytes. Those of Ballista's operators begin otherwise.
 const MAGIC: &[u8] = b"rerank\0";
@@ -87,7 +87,7 @@ impl RerankCodec {
             })
         };
         let calls = message.calls.into_iter().map(call).collect::<Result<_>>()?;
-        Ok(Arc::new(RerankExec::try_new(calls, Arc::clone(input))?))
+        Ok(Arc::new(RerankExec::try_new(calls, Arc::clone(input), QueryScores::default())?))
     }
 
     fn encode(

@@ -118,7 +118,7 @@ impl Reranker {
         Ok(self.encode(&[(Arc::clone(queries), Arc::clone(passages))])?.row_lengths())
     }
 
-    fn scores(&self, windows: Vec<WindowScores>) -> Scores {
+    pub(super) fn scores(&self, windows: Vec<WindowScores>) -> Scores {
         Scores::new(windows, self.options.normalize.unwrap_or(false), self.scores_are_lists())
     }
 
@@ -130,7 +130,7 @@ impl Reranker {
         on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
     ) {
         let reranker = self.clone();
-        let answer = Answer(Some(on_done));
+        let answer = Answer::new(on_done);
         run_on_encoding_thread(move || {
             if cancel.is_cancelled() {
                 return;
@@ -156,7 +156,7 @@ impl Reranker {
     }
 }
 
-fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
+pub(super) fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
     if queries.len() == passages.len() {
         return Ok(());
     }
@@ -165,17 +165,21 @@ fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {
 
 /// The callback of a caller that waits for a window. Calls it with [`Error::Stopped`] if the window is dropped before
 /// it has scores.
-struct Answer<F: FnOnce(Result<WindowScores>)>(Option<F>);
+pub(super) struct Answer<T>(Option<Box<dyn FnOnce(Result<T>) + Send>>);
 
-impl<F: FnOnce(Result<WindowScores>)> Answer<F> {
-    fn give(mut self, result: Result<WindowScores>) {
+impl<T> Answer<T> {
+    pub(super) fn new(on_done: impl FnOnce(Result<T>) + Send + 'static) -> Self {
+        Self(Some(Box::new(on_done)))
+    }
+
+    pub(super) fn give(mut self, result: Result<T>) {
         if let Some(on_done) = self.0.take() {
             on_done(result);
         }
     }
 }
 
-impl<F: FnOnce(Result<WindowScores>)> Drop for Answer<F> {
+impl<T> Drop for Answer<T> {
     fn drop(&mut self) {
         if let Some(on_done) = self.0.take() {
             on_done(Err(Error::Stopped));
@@ -185,7 +189,7 @@ impl<F: FnOnce(Result<WindowScores>)> Drop for Answer<F> {
 
 /// Cancels the work of a call that nobody waits for any more.
 #[derive(Default)]
-struct CancelOnDrop(Cancel);
+pub(super) struct CancelOnDrop(pub(super) Cancel);
 
 impl Drop for CancelOnDrop {
     fn drop(&mut self) {

@@ -26,6 +26,7 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 /// | `rerank.batch_tokens` | most tokens in a device batch, padding included | what was measured, or else 512 a thread on the CPU, 16,384 on a GPU | yes |
 /// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder | yes |
 /// | `rerank.window_rows` | most rows sorted by length together | 8,192 | yes |
+/// | `rerank.score_cache` | bytes of scores that a query keeps, so that a pair is scored once, with `K`, `M` or `G`; `0` keeps none | `64M` | yes |
 /// | `rerank.max_models` | models that this process keeps open | 4 | yes |
 /// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` | yes |
 /// | `rerank.<option>` | default of each of [`OPTION_NAMES`] | the model's | |
@@ -69,6 +70,8 @@ pub struct RerankConfig {
     pub engine: EngineOptions,
     /// Most rows sorted by length together; at least 1.
     pub window_rows: usize,
+    /// The most bytes of scores that a query keeps, so that it scores a pair once; 0 keeps none.
+    pub score_cache: usize,
     /// Whether SQL may name directories and hub ids. If not, SQL cannot change how models run either.
     pub allow_locations: bool,
     /// Models that this process keeps open, the least recently used closed first; at least 1.
@@ -152,6 +155,16 @@ const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "score_cache",
+        documentation: "Bytes of scores that a query keeps, so that a pair is scored once; 0 keeps none",
+        locked: true,
+        get: |config| Some(config.score_cache.to_string()),
+        set: |config, key, value| {
+            config.score_cache = value.map_or(Ok(DEFAULT_SCORE_CACHE), |value| bytes(key, value))?;
+            Ok(())
+        },
+    },
+    Setting {
         key: "max_models",
         documentation: "Models that this process keeps open",
         locked: true,
@@ -178,6 +191,9 @@ const SETTINGS: &[Setting] = &[
     },
 ];
 
+/// Half a million scores.
+const DEFAULT_SCORE_CACHE: usize = 64 << 20;
+
 /// Prefix of the keys of models.
 const MODELS: &str = "models.";
 
@@ -191,6 +207,7 @@ impl Default for RerankConfig {
             models: BTreeMap::new(),
             engine: EngineOptions::default(),
             window_rows: DEFAULT_WINDOW_ROWS,
+            score_cache: DEFAULT_SCORE_CACHE,
             allow_locations: true,
             max_models: DEFAULT_MAX_MODELS,
             options: ScoreOptions::default(),
@@ -324,6 +341,21 @@ fn count(key: &str, value: &str) -> Result<usize> {
     }
 }
 
+/// A number of bytes, with or without a unit of 1,024, 1,024² or 1,024³ bytes.
+fn bytes(key: &str, value: &str) -> Result<usize> {
+    let expected = "a number of bytes such as 67108864, 64M or 0";
+    let (digits, shift) = match value.strip_suffix(['K', 'k']) {
+        Some(digits) => (digits, 10),
+        None => match value.strip_suffix(['M', 'm']) {
+            Some(digits) => (digits, 20),
+            None => value.strip_suffix(['G', 'g']).map_or((value, 0), |digits| (digits, 30)),
+        },
+    };
+    let wrong = || wrong(key, &format!("expected {expected}, got '{value}'"));
+    let number: usize = digits.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -343,6 +375,7 @@ mod tests {
             ("threads", "3"),
             ("batch_tokens", "128"),
             ("window_rows", "64"),
+            ("score_cache", "2M"),
             ("max_models", "2"),
             ("max_length", "256"),
             ("query_instruction", "12"),
@@ -373,6 +406,7 @@ mod tests {
             ("threads", "1"),
             ("batch_tokens", "1"),
             ("window_rows", "1"),
+            ("score_cache", "0"),
             ("max_models", "1"),
             ("allow_locations", "true"),
             ("normalize", "true"),
@@ -390,6 +424,12 @@ mod tests {
             ("nonsense", "1", "there is no setting rerank.nonsense; the settings are model, device"),
             ("threads", "many", "rerank.threads: expected a whole number of at least 1, got 'many'"),
             ("window_rows", "0", "rerank.window_rows: expected a whole number of at least 1, got '0'"),
+            (
+                "score_cache",
+                "much",
+                "rerank.score_cache: expected a number of bytes such as 67108864, 64M or 0, got 'much'",
+            ),
+            ("score_cache", "99999999999G", "got '99999999999G'"),
             ("device", "gpu", "expected cpu, cuda, cuda:N or"),
             ("allow_locations", "1", "expected true or false, got '1'"),
             ("max_length", "long", "option max_length: expected a whole number"),
@@ -419,6 +459,7 @@ mod tests {
             ("batch_tokens", "1000000"),
             ("cache", "/tmp"),
             ("window_rows", "1000000"),
+            ("score_cache", "100G"),
             ("max_models", "100"),
         ] {
             let error = set(&mut config, key, value).unwrap_err();

@@ -31,6 +31,6 @@ pub use config::RerankConfig;
 #[cfg(feature = "cluster")]
 pub(crate) use errors::planning;
 #[cfg(feature = "cluster")]
-pub(crate) use exec::{CallModel, RerankCall, RerankExec};
+pub(crate) use exec::{CallModel, QueryScores, RerankCall, RerankExec};
 pub use exec::{plan_models, plan_stats};
 pub use register::{RerankFunctions, WithRerank, register_all};

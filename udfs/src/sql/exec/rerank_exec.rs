@@ -27,9 +27,11 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::gather_windows::{GatherWindows, ReservedWindow};
 use super::metrics::{PartitionMetrics, stats};
+use super::query_scores::QueryScores;
 use super::rerank_call::RerankCall;
 use super::score_windows::ScoreWindows;
 use crate::engine::ScoreStats;
+use crate::sql::config::RerankConfig;
 use crate::window::{WINDOWS_IN_FLIGHT, WindowCutter};
 
 /// Appends one score column per call to its input. Identical calls run once.
@@ -39,7 +41,7 @@ use crate::window::{WINDOWS_IN_FLIGHT, WindowCutter};
 /// rows of the windows in flight. Dropping the stream stops the work within one device batch.
 ///
 /// Metrics of a partition, summed over its calls: `pairs` (rows with query and passage), `scored_pairs` (without
-/// repetitions within a window), `duplicates`, `truncated`, `tokens` and `padding_tokens` run on the device,
+/// repetitions, and without pairs whose score is in the query's cache: `rerank.score_cache`), `duplicates`, `truncated`, `tokens` and `padding_tokens` run on the device,
 /// `device_batches`, `tokenize_time`, `device_time`, and `wait_time` from submitting a window to having its scores.
 #[derive(Debug, Clone)]
 pub(crate) struct RerankExec {
@@ -49,10 +51,12 @@ pub(crate) struct RerankExec {
     input: Arc<dyn ExecutionPlan>,
     properties: Arc<PlanProperties>,
     metrics: ExecutionPlanMetricsSet,
+    scores: QueryScores,
 }
 
 impl RerankExec {
-    pub(crate) fn try_new(calls: Vec<RerankCall>, input: Arc<dyn ExecutionPlan>) -> Result<Self> {
+    /// `scores` is shared by the operators of a plan.
+    pub(crate) fn try_new(calls: Vec<RerankCall>, input: Arc<dyn ExecutionPlan>, scores: QueryScores) -> Result<Self> {
         let input_schema = input.schema();
         let mut fields: Vec<FieldRef> = input_schema.fields().iter().map(Arc::clone).collect();
         for call in &calls {
@@ -73,7 +77,14 @@ impl RerankExec {
             calls.iter().position(|first| first.expression.func.as_ref() == call.expression.func.as_ref())
         };
         let firsts = calls.iter().enumerate().map(|(place, call)| same(call).unwrap_or(place)).collect();
-        Ok(Self { calls, firsts, input, properties: Arc::new(properties), metrics: ExecutionPlanMetricsSet::new() })
+        Ok(Self {
+            calls,
+            firsts,
+            input,
+            properties: Arc::new(properties),
+            metrics: ExecutionPlanMetricsSet::new(),
+            scores,
+        })
     }
 }
 
@@ -140,7 +151,9 @@ impl ExecutionPlan for RerankExec {
             ChildrenPropertiesMode::Keep => {
                 Ok(Arc::new(Self { input, metrics: ExecutionPlanMetricsSet::new(), ..Self::clone(&self) }))
             }
-            ChildrenPropertiesMode::Recompute => Ok(Arc::new(Self::try_new(self.calls.clone(), input)?)),
+            ChildrenPropertiesMode::Recompute => {
+                Ok(Arc::new(Self::try_new(self.calls.clone(), input, self.scores.clone())?))
+            }
         }
     }
 
@@ -212,7 +225,9 @@ impl ExecutionPlan for RerankExec {
         let input = self.input.execute(partition, Arc::clone(&context))?.fuse();
         let windows = GatherWindows::new(input, cutter, memory);
         let metrics = PartitionMetrics::new(&self.metrics, partition);
-        let scoring = ScoreWindows::open(self.calls.clone(), self.firsts.clone(), self.schema(), metrics);
+        let capacity = RerankConfig::of(context.session_config().options()).score_cache;
+        let cache = self.scores.open(capacity, context.memory_pool());
+        let scoring = ScoreWindows::open(self.calls.clone(), self.firsts.clone(), self.schema(), metrics, cache);
         let output = BaselineMetrics::new(&self.metrics, partition);
         let windows = async move {
             let scoring = Arc::new(scoring.await?);

@@ -12,7 +12,7 @@ use futures::future::try_join_all;
 use super::gather_windows::ReservedWindow;
 use super::metrics::PartitionMetrics;
 use super::rerank_call::RerankCall;
-use crate::reranker::Reranker;
+use crate::reranker::{Reranker, ScoreCache};
 use crate::sql::columns::{check_planned, column};
 
 /// What all windows of a partition share.
@@ -23,6 +23,7 @@ pub(super) struct ScoreWindows {
     firsts: Vec<usize>,
     schema: SchemaRef,
     metrics: PartitionMetrics,
+    cache: Option<Arc<ScoreCache>>,
 }
 
 impl ScoreWindows {
@@ -32,12 +33,13 @@ impl ScoreWindows {
         firsts: Vec<usize>,
         schema: SchemaRef,
         metrics: PartitionMetrics,
+        cache: Option<Arc<ScoreCache>>,
     ) -> Result<Self> {
         let mut rerankers = Vec::with_capacity(calls.len());
         for (place, call) in calls.iter().enumerate() {
             rerankers.push(if firsts[place] == place { Some(call.model.open().await?) } else { None });
         }
-        Ok(Self { calls, rerankers, firsts, schema, metrics })
+        Ok(Self { calls, rerankers, firsts, schema, metrics, cache })
     }
 
     /// Adds the score columns to a window.
@@ -65,7 +67,10 @@ impl ScoreWindows {
         let pairs = pieces.iter().map(|piece| Ok((texts(&call.query, piece)?, texts(&call.passage, piece)?)));
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
-        let scores = reranker.score_pieces_async(pairs).await?;
+        let scores = match &self.cache {
+            Some(cache) => reranker.score_once_async(pairs, Arc::clone(cache), call.model.to_string().into()).await?,
+            None => reranker.score_pieces_async(pairs).await?,
+        };
         self.metrics.add(&scores.stats());
         self.metrics.wait_time.add_elapsed(start);
         let column = call.kind.column(&scores)?;

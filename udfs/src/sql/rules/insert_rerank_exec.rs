@@ -32,7 +32,7 @@ use crate::sql::blocking::blocking;
 use crate::sql::catalogue::KnownFunctions;
 use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
-use crate::sql::exec::{CallModel, RerankCall, RerankExec};
+use crate::sql::exec::{CallModel, QueryScores, RerankCall, RerankExec};
 
 /// Replaces every `AsyncFuncExec` by a [`RerankExec`], if it calls only our functions.
 ///
@@ -49,7 +49,12 @@ impl InsertRerankExec {
         Self { functions }
     }
 
-    fn replace(&self, plan: &Arc<dyn ExecutionPlan>, config: &RerankConfig) -> Result<Option<RerankExec>> {
+    fn replace(
+        &self,
+        plan: &Arc<dyn ExecutionPlan>,
+        config: &RerankConfig,
+        scores: &QueryScores,
+    ) -> Result<Option<RerankExec>> {
         let mut calls = Vec::new();
         let mut foreign = false;
         plan.apply_expressions(&mut |expression| {
@@ -60,7 +65,7 @@ impl InsertRerankExec {
             Ok(TreeNodeRecursion::Continue)
         })?;
         match plan.children().as_slice() {
-            [input] if !foreign => RerankExec::try_new(calls, Arc::clone(input)).map(Some),
+            [input] if !foreign => RerankExec::try_new(calls, Arc::clone(input), scores.clone()).map(Some),
             _ => Ok(None),
         }
     }
@@ -110,11 +115,12 @@ impl PhysicalOptimizerRule for InsertRerankExec {
 
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let config = RerankConfig::of(options);
+        let scores = QueryScores::default();
         let replaced = plan.transform_up(|plan| {
             if !plan.is::<AsyncFuncExec>() {
                 return Ok(Transformed::no(plan));
             }
-            Ok(match self.replace(&plan, &config)? {
+            Ok(match self.replace(&plan, &config, &scores)? {
                 Some(operator) => Transformed::yes(Arc::new(operator) as Arc<dyn ExecutionPlan>),
                 None => Transformed::no(plan),
             })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{Expr, Filter, LogicalPlan};
+use datafusion::logical_expr::{DmlStatement, Expr, Filter, LogicalPlan, WriteOp};
 
 use super::scored::{Late, Scored};
 use crate::sql::catalogue::KnownFunctions;
@@ -80,14 +80,33 @@ impl<'a> Hoist<'a> {
     }
 
     fn refuse_in(&self, plan: &LogicalPlan) -> Result<()> {
-        let place = match plan {
-            LogicalPlan::Values(_) => "VALUES; use SELECT",
-            LogicalPlan::Repartition(_) => "a partitioning; compute it in a subquery",
-            _ => return Ok(()),
-        };
-        match plan.expressions().iter().find_map(|part| has_call(part, self.functions)) {
+        let refused = |expressions: &[Expr], place: &str| match expressions
+            .iter()
+            .find_map(|part| has_call(part, self.functions))
+        {
             Some(call) => Err(DataFusionError::Plan(format!("{} cannot be used in {place}", name_of(&call)))),
             None => Ok(()),
+        };
+        match plan {
+            LogicalPlan::Values(_) => refused(&plan.expressions(), "VALUES; use SELECT"),
+            LogicalPlan::Repartition(_) => refused(&plan.expressions(), "a partitioning; compute it in a subquery"),
+            // Tables evaluate these themselves, row by row.
+            LogicalPlan::Dml(DmlStatement {
+                op: op @ (WriteOp::Delete | WriteOp::Update | WriteOp::MergeInto(_)),
+                input,
+                ..
+            }) => {
+                let place = format!(
+                    "{}; store the scores first, with CREATE TABLE .. AS SELECT, and use that table's column",
+                    op.name().to_uppercase()
+                );
+                input.apply_with_subqueries(|node| {
+                    refused(&node.expressions(), &place)?;
+                    Ok(TreeNodeRecursion::Continue)
+                })?;
+                refused(&plan.expressions(), &place)
+            }
+            _ => Ok(()),
         }
     }
 
