@@ -4,8 +4,8 @@ use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use foldhash::fast::RandomState;
 use foldhash::HashMap;
+use foldhash::fast::RandomState;
 use tokio::sync::watch;
 
 use crate::engine::{RowScore, WindowScores};

@@ -44,10 +44,9 @@ async fn a_sort_by_a_call() {
         ],
         &[
             "Projection: t.q",
-            "  Projection: t.q, t.p",
-            "    Sort: __rerank_1 DESC NULLS FIRST, fetch=3",
-            "      Projection: t.q, t.p, rerank(t.q, t.p) AS __rerank_1",
-            "        TableScan: t projection=[q, p]",
+            "  Sort: __rerank_1 DESC NULLS FIRST, fetch=3",
+            "    Projection: t.q, t.p, rerank(t.q, t.p) AS __rerank_1",
+            "      TableScan: t projection=[q, p]",
         ],
     )
     .await;
@@ -81,11 +80,10 @@ async fn a_window_function() {
             "    TableScan: t projection=[q, p]",
         ],
         &[
-            "Projection: t.q, rank() PARTITION BY [t.q] ORDER BY [rerank(t.q, t.p) ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW AS place",
-            "  Projection: t.q, t.p, rank() PARTITION BY [t.q] ORDER BY [__rerank_1 ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW AS rank() PARTITION BY [t.q] ORDER BY [rerank(t.q, t.p) ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW",
-            "    WindowAggr: windowExpr=[[rank() PARTITION BY [t.q] ORDER BY [__rerank_1 ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW]]",
-            "      Projection: t.q, t.p, rerank(t.q, t.p) AS __rerank_1",
-            "        TableScan: t projection=[q, p]",
+            "Projection: t.q, rank() PARTITION BY [t.q] ORDER BY [__rerank_1 ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW AS place",
+            "  WindowAggr: windowExpr=[[rank() PARTITION BY [t.q] ORDER BY [__rerank_1 ASC NULLS LAST] RANGE BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW]]",
+            "    Projection: t.q, t.p, rerank(t.q, t.p) AS __rerank_1",
+            "      TableScan: t projection=[q, p]",
         ],
     )
     .await;
@@ -103,10 +101,11 @@ async fn a_join_condition_over_both_sides() {
         ],
         &[
             "Projection: t.q",
-            "  Filter: rerank(t.q, other.p) > Float32(2)",
-            "    Inner Join: t.cheap = other.cheap",
-            "      TableScan: t projection=[q, cheap]",
-            "      TableScan: other projection=[p, cheap]",
+            "  Filter: __rerank_1 > Float32(2)",
+            "    Projection: t.q, t.cheap, other.p, other.cheap, rerank(t.q, other.p) AS __rerank_1",
+            "      Inner Join: t.cheap = other.cheap",
+            "        TableScan: t projection=[q, cheap]",
+            "        TableScan: other projection=[p, cheap]",
         ],
     )
     .await;
@@ -124,11 +123,10 @@ async fn a_join_condition_over_one_side() {
         ],
         &[
             "Projection: t.q",
-            "  Projection: t.q, t.p, t.cheap, other.cheap",
-            "    Left Join: t.cheap = other.cheap Filter: __rerank_1 > Float32(1)",
-            "      Projection: t.q, t.p, t.cheap, rerank(t.q, t.p) AS __rerank_1",
-            "        TableScan: t projection=[q, p, cheap]",
-            "      TableScan: other projection=[cheap]",
+            "  Left Join: t.cheap = other.cheap Filter: __rerank_1 > Float32(1)",
+            "    Projection: t.q, t.p, t.cheap, rerank(t.q, t.p) AS __rerank_1",
+            "      TableScan: t projection=[q, p, cheap]",
+            "    TableScan: other projection=[cheap]",
         ],
     )
     .await;
@@ -145,9 +143,10 @@ async fn a_cheap_condition_and_a_score() {
         ],
         &[
             "Projection: t.q",
-            "  Filter: rerank(t.q, t.p) > Float32(1)",
-            "    Filter: t.cheap = Int64(0)",
-            "      TableScan: t projection=[q, p, cheap]",
+            "  Filter: __rerank_1 > Float32(1)",
+            "    Projection: t.q, t.p, t.cheap, rerank(t.q, t.p) AS __rerank_1",
+            "      Filter: t.cheap = Int64(0)",
+            "        TableScan: t projection=[q, p, cheap]",
         ],
     )
     .await;
@@ -164,8 +163,9 @@ async fn a_cheap_condition_or_a_score() {
         ],
         &[
             "Projection: t.q",
-            "  Filter: rerank(CASE WHEN t.cheap = Int64(0) IS NOT TRUE THEN t.q END, t.p) > Float32(1) OR t.cheap = Int64(0)",
-            "    TableScan: t projection=[q, p, cheap]",
+            "  Filter: __rerank_1 > Float32(1) OR t.cheap = Int64(0)",
+            "    Projection: t.q, t.p, t.cheap, rerank(CASE WHEN t.cheap = Int64(0) IS NOT TRUE THEN t.q END, t.p) AS __rerank_1",
+            "      TableScan: t projection=[q, p, cheap]",
         ],
     )
     .await;
@@ -180,8 +180,9 @@ async fn a_branch() {
             "  TableScan: t projection=[q, p, cheap]",
         ],
         &[
-            "Projection: CASE WHEN t.cheap = Int64(0) THEN rerank(CASE WHEN t.cheap = Int64(0) THEN t.q END, t.p) ELSE Float32(0) END AS s",
-            "  TableScan: t projection=[q, p, cheap]",
+            "Projection: CASE WHEN t.cheap = Int64(0) THEN __rerank_1 ELSE Float32(0) END AS s",
+            "  Projection: t.q, t.p, t.cheap, rerank(CASE WHEN t.cheap = Int64(0) THEN t.q END, t.p) AS __rerank_1",
+            "    TableScan: t projection=[q, p, cheap]",
         ],
     )
     .await;
