@@ -18,6 +18,8 @@ mod cluster;
 mod columns;
 /// Checks that every family must pass, whatever the layout, the batch or the order of its input.
 mod conformance;
+/// Random SQL with calls, and the same with stored scores.
+mod differential;
 /// Every family against the scores of the reference library.
 mod golden;
 /// Downloads from the hub, and the cache.
