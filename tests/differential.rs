@@ -24,10 +24,7 @@ use crate::support::statements::{Generator, Random, Shape, Statement};
 use crate::support::tables::write_groups;
 
 /// Shapes that are known to fail, and why. A line that is deleted is a shape that is generated again.
-const KNOWN: &[(Shape, &str)] = &[
-    (Shape::LeafPushdown, "a second pass moves a field of a call below the projection of the call, where it is ambiguous"),
-    (Shape::SeveralWindows, "a projection between two windows that passes a common expression on is given it twice"),
-];
+const KNOWN: &[(Shape, &str)] = &[];
 
 /// What a statement may fail with: refusals that the documentation names.
 const REFUSALS: &[&str] = &["cannot be used in the ON condition of a", "cannot be used in VALUES"];
@@ -196,8 +193,11 @@ const PASSAGES: [&str; 8] = [
 fn rows(seed: u64, rows: usize) -> RecordBatch {
     let mut random = Random::new(seed, 0);
     let ids: Vec<i64> = (1..=rows as i64).collect();
-    let langs: Vec<Option<&str>> =
-        ids.iter().map(|_| random.pick(&[Some("en"), Some("en"), Some("de"), Some("fr"), Some("num"), None])).copied().collect();
+    let langs: Vec<Option<&str>> = ids
+        .iter()
+        .map(|_| random.pick(&[Some("en"), Some("en"), Some("de"), Some("fr"), Some("num"), None]))
+        .copied()
+        .collect();
     let queries: Vec<Option<&str>> =
         ids.iter().map(|_| if random.percent(10) { None } else { Some(*random.pick(&QUERIES)) }).collect();
     let passages: Vec<Option<&str>> = langs
@@ -208,8 +208,10 @@ fn rows(seed: u64, rows: usize) -> RecordBatch {
             _ => Some(*random.pick(&PASSAGES)),
         })
         .collect();
-    let ints: Vec<Option<i64>> =
-        ids.iter().map(|_| *random.pick(&[None, Some(0), Some(0), Some(1), Some(2), Some(3), Some(5), Some(10)])).collect();
+    let ints: Vec<Option<i64>> = ids
+        .iter()
+        .map(|_| *random.pick(&[None, Some(0), Some(0), Some(1), Some(2), Some(3), Some(5), Some(10)]))
+        .collect();
     let bools: Vec<Option<bool>> = ids.iter().map(|_| *random.pick(&[None, Some(true), Some(false)])).collect();
     let links: Vec<Option<i64>> =
         ids.iter().map(|_| if random.percent(15) { None } else { Some(1 + random.below(20) as i64) }).collect();
@@ -315,13 +317,17 @@ type Outcome = Result<(Vec<DataType>, Vec<Row>), String>;
 
 fn values(batches: &[RecordBatch]) -> Vec<Row> {
     let value = |column: &ArrayRef, row| match column.data_type() {
-        DataType::Float32 if column.is_valid(row) => Value::Number(column.as_primitive::<Float32Type>().value(row).into()),
+        DataType::Float32 if column.is_valid(row) => {
+            Value::Number(column.as_primitive::<Float32Type>().value(row).into())
+        }
         DataType::Float64 if column.is_valid(row) => Value::Number(column.as_primitive::<Float64Type>().value(row)),
         _ => Value::Text(text(column, row, 3)),
     };
     let rows = |batch: &RecordBatch| {
         let columns = batch.columns().to_vec();
-        (0..batch.num_rows()).map(move |row| columns.iter().map(|column| value(column, row)).collect()).collect::<Vec<_>>()
+        (0..batch.num_rows())
+            .map(move |row| columns.iter().map(|column| value(column, row)).collect())
+            .collect::<Vec<_>>()
     };
     batches.iter().flat_map(rows).collect()
 }
@@ -382,7 +388,8 @@ fn difference(expected: &Outcome, actual: &Outcome, ordered: bool) -> Option<Str
             if expected_types != actual_types {
                 return Some(format!("types: expected {expected_types:?}, got {actual_types:?}"));
             }
-            let same_place = expected.iter().zip(actual).all(|(left, right)| left.iter().zip(right).all(|(l, r)| l.is_near(r)));
+            let same_place =
+                expected.iter().zip(actual).all(|(left, right)| left.iter().zip(right).all(|(l, r)| l.is_near(r)));
             if same_place && expected.len() == actual.len() {
                 return None;
             }
@@ -412,7 +419,14 @@ fn difference(expected: &Outcome, actual: &Outcome, ordered: bool) -> Option<Str
 fn class(difference: &str) -> String {
     let line = difference.lines().next().unwrap_or_default();
     let kind: String = line.split(':').next().unwrap_or_default().to_owned();
-    let message: String = line.split_once("got: ").or(line.split_once("expected: ")).map_or("", |(_, message)| message).chars().filter(char::is_ascii_alphabetic).take(30).collect();
+    let message: String = line
+        .split_once("got: ")
+        .or(line.split_once("expected: "))
+        .map_or("", |(_, message)| message)
+        .chars()
+        .filter(char::is_ascii_alphabetic)
+        .take(30)
+        .collect();
     kind + &message
 }
 
@@ -445,7 +459,9 @@ impl Checker<'_> {
         let (expected, actual) = (expected.outcome(), actual.outcome());
         match (&expected, &actual) {
             (_, Err(error)) if REFUSALS.iter().any(|refusal| error.contains(refusal)) => return Verdict::Refused,
-            (Err(_), Err(error)) if error.contains("HoistRerankCalls") => return Verdict::Differs(format!("fails: got: {error}")),
+            (Err(_), Err(error)) if error.contains("HoistRerankCalls") => {
+                return Verdict::Differs(format!("fails: got: {error}"));
+            }
             (Err(_), Err(error)) => return Verdict::Neither(error.clone()),
             (Err(error), Ok(_)) if FLAWS.iter().any(|flaw| error.contains(flaw)) => return Verdict::Upstream,
             _ => {}
@@ -468,7 +484,14 @@ impl Checker<'_> {
     }
 
     /// The statement and its settings, as short as they fail in the same way.
-    fn reduced(&self, sql: &str, ordered: bool, settings: &Settings, difference: &str, limit: Duration) -> (String, Settings) {
+    fn reduced(
+        &self,
+        sql: &str,
+        ordered: bool,
+        settings: &Settings,
+        difference: &str,
+        limit: Duration,
+    ) -> (String, Settings) {
         let class_of = |sql: &str, settings: &Settings| match self.verdict(sql, ordered, settings) {
             Verdict::Differs(difference) => Some(class(&difference)),
             _ => None,
@@ -513,7 +536,11 @@ async fn statements_have_the_rows_that_stored_scores_give() {
         None => 0..statements,
     };
     println!("seed {seed}, statements {numbers:?}");
-    let checker = Checker { world: &world, stored: world.stored(&vec![("datafusion.execution.target_partitions", "1".to_owned())]).await, runtime: Handle::current() };
+    let checker = Checker {
+        world: &world,
+        stored: world.stored(&vec![("datafusion.execution.target_partitions", "1".to_owned())]).await,
+        runtime: Handle::current(),
+    };
     let mut constructs: BTreeMap<&str, usize> = BTreeMap::new();
     let mut neither: BTreeMap<String, usize> = BTreeMap::new();
     let (mut ran, mut refused, mut upstream) = (0, 0, 0);
@@ -522,7 +549,8 @@ async fn statements_have_the_rows_that_stored_scores_give() {
     for number in numbers {
         let mut random = Random::new(seed, number as u64);
         let settings = random_settings(&mut random, &off);
-        let Statement { sql, ordered, constructs: with_calls } = Generator::new(random, &world.levels, &off).statement();
+        let Statement { sql, ordered, constructs: with_calls } =
+            Generator::new(random, &world.levels, &off).statement();
         match checker.verdict(&sql, ordered, &settings) {
             Verdict::Same => {
                 ran += 1;
@@ -531,13 +559,21 @@ async fn statements_have_the_rows_that_stored_scores_give() {
             Verdict::Refused => refused += 1,
             Verdict::Upstream => upstream += 1,
             Verdict::Neither(error) => {
-                if std::env::var_os("FUZZ_SQL_SHOW").is_some() { println!("NEITHER {error}\n{}", real(&sql)); }
+                if std::env::var_os("FUZZ_SQL_SHOW").is_some() {
+                    println!("NEITHER {error}\n{}", real(&sql));
+                }
                 let message: String = error.chars().filter(|c| !c.is_ascii_digit()).take(60).collect();
                 *neither.entry(message).or_default() += 1;
             }
             Verdict::Differs(difference) => {
                 ran += 1;
-                let (short, few) = checker.reduced(&sql, ordered, &settings, &difference, from_environment("FUZZ_SQL_REDUCE").map_or(REDUCING, Duration::from_secs));
+                let (short, few) = checker.reduced(
+                    &sql,
+                    ordered,
+                    &settings,
+                    &difference,
+                    from_environment("FUZZ_SQL_REDUCE").map_or(REDUCING, Duration::from_secs),
+                );
                 let Verdict::Differs(short_difference) = checker.verdict(&short, ordered, &few) else {
                     failures.push(format!("{sql}\n{settings:?}\n{difference}"));
                     continue;
@@ -566,7 +602,8 @@ async fn statements_have_the_rows_that_stored_scores_give() {
     assert!(failures.is_empty(), "{} failures:\n\n{}", failures.len(), failures.join("\n\n"));
     if all >= STATEMENTS {
         assert!(ran * 100 >= all * 80, "only {ran} of {all} statements ran");
-        let rare: Vec<_> = CONSTRUCTS.iter().filter(|construct| constructs.get(*construct).is_none_or(|count| *count < 2)).collect();
+        let rare: Vec<_> =
+            CONSTRUCTS.iter().filter(|construct| constructs.get(*construct).is_none_or(|count| *count < 2)).collect();
         assert!(rare.is_empty(), "too few statements with calls in {rare:?}");
     }
 }
@@ -576,10 +613,16 @@ async fn statements_have_the_rows_that_stored_scores_give() {
 async fn scratch() {
     let Ok(file) = std::env::var("SCRATCH") else { return };
     let world = World::new();
-    let checker = Checker { world: &world, stored: world.stored(&vec![("datafusion.execution.target_partitions", "1".to_owned())]).await, runtime: Handle::current() };
+    let checker = Checker {
+        world: &world,
+        stored: world.stored(&vec![("datafusion.execution.target_partitions", "1".to_owned())]).await,
+        runtime: Handle::current(),
+    };
     for sql in std::fs::read_to_string(file).unwrap().split(';') {
         let mut sql = sql.trim();
-        if sql.is_empty() { continue; }
+        if sql.is_empty() {
+            continue;
+        }
         let mut settings: Settings = Vec::new();
         while let Some(rest) = sql.strip_prefix("SET ") {
             let (line, next) = rest.split_once('\n').unwrap();
@@ -593,7 +636,12 @@ async fn scratch() {
         let actual = start(checker.wait(world.real(&settings)), sql.to_owned(), &checker.runtime).outcome();
         for (name, outcome) in [("expected", &expected), ("actual", &actual)] {
             match outcome {
-                Ok((_, rows)) => { println!("  {name}: {} rows", rows.len()); for row in rows.iter().take(12) { println!("    {}", print(row)); } }
+                Ok((_, rows)) => {
+                    println!("  {name}: {} rows", rows.len());
+                    for row in rows.iter().take(12) {
+                        println!("    {}", print(row));
+                    }
+                }
                 Err(error) => println!("  {name}: {}", error.chars().take(400).collect::<String>()),
             }
         }
@@ -602,7 +650,11 @@ async fn scratch() {
             let ctx = checker.wait(world.real(&settings));
             for (sql, ctx) in [(sql.to_owned(), ctx)] {
                 match start(ctx, format!("EXPLAIN FORMAT INDENT {sql}"), &checker.runtime).outcome() {
-                    Ok((_, rows)) => for row in rows { println!("{}", print(&row)); },
+                    Ok((_, rows)) => {
+                        for row in rows {
+                            println!("{}", print(&row));
+                        }
+                    }
                     Err(error) => println!("{error}"),
                 }
             }

@@ -117,7 +117,8 @@ fn edits(tokens: &[String]) -> Vec<Edit> {
             let mut depth = 0;
             let mut part = from + 1;
             for place in from + 1..=end {
-                let divides = depth == 0 && [",", "WHEN", "THEN", "ELSE", "AND", "OR"].contains(&tokens[place].as_str());
+                let divides =
+                    depth == 0 && [",", "WHEN", "THEN", "ELSE", "AND", "OR"].contains(&tokens[place].as_str());
                 if place == end || divides {
                     let instead = tokens[part..place].to_vec();
                     if !instead.is_empty() {

@@ -72,7 +72,13 @@ pub(crate) const VARIANTS: [Variant; 8] = [
         model: "m3",
         options: r#"{"normalize": true}"#,
     },
-    Variant { returns: Returns::Details, function: "rerank_details", arguments: ", 'gemma'", model: "gemma", options: "{}" },
+    Variant {
+        returns: Returns::Details,
+        function: "rerank_details",
+        arguments: ", 'gemma'",
+        model: "gemma",
+        options: "{}",
+    },
 ];
 
 /// The statement with calls of the library.

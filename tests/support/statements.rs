@@ -237,7 +237,8 @@ impl<'a> Generator<'a> {
             let mut of_key = Vec::new();
             for part in key {
                 let name = self.name("k");
-                let kind = scope.columns.iter().find(|column| column.sql == *part).map_or(Kind::Int, |column| column.kind);
+                let kind =
+                    scope.columns.iter().find(|column| column.sql == *part).map_or(Kind::Int, |column| column.kind);
                 items.push(format!("{part} AS {name}"));
                 columns.push((name.clone(), kind));
                 of_key.push(name);
@@ -374,8 +375,14 @@ impl<'a> Generator<'a> {
             for _ in 0..self.random.below(3) {
                 let key = match self.random.below(3) {
                     0 if !order.is_empty() => self.pick(&order),
-                    1 | 2 if !order.is_empty() && depth > 0 && !sql.starts_with("SELECT * FROM (SELECT DISTINCT ON") => {
-                        if self.percent(75) { self.number(scope, depth - 1) } else { self.cheap_value(scope) }
+                    1 | 2
+                        if !order.is_empty() && depth > 0 && !sql.starts_with("SELECT * FROM (SELECT DISTINCT ON") =>
+                    {
+                        if self.percent(75) {
+                            self.number(scope, depth - 1)
+                        } else {
+                            self.cheap_value(scope)
+                        }
                     }
                     _ => continue,
                 };
@@ -520,7 +527,11 @@ impl<'a> Generator<'a> {
             conditions.push(self.condition(&mut scope, 1));
         }
         let star = self.percent(50);
-        let list = if star { "*".to_owned() } else { scope.columns.iter().map(|c| c.sql.clone()).collect::<Vec<_>>().join(", ") };
+        let list = if star {
+            "*".to_owned()
+        } else {
+            scope.columns.iter().map(|c| c.sql.clone()).collect::<Vec<_>>().join(", ")
+        };
         let sql = format!(
             "SELECT {list} FROM (SELECT {} FROM {}{filter}) AS {alias} WHERE {}",
             items.join(", "),
@@ -544,12 +555,16 @@ impl<'a> Generator<'a> {
         let (a, b) = (self.name("s"), self.name("s"));
         let mut source = if let (Some(key), true) = (&inner.key, inner.rows <= 200) {
             let on: Vec<String> = key.iter().map(|part| format!("{a}.{part} = {b}.{part}")).collect();
-            let (left, right) =
-                (scope_of(&a, &inner.columns, Some(key)), scope_of(&b, &inner.columns, Some(key)));
-            let sql = format!("{table} AS {a} {} {table} AS {b} ON {}", self.pick(&["JOIN", "LEFT JOIN"]), on.join(" AND "));
+            let (left, right) = (scope_of(&a, &inner.columns, Some(key)), scope_of(&b, &inner.columns, Some(key)));
+            let sql =
+                format!("{table} AS {a} {} {table} AS {b} ON {}", self.pick(&["JOIN", "LEFT JOIN"]), on.join(" AND "));
             Source { sql, scope: both(left, right), rows: inner.rows }
         } else {
-            Source { sql: format!("{table} AS {a}"), scope: scope_of(&a, &inner.columns, inner.key.as_deref()), rows: inner.rows }
+            Source {
+                sql: format!("{table} AS {a}"),
+                scope: scope_of(&a, &inner.columns, inner.key.as_deref()),
+                rows: inner.rows,
+            }
         };
         self.note("CTE", &inner.sql);
         let filter = self.filter(&mut source, depth - 1);
@@ -717,8 +732,17 @@ impl<'a> Generator<'a> {
             };
         }
         let kind = self.pick(&[
-            "JOIN", "JOIN", "JOIN", "LEFT JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN", "LEFT SEMI JOIN", "LEFT ANTI JOIN",
-            "RIGHT SEMI JOIN", "RIGHT ANTI JOIN",
+            "JOIN",
+            "JOIN",
+            "JOIN",
+            "LEFT JOIN",
+            "LEFT JOIN",
+            "RIGHT JOIN",
+            "FULL JOIN",
+            "LEFT SEMI JOIN",
+            "LEFT ANTI JOIN",
+            "RIGHT SEMI JOIN",
+            "RIGHT ANTI JOIN",
         ]);
         let mut on = Vec::new();
         let (left_ints, right_ints) = (left.scope.of(Kind::Int), right.scope.of(Kind::Int));
@@ -840,7 +864,10 @@ impl<'a> Generator<'a> {
             4 => (format!("sum({value}) OVER ({partition}ORDER BY {key})"), Kind::Other),
             5 => (format!("lag({value}) OVER ({partition}ORDER BY {key})"), Kind::Score),
             6 => (format!("first_value({value}) OVER ({partition}ORDER BY {by}, {key})"), Kind::Score),
-            7 => (format!("min({value}) OVER ({partition}ORDER BY {by}, {key} ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"), Kind::Score),
+            7 => (
+                format!("min({value}) OVER ({partition}ORDER BY {by}, {key} ROWS BETWEEN 1 PRECEDING AND CURRENT ROW)"),
+                Kind::Score,
+            ),
             8 => {
                 let texts = scope.of(Kind::Text);
                 if texts.is_empty() {
@@ -934,7 +961,11 @@ impl<'a> Generator<'a> {
             6 => format!("nullif({column}, {})", self.pick(&TEXTS)),
             7 => format!("coalesce({column}, {})", self.text(scope, deeper)),
             8 => {
-                let sql = format!("CASE WHEN {} THEN {column} ELSE {} END", self.condition(scope, deeper), self.text(scope, deeper));
+                let sql = format!(
+                    "CASE WHEN {} THEN {column} ELSE {} END",
+                    self.condition(scope, deeper),
+                    self.text(scope, deeper)
+                );
                 self.note("CASE in an argument", &sql);
                 sql
             }
@@ -1026,7 +1057,10 @@ impl<'a> Generator<'a> {
                 let sql = match self.random.below(3) {
                     0 => format!("CASE WHEN {int} <> 0 THEN {score} + 10 / {int} END"),
                     1 => format!("CASE WHEN {int} <> 0 THEN 10 / {int} ELSE {score} END"),
-                    _ => format!("CASE WHEN {int} = 0 THEN {score} WHEN 10 / {int} > 2 THEN {} END", self.number(scope, deeper)),
+                    _ => format!(
+                        "CASE WHEN {int} = 0 THEN {score} WHEN 10 / {int} > 2 THEN {} END",
+                        self.number(scope, deeper)
+                    ),
                 };
                 self.note("guarded division", &sql);
                 sql
@@ -1035,7 +1069,8 @@ impl<'a> Generator<'a> {
                 let langs = scope.of(Kind::Lang);
                 let texts = scope.columns.iter().filter(|column| column.sql.ends_with(".p"));
                 let texts: Vec<String> = texts.map(|column| column.sql.clone()).collect();
-                let (Some(passage), Some(alias)) = (texts.first(), texts.first().and_then(|text| text.strip_suffix(".p")))
+                let (Some(passage), Some(alias)) =
+                    (texts.first(), texts.first().and_then(|text| text.strip_suffix(".p")))
                 else {
                     return score;
                 };
@@ -1047,7 +1082,9 @@ impl<'a> Generator<'a> {
                 let sql = if self.percent(50) {
                     format!("CASE WHEN {own} = 'num' THEN {score} + {number} END")
                 } else {
-                    format!("CASE WHEN {own} = 'num' THEN ⟨0 {passage}, CAST({number} + 1 AS VARCHAR) 0⟩ ELSE {score} END")
+                    format!(
+                        "CASE WHEN {own} = 'num' THEN ⟨0 {passage}, CAST({number} + 1 AS VARCHAR) 0⟩ ELSE {score} END"
+                    )
                 };
                 self.note("guarded CAST", &sql);
                 sql
@@ -1279,9 +1316,5 @@ fn scope_of(alias: &str, columns: &[(String, Kind)], key: Option<&[String]>) -> 
 
 fn both(left: Scope, right: Scope) -> Scope {
     let key = left.key.zip(right.key).map(|(left, right)| [left, right].concat());
-    Scope {
-        columns: [left.columns, right.columns].concat(),
-        key,
-        calls: [left.calls, right.calls].concat(),
-    }
+    Scope { columns: [left.columns, right.columns].concat(), key, calls: [left.calls, right.calls].concat() }
 }

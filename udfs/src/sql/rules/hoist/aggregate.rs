@@ -99,6 +99,8 @@ impl Hoist<'_> {
         let above = scored.read_above(self, &wanted)?;
         let (mut scored, expressions) = self.score(scored, expressions, &above)?;
         scored.plan = LogicalPlan::Window(Window::try_new(expressions, Arc::new(scored.plan))?);
+        // A window function sorts the rows for itself.
+        scored.order.clear();
         let last = |mut columns: Vec<_>| columns.split_off(columns.len() - functions);
         let columns = last(scored.plan.schema().columns());
         scored.rename(last(window.schema.columns()), columns);

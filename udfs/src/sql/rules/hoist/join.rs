@@ -80,7 +80,7 @@ impl Hoist<'_> {
             join.null_equality,
             join.null_aware,
         )?);
-        let mut scored = Scored { plan, columns: left.columns, sources: left.sources };
+        let mut scored = Scored { columns: left.columns, sources: left.sources, ..Scored::of(plan) };
         if left_side == JoinInput::Dropped {
             (scored.columns, scored.sources) = Default::default();
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::Column;
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SubqueryAlias};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SortExpr, SubqueryAlias};
 
 use super::rewrite::Hoist;
 use super::scored::{Late, Scored};
@@ -70,17 +70,26 @@ impl Hoist<'_> {
             }
             sources.insert(column, substitute(source, &carried)?);
         }
+        let mut order = Vec::new();
+        // Only rows whose expressions wait are evaluated further up.
+        for key in scored.order.iter().filter(|_| late == Late::Yes) {
+            let mut carried = HashMap::new();
+            for inner in key.expr.column_refs() {
+                carried.insert(inner.clone(), carry(&Expr::Column(inner.clone())));
+            }
+            order.push(SortExpr { expr: substitute(key.expr.clone(), &carried)?, ..key.clone() });
+        }
         let columns = columns_above.into_iter().map(|(call, column)| Ok((substitute(call, &sources)?, column)));
         let columns = columns.collect::<Result<_>>()?;
         let plan = LogicalPlan::Projection(Projection::try_new(projected, Arc::new(scored.plan))?);
-        Ok(Scored { plan, columns, sources })
+        Ok(Scored { plan, columns, sources, order })
     }
 
     pub(super) fn alias(&self, alias: SubqueryAlias, wanted: &[Need], late: Late) -> Result<Scored> {
         let inner = alias.input.schema().columns().into_iter().map(Expr::Column);
         let names: HashMap<Column, Expr> = alias.schema.columns().into_iter().zip(inner).collect();
         let below = renamed(wanted, &names)?;
-        let Scored { plan, columns, sources } = self.rewrite(Arc::unwrap_or_clone(alias.input), &below, late)?;
+        let Scored { plan, columns, sources, order } = self.rewrite(Arc::unwrap_or_clone(alias.input), &below, late)?;
         let positions = plan.schema().columns();
         let plan = LogicalPlan::SubqueryAlias(SubqueryAlias::try_new(Arc::new(plan), alias.alias)?);
         let outer: HashMap<Column, Expr> =
@@ -98,7 +107,8 @@ impl Hoist<'_> {
                 columns_above.push((substitute(call.clone(), &sources_above)?, substitute(column.clone(), &outer)?));
             }
         }
-        Ok(Scored { plan, columns: columns_above, sources: sources_above })
+        let order = order.into_iter().map(|key| Ok(SortExpr { expr: substitute(key.expr, &outer)?, ..key }));
+        Ok(Scored { plan, columns: columns_above, sources: sources_above, order: order.collect::<Result<_>>()? })
     }
 }
 

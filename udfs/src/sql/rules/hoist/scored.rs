@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan, Projection};
+use datafusion::logical_expr::{Expr, LogicalPlan, Projection, Sort, SortExpr};
 
 use super::rewrite::Hoist;
 use crate::sql::rules::expressions::{columns_of, named, replace, substitute};
@@ -19,6 +19,8 @@ pub(in crate::sql::rules) struct Scored {
     /// What stands for the columns that the plan no longer has: another column, or an expression that is evaluated
     /// further up, calls included.
     pub(super) sources: HashMap<Column, Expr>,
+    /// How the rows are sorted, if they are and what is evaluated above must keep it.
+    pub(super) order: Vec<SortExpr>,
 }
 
 /// Whether rows are dropped further up, so that a call had better wait.
@@ -32,7 +34,7 @@ pub(in crate::sql::rules) enum Late {
 
 impl Scored {
     pub(super) fn of(plan: LogicalPlan) -> Self {
-        Self { plan, columns: Vec::new(), sources: HashMap::new() }
+        Self { plan, columns: Vec::new(), sources: HashMap::new(), order: Vec::new() }
     }
 
     /// An expression over the columns of the original plan, in terms of this one. Calls that are columns are replaced.
@@ -93,6 +95,14 @@ impl Hoist<'_> {
         let (of, sources): (Vec<Column>, Vec<Expr>) = scored.sources.clone().into_iter().unzip();
         let (mut scored, sources) = self.score(scored, sources, &wanted)?;
         scored.sources = of.into_iter().zip(sources).collect();
+        if scored.order.is_empty() {
+            return Ok(scored);
+        }
+        // DataFusion spreads rows over more partitions to evaluate expressions, unless a sort above needs their order. If
+        // they stay in order, it drops the sort.
+        let mut scored = self.materialize(scored, |source| matches!(source, Expr::Column(_)))?;
+        let expr = std::mem::take(&mut scored.order);
+        scored.plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(scored.plan), fetch: None });
         Ok(scored)
     }
 

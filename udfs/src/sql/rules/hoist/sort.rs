@@ -19,7 +19,8 @@ impl Hoist<'_> {
         let keys = scored.translate_all(keys)?;
         let above = scored.read_above(self, wanted)?;
         let (mut scored, keys) = self.score(scored, keys, &above)?;
-        let expr = keys.into_iter().zip(sort.expr).map(|(expr, key)| SortExpr { expr, ..key }).collect();
+        let expr: Vec<_> = keys.into_iter().zip(sort.expr).map(|(expr, key)| SortExpr { expr, ..key }).collect();
+        scored.order.clone_from(&expr);
         scored.plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(scored.plan), fetch: sort.fetch });
         self.settle(scored.refresh()?, late, wanted)
     }
