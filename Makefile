@@ -30,7 +30,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test columns chaos lint features semver onnxruntime bench-pure bench-peers bench-gpu bench-gpu-dry-run
+.PHONY: help demo test columns chaos fuzz-sql lint features semver onnxruntime bench-pure bench-peers bench-gpu bench-gpu-dry-run
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -63,6 +63,11 @@ $(READERS_PYTHON): $(READERS)/requirements.txt
 
 chaos: onnxruntime ## kill jobs much oftener than `make test` does
 	RERANK_CHAOS_KILLS=50 RERANK_TEST_SECONDS=14400 $(CARGO) test --quiet --test integration chaos -- --nocapture
+
+fuzz-sql: onnxruntime ## compare random SQL with the same over stored scores, as long as you like (FUZZ_SQL_STATEMENTS, FUZZ_SQL_SEED)
+	FUZZ_SQL_STATEMENTS=$${FUZZ_SQL_STATEMENTS:-5000} \
+	    FUZZ_SQL_SEED=$${FUZZ_SQL_SEED:-$$(od -An -N4 -tu4 /dev/urandom | tr -d ' ')} \
+	    RERANK_TEST_SECONDS=86400 $(CARGO) test --quiet --test integration differential -- --nocapture
 
 lint: ## formatting, lints and documentation, without running anything
 	$(CARGO) fmt --all --check

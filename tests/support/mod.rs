@@ -7,6 +7,7 @@ mod goldens;
 pub(crate) mod hub;
 mod jobs;
 mod program;
+pub(crate) mod random;
 mod ranks;
 pub(crate) mod reduce;
 pub(crate) mod s3;

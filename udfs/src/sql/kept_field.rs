@@ -5,6 +5,7 @@ use datafusion::common::ExprSchema;
 use datafusion::error::Result;
 use datafusion::functions::core::get_field;
 use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
 };
@@ -32,7 +33,7 @@ impl KeptField {
     }
 }
 
-/// All but `placement` and `simplify` as DataFusion has it.
+/// All but `placement`, `simplify` and the type of bounds as DataFusion has it.
 impl ScalarUDFImpl for KeptField {
     fn name(&self) -> &'static str {
         "get_field"
@@ -56,6 +57,17 @@ impl ScalarUDFImpl for KeptField {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         get_field().invoke_with_args(args)
+    }
+
+    /// Any value of the field's type. DataFusion's own has bounds of no type, with which a comparison of the field cannot
+    /// be analyzed: a window partitioned by it then fails while planning.
+    fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
+        let [details, key] = inputs else { return Interval::make_unbounded(&DataType::Null) };
+        let (DataType::Struct(fields), Some(Some(name))) = (details.data_type(), key.lower().try_as_str()) else {
+            return Interval::make_unbounded(&DataType::Null);
+        };
+        let field = fields.find(name).map_or(DataType::Null, |(_, field)| field.data_type().clone());
+        Interval::make_unbounded(&field)
     }
 
     fn coerce_types(&self, arg_types: &[DataType]) -> Result<Vec<DataType>> {
