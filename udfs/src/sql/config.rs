@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::config::ConfigOptions;
@@ -11,6 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 use serde_json::Value;
 
 use crate::engine::EngineOptions;
+use crate::max_delay::{DEFAULT_MAX_DELAY, MaxDelay};
 use crate::options::{Cutoffs, OPTION_NAMES, OptionKind, ScoreOptions};
 use crate::registry::DEFAULT_MAX_MODELS;
 use crate::window::DEFAULT_WINDOW_ROWS;
@@ -26,6 +28,7 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 /// | `rerank.batch_tokens` | most tokens in a device batch, padding included | what was measured, or else 512 a thread on the CPU, 16,384 on a GPU | yes |
 /// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder | yes |
 /// | `rerank.window_rows` | most rows sorted by length together | 8,192 | yes |
+/// | `rerank.max_delay` | longest time that rows wait for others while their source has no more: `50ms`, `1s`, a number of milliseconds; `off` for full windows only | `50ms` | yes |
 /// | `rerank.max_models` | models that this process keeps open | 4 | yes |
 /// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` | yes |
 /// | `rerank.<option>` | default of each of [`OPTION_NAMES`] | the model's | |
@@ -69,6 +72,9 @@ pub struct RerankConfig {
     pub engine: EngineOptions,
     /// Most rows sorted by length together; at least 1.
     pub window_rows: usize,
+    /// Longest time that rows wait for others while their source has no more; `None` for full windows only:
+    /// [`Reranker::with_max_delay`](crate::Reranker::with_max_delay).
+    pub max_delay: Option<Duration>,
     /// Whether SQL may name directories and hub ids. If not, SQL cannot change how models run either.
     pub allow_locations: bool,
     /// Models that this process keeps open, the least recently used closed first; at least 1.
@@ -152,6 +158,17 @@ const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "max_delay",
+        documentation: "Longest time that rows wait for others, such as 50ms; off for full windows only",
+        locked: true,
+        get: |config| Some(MaxDelay(config.max_delay).to_string()),
+        set: |config, key, value| {
+            let delay = value.map(|value| parse::<MaxDelay>(key, value, MaxDelay::EXPECTED)).transpose()?;
+            config.max_delay = delay.unwrap_or_default().0;
+            Ok(())
+        },
+    },
+    Setting {
         key: "max_models",
         documentation: "Models that this process keeps open",
         locked: true,
@@ -191,6 +208,7 @@ impl Default for RerankConfig {
             models: BTreeMap::new(),
             engine: EngineOptions::default(),
             window_rows: DEFAULT_WINDOW_ROWS,
+            max_delay: Some(DEFAULT_MAX_DELAY),
             allow_locations: true,
             max_models: DEFAULT_MAX_MODELS,
             options: ScoreOptions::default(),
@@ -343,6 +361,7 @@ mod tests {
             ("threads", "3"),
             ("batch_tokens", "128"),
             ("window_rows", "64"),
+            ("max_delay", "off"),
             ("max_models", "2"),
             ("max_length", "256"),
             ("query_instruction", "12"),
@@ -373,6 +392,7 @@ mod tests {
             ("threads", "1"),
             ("batch_tokens", "1"),
             ("window_rows", "1"),
+            ("max_delay", "1s"),
             ("max_models", "1"),
             ("allow_locations", "true"),
             ("normalize", "true"),
@@ -389,6 +409,11 @@ mod tests {
         for (key, value, part) in [
             ("nonsense", "1", "there is no setting rerank.nonsense; the settings are model, device"),
             ("threads", "many", "rerank.threads: expected a whole number of at least 1, got 'many'"),
+            (
+                "max_delay",
+                "soon",
+                "rerank.max_delay: expected a time such as 50ms or 1s, a whole number of milliseconds, or off, got 'soon'",
+            ),
             ("window_rows", "0", "rerank.window_rows: expected a whole number of at least 1, got '0'"),
             ("device", "gpu", "expected cpu, cuda, cuda:N or"),
             ("allow_locations", "1", "expected true or false, got '1'"),
@@ -419,6 +444,7 @@ mod tests {
             ("batch_tokens", "1000000"),
             ("cache", "/tmp"),
             ("window_rows", "1000000"),
+            ("max_delay", "1h"),
             ("max_models", "100"),
         ] {
             let error = set(&mut config, key, value).unwrap_err();
