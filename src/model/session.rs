@@ -20,7 +20,8 @@ use crate::args::ExecutorArgs;
 use crate::args::SqlArgs;
 use crate::args::{EngineArgs, OptionArgs};
 
-/// The session of a job's query. Calls that name no model use `model`.
+/// The session of a job's query. Calls that name no model use `model`. Windows depend on the rows alone, so that a job that
+/// is resumed has the same scores.
 pub(crate) fn query_settings(
     model: Option<&str>,
     options: &OptionArgs,
@@ -31,6 +32,7 @@ pub(crate) fn query_settings(
     let (registry, mut settings) = sql_settings(&models, options, engine, window_rows)?;
     // Every unit uses all models of the query; a closed model would be loaded again for the next unit.
     settings.max_models = usize::MAX;
+    settings.max_delay = None;
     Ok((registry, settings))
 }
 
@@ -65,6 +67,7 @@ pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankCon
     let given = args.model.iter().map(String::as_str);
     let models: Vec<&str> = given.filter(|model| *model != bundled::NAME).chain([bundled::NAME]).collect();
     let (registry, mut settings) = sql_settings(&models, &args.options, &args.engine, args.window.window_rows)?;
+    settings.max_delay = args.delay.max_delay.0;
     if args.model.first().is_some_and(|model| model == bundled::NAME) {
         bundled::NAME.clone_into(&mut settings.model);
     }
