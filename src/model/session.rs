@@ -95,3 +95,20 @@ fn sql_settings(
     }
     Ok((registry, settings))
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn the_windows_of_a_job_depend_on_its_rows_alone() {
+        let Command::Run(args) = Cli::parse_from(["rerank", "run", "in", "out"]).command else { panic!() };
+        let (_, settings) = query_settings(None, &args.options, &args.engine, 7).unwrap();
+        assert_eq!((settings.window_rows, settings.max_delay), (7, None));
+        #[cfg(feature = "cluster")]
+        assert_eq!(session_settings(&settings)["rerank.max_delay"], "off");
+    }
+}
