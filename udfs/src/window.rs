@@ -26,8 +26,9 @@ pub const WINDOW_TEXT_BYTES: usize = 256 << 20;
 /// Windows of one stream of rows that are in flight at once: while one is on the device, the next is tokenized.
 pub const WINDOWS_IN_FLIGHT: usize = 2;
 
-/// Bytes of text that make about one token. Texts have three to five; a low estimate keeps the first window within a batch.
-const TOKEN_BYTES: usize = 3;
+/// Bytes of text that are counted as a token. Texts have three to five: with so few, the first window is no more than a
+/// batch, also if its rows are long and one more would not have fitted.
+const TOKEN_BYTES: usize = 2;
 
 /// Tokens of the two texts of a row for which no column has text: those of an expression, for example.
 const ROW_TOKENS: usize = 4;
@@ -392,10 +393,10 @@ mod tests {
 
     #[test]
     fn windows_grow_to_full_size() {
-        let lines = |rows: usize| StringArray::from_iter_values((0..rows).map(|_| "x".repeat(82)));
+        let lines = |rows: usize| StringArray::from_iter_values((0..rows).map(|_| "x".repeat(88)));
         let sizes = |pieces: &[usize]| {
-            // A row is 82 bytes of text and 2 + 4 tokens of 3 bytes.
-            let mut cutter = WindowCutter::new(50).growing(Some(Growth::from(67, 2)));
+            // A row is 88 bytes of text and 2 + 4 tokens of 2 bytes.
+            let mut cutter = WindowCutter::new(50).growing(Some(Growth::from(100, 2)));
             let mut sizes = Vec::new();
             for rows in pieces {
                 cutter.push(RecordBatch::try_from_iter([("n", Arc::new(lines(*rows)) as ArrayRef)]).unwrap());
