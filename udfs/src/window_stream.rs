@@ -349,7 +349,7 @@ fn any_changed(watches: Vec<watch::Receiver<Load>>) -> BoxFuture<'static, ()> {
         async move {
             // Fails only if nobody can submit to the engine any more, and then nothing changes.
             if watch.changed().await.is_err() {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         }
         .boxed()
@@ -452,7 +452,7 @@ mod tests {
     }
 
     impl TestEngine {
-        fn score(&self, window: Vec<Items>) -> BoxFuture<'static, Result<Items, Error>> {
+        fn score(&self, window: &[Items]) -> BoxFuture<'static, Result<Items, Error>> {
             let (answer, answered) = oneshot::channel();
             let rows = window.concat();
             let submitted = self.activity.submit();
@@ -516,7 +516,7 @@ mod tests {
             let pace = following.map(|following| Pace::new(following, clock.clone()));
             let scoring = engine.clone();
             let cutter = WindowCutter::new(FULL).growing(growth);
-            let mut windows = Windows::new(source, cutter, pace, move |window| scoring.score(window));
+            let mut windows = Windows::new(source, cutter, pace, move |window| scoring.score(&window));
             let poll = Box::new(move |context: &mut Context<'_>| windows.poll_next(context));
             let woken = Arc::new(Woken(AtomicBool::new(true)));
             Self { engine, clock, source: Some(sender), read, poll, woken, answers: Vec::new(), ended: false }
@@ -657,7 +657,7 @@ mod tests {
             assert_eq!(test.answer().len(), 2);
             assert_eq!(test.source.as_ref().unwrap().len(), left - FULL);
             let answers: Vec<u32> = test.finish().into_iter().flat_map(Result::unwrap).collect();
-            assert_eq!(answers, Vec::from_iter(0..40));
+            assert_eq!(answers, (0..40).collect::<Vec<u32>>());
         }
     }
 
@@ -760,7 +760,7 @@ mod tests {
         let goes = Arc::clone(&went);
         let scored = score_windows(source, cutter, Some(following), move |window: Vec<Items>| {
             goes.notify_one();
-            engine.score(window)
+            engine.score(&window)
         });
         tokio::select! {
             _ = scored.collect::<Vec<_>>() => None,
@@ -787,7 +787,7 @@ mod tests {
             let following = following(vec![engine.activity.clone()]);
             let answering = engine.clone();
             let mut scored = Box::pin(score_windows(source, WindowCutter::new(FULL), Some(following), move |window| {
-                engine.score(window)
+                engine.score(&window)
             }));
             async move {
                 assert!(futures::poll!(scored.next()).is_pending());

@@ -223,7 +223,7 @@ mod tests {
             .map(|rows| {
                 let (sender, receiver) = std::sync::mpsc::channel();
                 engine.submit(window(rows * 3), Cancel::default(), engine.activity.submit(), move |result| {
-                    sender.send(result).unwrap()
+                    sender.send(result).unwrap();
                 });
                 receiver
             })
@@ -281,7 +281,7 @@ mod tests {
             for run in 1..=9 {
                 let (sender, receiver) = std::sync::mpsc::channel();
                 engine.submit(window(3), Cancel::default(), engine.activity.submit(), move |result| {
-                    sender.send(result).unwrap()
+                    sender.send(result).unwrap();
                 });
                 let result = receiver.recv().unwrap();
                 if [2, 3, 5].contains(&run) {
@@ -307,7 +307,7 @@ mod tests {
             for _ in 0..20 {
                 let sender = sender.clone();
                 engine.submit(window(3), Cancel::default(), engine.activity.submit(), move |result| {
-                    sender.send(result.is_ok()).unwrap()
+                    sender.send(result.is_ok()).unwrap();
                 });
             }
             drop(sender);
@@ -356,7 +356,7 @@ mod tests {
         for _ in 0..3 {
             let sender = sender.clone();
             engine.submit(window(3), Cancel::default(), engine.activity.submit(), move |result| {
-                sender.send(result.is_ok()).unwrap()
+                sender.send(result.is_ok()).unwrap();
             });
         }
         drop((engine, sender));
