@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -689,6 +690,52 @@ fn json_lines_come_out_as_they_were_with_the_reference_scores() {
         let score = serde_json::from_str::<Value>(line).unwrap()["score"].as_f64().unwrap() as f32;
         assert!((score - expected).abs() <= TOLERANCE, "{line} and {expected}");
     }
+}
+
+/// A program that writes a line, reads its answer, and only then writes the next.
+#[test]
+fn a_json_line_is_answered_while_its_writer_waits() {
+    let mut command = std::process::Command::new(rerank().get_program());
+    command.args(["score", &model(MODEL), "--jsonl"]).env_remove("RERANK_CONFIG");
+    command.current_dir(env!("CARGO_MANIFEST_DIR")).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let output = BufReader::new(child.stdout.take().unwrap());
+    let (sender, answers) = std::sync::mpsc::channel();
+    let reading = std::thread::spawn(move || output.lines().for_each(|line| sender.send(line.unwrap()).unwrap()));
+    for row in 0..20 {
+        let line = format!(r#"{{"query": "a", "passage": "passage {row}"}}"#);
+        writeln!(input, "{line}").unwrap();
+        let Ok(answer) = answers.recv_timeout(Duration::from_mins(2)) else {
+            child.kill().unwrap();
+            panic!("row {row} has no answer");
+        };
+        assert!(answer.starts_with(line.trim_end_matches('}')) && answer.contains("\"score\":"), "{answer}");
+    }
+    drop(input);
+    assert!(child.wait().unwrap().success());
+    reading.join().unwrap();
+}
+
+#[test]
+fn json_lines_of_full_windows_have_the_same_scores_whatever_the_timing() {
+    let input: Vec<String> =
+        (0..50).map(|row| format!(r#"{{"query": "query {}", "passage": "passage {row}"}}"#, row % 7)).collect();
+    let score = || {
+        let mut command = rerank();
+        command.args(["score", &model(MODEL), "--jsonl", "--max-delay", "off"]);
+        command
+    };
+    let at_once = lines(score().write_stdin(input.join("\r\n")));
+    assert_eq!(at_once.len(), 50);
+    let (_folder, at) = folder();
+    std::fs::write(at("pairs.jsonl"), input.join("\n\n")).unwrap();
+    let mut command = rerank();
+    let file = format!("--jsonl={}", at("pairs.jsonl").display());
+    assert_eq!(lines(command.args(["score", &model(MODEL), &file, "--max-delay=off"])), at_once);
+    rerank().args(["score", "a", "b", "--max-delay", "soon"]).assert().code(2).stderr(contains(
+        "invalid value 'soon' for '--max-delay <TIME>': expected a time such as 50ms or 1s, a whole number of milliseconds, or off",
+    ));
 }
 
 #[test]

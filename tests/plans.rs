@@ -1,21 +1,26 @@
 //! How often what runs: the operator and the rules that place it.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::Float32Type;
+use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef};
 use arrow::util::pretty::pretty_format_batches;
+use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::DataFusionError;
-use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::runtime_env::RuntimeEnvBuilder;
+use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
 use datafusion::logical_expr::Partitioning;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::PartitionStream;
 use datafusion::physical_plan::{collect, displayable, execute_stream};
 use datafusion::prelude::{SessionConfig, SessionContext};
 use datafusion_rerank::{EngineOptions, RerankFunctions, Reranker, WithRerank};
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
+use tokio::sync::mpsc;
 
 use crate::support::{metric, models, session};
 
@@ -161,12 +166,12 @@ async fn dropping_a_stream_stops_the_device_within_a_batch() {
     let sql = "SELECT rerank('question ' || value, 'passage ' || value) FROM generate_series(1, 8000)";
     let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
     let mut stream = plan.execute(0, ctx.task_ctx()).unwrap();
-    let reading = tokio::spawn(async move { stream.next().await.map(drop) });
+    let reading = tokio::spawn(async move { while stream.next().await.is_some() {} });
     while reranker.device_stats().batches < 3 {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     reading.abort();
-    assert!(reading.await.unwrap_err().is_cancelled(), "the window was done before it could be dropped");
+    assert!(reading.await.unwrap_err().is_cancelled(), "all windows were done before they could be dropped");
     let ran = reranker.device_stats().batches;
     tokio::time::sleep(Duration::from_millis(300)).await;
     let later = reranker.device_stats().batches;
@@ -205,4 +210,134 @@ async fn dropped_streams_leave_neither_tasks_nor_memory() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     assert!(reranker.device_stats().batches <= ran + 1);
     assert!(run(&ctx, sql).await.rows.num_rows() > 0);
+}
+
+/// A table without an end: rows come through a channel.
+#[derive(Debug)]
+struct Endless {
+    schema: SchemaRef,
+    rows: Mutex<Option<mpsc::UnboundedReceiver<RecordBatch>>>,
+    /// Rows that were read.
+    read: Arc<AtomicUsize>,
+}
+
+impl PartitionStream for Endless {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let mut rows = self.rows.lock().unwrap().take().unwrap();
+        let read = Arc::clone(&self.read);
+        let rows = stream::poll_fn(move |context| rows.poll_recv(context)).map(move |batch: RecordBatch| {
+            read.fetch_add(batch.num_rows(), Ordering::SeqCst);
+            Ok(batch)
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), rows))
+    }
+}
+
+/// A session with the endless table `live(query, passage)`, where its rows come from, and how many were read.
+fn session_with_endless_table() -> (SessionContext, mpsc::UnboundedSender<RecordBatch>, Arc<AtomicUsize>) {
+    let ctx = session(models());
+    let fields = ["query", "passage"].map(|name| Field::new(name, DataType::Utf8, true));
+    let schema = Arc::new(Schema::new(fields.to_vec()));
+    let (sender, rows) = mpsc::unbounded_channel();
+    let read = Arc::<AtomicUsize>::default();
+    let partition = Endless { schema: Arc::clone(&schema), rows: Mutex::new(Some(rows)), read: Arc::clone(&read) };
+    let table = StreamingTable::try_new(schema, vec![Arc::new(partition)]).unwrap().with_infinite_table(true);
+    ctx.register_table("live", Arc::new(table)).unwrap();
+    (ctx, sender, read)
+}
+
+fn live_rows(rows: std::ops::Range<usize>) -> RecordBatch {
+    let texts = |prefix| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(rows.clone().map(|row| format!("{prefix} {row}"))))
+    };
+    let columns = [("query", texts("question")), ("passage", texts("passage"))];
+    RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true))).unwrap()
+}
+
+/// Far longer than a row takes on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_an_end_is_answered_row_by_row() {
+    let (ctx, sender, _) = session_with_endless_table();
+    let frame = ctx.sql("SELECT passage, rerank(query, passage) FROM live").await.unwrap();
+    let mut scored = frame.execute_stream().await.unwrap();
+    for row in 0..20 {
+        sender.send(live_rows(row..row + 1)).unwrap();
+        // The next row is not sent before this one has its score.
+        let answer = tokio::time::timeout(PATIENCE, scored.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!((answer.num_rows(), answer.column(0).as_string::<i32>().value(0)), (1, &*format!("passage {row}")));
+        assert!(answer.column(1).as_primitive::<Float32Type>().value(0).is_finite());
+    }
+    drop(sender);
+    assert!(scored.next().await.is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_without_an_end_is_read_no_further_than_a_window_ahead() {
+    let (ctx, sender, read) = session_with_endless_table();
+    ctx.sql("SET rerank.window_rows = 10").await.unwrap();
+    let frame = ctx.sql("SELECT rerank(query, passage) FROM live").await.unwrap();
+    for row in 0..1000 {
+        sender.send(live_rows(row..row + 1)).unwrap();
+    }
+    let mut scored = frame.execute_stream().await.unwrap();
+    let mut answered = 0;
+    for _ in 0..5 {
+        answered += scored.next().await.unwrap().unwrap().num_rows();
+        // Two windows in flight and one that is full.
+        let read = read.load(Ordering::SeqCst);
+        assert!(read <= answered + 3 * 10, "{read} rows read, {answered} answered");
+    }
+    let before = read.load(Ordering::SeqCst);
+    drop(scored);
+    assert!(sender.send(live_rows(0..1)).is_err(), "nobody reads the table any more");
+    assert_eq!(read.load(Ordering::SeqCst), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_rows_of_a_large_query_come_early() {
+    let ctx = session_with_rows(20_000).await;
+    ctx.sql("SET rerank.batch_tokens = 256").await.unwrap();
+    let sizes = async |delay: &str| -> Vec<usize> {
+        ctx.sql(&format!("SET rerank.max_delay = '{delay}'")).await.unwrap();
+        let frame = ctx.sql("SELECT rerank(query, passage) FROM big").await.unwrap();
+        frame.execute_stream().await.unwrap().map_ok(|batch| batch.num_rows()).try_collect().await.unwrap()
+    };
+    // Scores of pieces that are no longer than a batch of DataFusion's, and windows are no longer than that.
+    let sizes_off = sizes("off").await;
+    assert_eq!((sizes_off[0], sizes_off.iter().sum::<usize>()), (8192, 20_000), "{sizes_off:?}");
+    let sizes = sizes("50ms").await;
+    assert!(sizes[0] <= 64 && sizes[1] <= 4 * 64, "{sizes:?}");
+    assert!(sizes.iter().any(|rows| *rows >= 1000), "{sizes:?}");
+    assert_eq!(sizes.iter().sum::<usize>(), 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_delay_scores_do_not_depend_on_timing() {
+    let mut all = Vec::new();
+    for pause in [0, 3] {
+        let (ctx, sender, _) = session_with_endless_table();
+        for setting in ["max_delay = 'off'", "window_rows = 16", "batch_tokens = 128"] {
+            ctx.sql(&format!("SET rerank.{setting}")).await.unwrap();
+        }
+        let frame = ctx.sql("SELECT rerank(query, passage) FROM live").await.unwrap();
+        let scored = tokio::spawn(frame.execute_stream().await.unwrap().try_collect::<Vec<_>>());
+        for row in 0..40 {
+            sender.send(live_rows(row..row + 1)).unwrap();
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+        }
+        drop(sender);
+        let scored = scored.await.unwrap().unwrap();
+        let rows = concat_batches(scored[0].schema_ref(), &scored).unwrap();
+        let bits: Vec<u32> =
+            rows.column(0).as_primitive::<Float32Type>().values().iter().map(|score| score.to_bits()).collect();
+        all.push(bits);
+    }
+    assert_eq!(all[0].len(), 40);
+    assert_eq!(all[0], all[1]);
 }

@@ -100,8 +100,11 @@ fn what_is_wrong_in_a_file_is_one_line() {
 #[test]
 fn the_configuration_can_be_printed_and_read_again() {
     let folder = tempdir().unwrap();
-    fs::write(folder.path().join("rerank.toml"), "device = 'cuda:1'\n[run]\nunit-rows = 7\ncutoff-layers = [8, 16]")
-        .unwrap();
+    fs::write(
+        folder.path().join("rerank.toml"),
+        "device = 'cuda:1'\n[run]\nunit-rows = 7\ncutoff-layers = [8, 16]\n[sql]\nmax-delay = \"20ms\"",
+    )
+    .unwrap();
     let config = printed(within(folder.path()).arg("config").env("RERANK_MODEL", "m3"));
     assert!(config.starts_with("# settings: rerank.toml\n\n[run]\n"), "{config}");
     for line in [
@@ -109,6 +112,8 @@ fn the_configuration_can_be_printed_and_read_again() {
         "device = \"cuda:1\" # settings",
         "model = \"m3\" # RERANK_MODEL",
         "window-rows = \"8192\" # default",
+        "max-delay = \"50ms\" # default",
+        "max-delay = \"20ms\" # settings",
         "# threads is not set",
         "cutoff-layers = [\"8\", \"16\"] # settings",
     ] {

@@ -35,6 +35,17 @@ fn a_command_prints_rows_alone() {
     );
 }
 
+#[test]
+fn the_delay_is_a_setting_of_the_session() {
+    let query = "SET datafusion.catalog.information_schema = true; SHOW rerank.max_delay";
+    for (delay, shown) in [("50ms", None), ("1s 500ms", Some("1500")), ("off", Some("off"))] {
+        let mut command = sql();
+        command.args(shown.map(|delay| ["--max-delay", delay]).into_iter().flatten());
+        let printed = printed(command.args(["--format", "csv", "-c", query]));
+        assert!(printed.ends_with(&format!("\nrerank.max_delay,{delay}\n")), "{printed}");
+    }
+}
+
 /// As in `rerank sql ... | head -1`.
 #[test]
 fn a_reader_that_stops_ends_the_program_quietly() {

@@ -1,14 +1,16 @@
 //! The stream API on a table of several batches.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow::error::ArrowError;
 use arrow::record_batch::RecordBatch;
-use datafusion_rerank::PairColumns;
+use datafusion_rerank::{EngineOptions, PairColumns, Reranker, ScoredRows};
+use futures::executor::block_on_stream;
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::support::{CHECKPOINTS, open};
+use crate::support::{CHECKPOINTS, fixture, open};
 
 fn batch(ids: std::ops::Range<i64>) -> RecordBatch {
     let texts = |prefix: &str| -> ArrayRef {
@@ -72,4 +74,47 @@ async fn a_taken_name_and_a_missing_column_are_refused() {
     };
     assert_eq!(first(columns(), "id").await, "there is a column id already; give the score another name");
     assert_eq!(first(PairColumns::default(), "score").await, "there is no column query; the columns are id, q, p");
+}
+
+/// The rows of each window of a source that has them all.
+async fn window_sizes(delay: Option<Duration>) -> Vec<usize> {
+    let mut options = EngineOptions::default();
+    options.batch_tokens = Some(100);
+    let reranker = Reranker::open(fixture(CHECKPOINTS[0]), &options).unwrap();
+    let reranker = reranker.with_window_rows(150).with_max_delay(delay);
+    let input = stream::iter([batch(0..200), batch(200..500)]).map(Ok);
+    let windows: Vec<ScoredRows> = reranker.score_batches(input, columns()).try_collect().await.unwrap();
+    windows.iter().map(|window| window.batches.iter().map(RecordBatch::num_rows).sum()).collect()
+}
+
+#[tokio::test]
+async fn windows_grow_to_full_size_and_all_are_full_without_a_delay() {
+    assert_eq!(window_sizes(None).await, [150, 150, 150, 50]);
+    let sizes = window_sizes(Some(Duration::from_hours(1))).await;
+    assert_eq!(sizes.iter().sum::<usize>(), 500);
+    assert!((1..20).contains(&sizes[0]) && sizes[1] > sizes[0] && sizes[1] < 80, "{sizes:?}");
+    assert!(sizes.contains(&150), "{sizes:?}");
+    // The input was always ready, so its rows alone decide.
+    assert_eq!(window_sizes(Some(Duration::ZERO)).await, sizes);
+}
+
+#[tokio::test]
+async fn an_endless_stream_is_answered_row_by_row() {
+    let (sender, mut rows) = tokio::sync::mpsc::unbounded_channel();
+    let input = stream::poll_fn(move |context| rows.poll_recv(context)).map(Ok);
+    let mut scored = open(CHECKPOINTS[0]).score_stream(input, columns(), "score");
+    for row in 0..20 {
+        sender.send(batch(row..row + 1)).unwrap();
+        let answer = tokio::time::timeout(Duration::from_mins(2), scored.next()).await.unwrap().unwrap().unwrap();
+        assert_eq!(answer.columns()[..3], *batch(row..row + 1).columns());
+    }
+    drop(scored);
+    assert!(sender.is_closed());
+}
+
+#[test]
+fn no_runtime_is_needed() {
+    let input = stream::iter([Ok(batch(0..30)), Ok(batch(30..40))]);
+    let scored = open(CHECKPOINTS[0]).with_window_rows(8).score_stream(input, columns(), "score");
+    assert_eq!(block_on_stream(scored).map(|batch| batch.unwrap().num_rows()).sum::<usize>(), 40);
 }

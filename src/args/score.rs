@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::options::OptionArgs;
-use super::scoring::{EngineArgs, ModelArgs};
+use super::scoring::{DelayArgs, EngineArgs, ModelArgs};
 
 /// `rerank score`.
 #[derive(Debug, Args)]
@@ -20,12 +20,16 @@ pub(crate) struct ScoreArgs {
 
     /// Read JSON lines from this file, or from standard input, in place of QUERY and PASSAGES: objects with the texts
     /// `query` and `passage`. Prints each object unchanged, in order, with its `score`. The score is null if a text is
-    /// null or the pair cannot be scored, in which case `score_error` has the reason.
+    /// null or the pair cannot be scored, in which case `score_error` has the reason. A line is answered while its writer
+    /// waits for the answer.
     #[arg(
         long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "-",
         conflicts_with_all = ["query", "passages", "json"]
     )]
     pub(crate) jsonl: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) delay: DelayArgs,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Devices};
+use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Devices, MaxDelay};
 
 /// The model.
 #[derive(Debug, Args)]
@@ -45,6 +45,16 @@ pub(crate) struct WindowArgs {
     /// Rows that are sorted by length and divided into batches together: more rows mean less padding and more memory.
     #[arg(long, value_name = "ROWS", default_value_t = DEFAULT_WINDOW_ROWS, value_parser = at_least_one)]
     pub(crate) window_rows: usize,
+}
+
+/// How long rows wait for others.
+#[derive(Debug, Args)]
+pub(crate) struct DelayArgs {
+    /// Longest time that rows wait for others while their source has no more: `50ms`, `1s`, a number of milliseconds. Rows
+    /// are scored earlier if the device has nothing else to do, and later if they would only wait in its queue. `off`
+    /// scores full windows only, so that the same rows have the same scores to the last bit.
+    #[arg(long, value_name = "TIME", default_value_t = MaxDelay::default())]
+    pub(crate) max_delay: MaxDelay,
 }
 
 pub(super) fn at_least_one(text: &str) -> Result<usize, &'static str> {

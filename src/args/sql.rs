@@ -7,7 +7,7 @@ use clap::Args;
 use datafusion_rerank::cluster::ClusterAddress;
 
 use super::options::OptionArgs;
-use super::scoring::{EngineArgs, WindowArgs};
+use super::scoring::{DelayArgs, EngineArgs, WindowArgs};
 
 /// `rerank sql`.
 #[derive(Debug, Args)]
@@ -42,6 +42,9 @@ pub(crate) struct SqlArgs {
 
     #[command(flatten)]
     pub(crate) window: WindowArgs,
+
+    #[command(flatten)]
+    pub(crate) delay: DelayArgs,
 
     /// Run queries on a cluster: the address of its scheduler (`rerank cluster --help`). All executors must reach the
     /// files under the same names. Devices and threads are settings of the executors; `--device cuda` declares that

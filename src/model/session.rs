@@ -24,7 +24,8 @@ use crate::args::{EngineArgs, OptionArgs};
 /// and drops rows where both sides of a join have a column of that name.
 pub(crate) const JOIN_DYNAMIC_FILTERS: bool = false;
 
-/// The session of a job's query. Calls that name no model use `model`.
+/// The session of a job's query. Calls that name no model use `model`. Windows depend on the rows alone, so that a job that
+/// is resumed has the same scores.
 pub(crate) fn query_settings(
     model: Option<&str>,
     options: &OptionArgs,
@@ -35,6 +36,7 @@ pub(crate) fn query_settings(
     let (registry, mut settings) = sql_settings(&models, options, engine, window_rows)?;
     // Every unit uses all models of the query; a closed model would be loaded again for the next unit.
     settings.max_models = usize::MAX;
+    settings.max_delay = None;
     Ok((registry, settings))
 }
 
@@ -69,6 +71,7 @@ pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankCon
     let given = args.model.iter().map(String::as_str);
     let models: Vec<&str> = given.filter(|model| *model != bundled::NAME).chain([bundled::NAME]).collect();
     let (registry, mut settings) = sql_settings(&models, &args.options, &args.engine, args.window.window_rows)?;
+    settings.max_delay = args.delay.max_delay.0;
     if args.model.first().is_some_and(|model| model == bundled::NAME) {
         bundled::NAME.clone_into(&mut settings.model);
     }
@@ -95,4 +98,21 @@ fn sql_settings(
         bail!("--cutoff-layers takes one layer for SQL; ask for several in the call's options");
     }
     Ok((registry, settings))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::{Cli, Command};
+
+    #[test]
+    fn the_windows_of_a_job_depend_on_its_rows_alone() {
+        let Command::Run(args) = Cli::parse_from(["rerank", "run", "in", "out"]).command else { panic!() };
+        let (_, settings) = query_settings(None, &args.options, &args.engine, 7).unwrap();
+        assert_eq!((settings.window_rows, settings.max_delay), (7, None));
+        #[cfg(feature = "cluster")]
+        assert_eq!(session_settings(&settings)["rerank.max_delay"], "off");
+    }
 }

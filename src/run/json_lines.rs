@@ -4,18 +4,29 @@ use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::fmt::{self, Formatter};
 use std::fs::File;
-use std::io::{BufRead, BufReader, BufWriter, Write, stdin, stdout};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write, stdin, stdout};
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 
 use anyhow::{Context, Result, anyhow, bail};
-use arrow::array::{AsArray, StringArray};
+use arrow::array::{ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::Float32Type;
-use datafusion_rerank::{DEFAULT_WINDOW_ROWS, Reranker, Scores, WindowCutter};
+use datafusion_rerank::{PairColumns, Reranker, ScoredRows, Scores};
+use futures::stream::{self, StreamExt, TryStreamExt};
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::runtime::Builder;
+use tokio::sync::mpsc;
 
 use crate::terminal::Printer;
+
+/// The most lines that are read at once.
+const BATCH_LINES: usize = 1024;
+
+/// Batches of lines that wait to be gathered into windows.
+const BATCHES_AHEAD: usize = 1;
 
 /// The keys added to an object.
 const SCORE: &str = "score";
@@ -31,65 +42,110 @@ struct Line {
     broken: Option<String>,
 }
 
-/// Scores the objects of a file (`-`: standard input) and prints them. A line that is not an object is an error. A pair
-/// that cannot be scored gets a reason in its object.
+/// Scores the objects of a file (`-`: standard input) and prints them, those of a window as soon as it is scored. A line that
+/// is not an object is an error, after the lines before it. A pair that cannot be scored gets a reason in its object.
 pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Result<()> {
-    let input: Box<dyn BufRead> = if file == Path::new("-") {
-        Box::new(stdin().lock())
+    let input: Box<dyn Read + Send> = if file == Path::new("-") {
+        Box::new(stdin())
     } else {
-        Box::new(BufReader::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?))
+        Box::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?)
     };
+    let runtime = Builder::new_current_thread().enable_time().build().context("cannot start the runtime")?;
+    let (sender, mut batches) = mpsc::channel(BATCHES_AHEAD);
+    // Standard input may block for ever, also when scoring has failed.
+    let reading = thread::Builder::new().name("read-lines".to_owned()).spawn(move || read(input, &sender));
+    let reading = reading.context("cannot start a thread that reads")?;
+    let batches = stream::poll_fn(move |context| batches.poll_recv(context)).map(Ok);
+    let mut scored = reranker.score_batches(batches, PairColumns::default());
     let mut output = BufWriter::new(stdout().lock());
-    let lines = input.lines().enumerate().map(|(line, text)| {
-        let text = text.with_context(|| format!("line {}: cannot be read", line + 1))?;
-        if text.trim().is_empty() {
-            return Ok(None);
-        }
-        parse(text).with_context(|| format!("line {}", line + 1)).map(Some)
-    });
-    let mut cutter = WindowCutter::new(DEFAULT_WINDOW_ROWS);
     let (mut rows, mut failed) = (0, 0);
-    let mut print = |window: Vec<Vec<Line>>| {
-        let window = window.into_iter().flatten().collect::<Vec<_>>();
-        failed += score_window(reranker, &window, &mut output)?;
-        rows += window.len();
+    while let Some(window) = runtime.block_on(scored.try_next())? {
+        failed += print(&window, &mut output)?;
+        rows += window.batches.iter().map(RecordBatch::num_rows).sum::<usize>();
         output.flush()?;
-        anyhow::Ok(())
-    };
-    let mut ended = Ok(());
-    for line in lines {
-        match line {
-            Ok(line) => cutter.push(Vec::from_iter(line)),
-            Err(error) => {
-                ended = Err(error);
-                break;
-            }
-        }
-        if let Some(window) = cutter.next_full() {
-            print(window)?;
-        }
     }
-    // Lines before an invalid one are still printed.
-    print(cutter.finish())?;
-    ended?;
+    reading.join().map_err(|_| anyhow!("reading stopped"))??;
     if failed > 0 {
         printer.note(&format!("{failed} of {rows} pairs could not be scored; the reasons are in score_error"));
     }
     Ok(())
 }
 
+/// Reads lines and sends those that are there at once as a batch, so that nobody waits for a line to come. Stops when the
+/// receiver is dropped.
+///
+/// # Errors
+/// A line that cannot be read or is no object. Those before it are sent.
+fn read(input: impl Read, sender: &mpsc::Sender<RecordBatch>) -> Result<()> {
+    let mut input = BufReader::new(input);
+    let mut lines = Vec::new();
+    let send = |lines: &mut Vec<Line>| {
+        let batch = (!lines.is_empty()).then(|| batch(lines)).transpose()?;
+        lines.clear();
+        anyhow::Ok(batch.is_none_or(|batch| sender.blocking_send(batch).is_ok()))
+    };
+    for number in 1.. {
+        let line = match read_line(&mut input).with_context(|| format!("line {number}: cannot be read")) {
+            Ok(None) => break,
+            Ok(Some(text)) if text.trim().is_empty() => Ok(None),
+            Ok(Some(text)) => parse(text).with_context(|| format!("line {number}")).map(Some),
+            Err(error) => Err(error),
+        };
+        match line {
+            Ok(line) => lines.extend(line),
+            Err(error) => {
+                send(&mut lines)?;
+                return Err(error);
+            }
+        }
+        let more = input.buffer().contains(&b'\n');
+        if (!more || lines.len() == BATCH_LINES) && !send(&mut lines)? {
+            return Ok(());
+        }
+    }
+    send(&mut lines)?;
+    Ok(())
+}
+
+/// The next line, without its end; `None` at the end of the input.
+fn read_line(input: &mut impl BufRead) -> io::Result<Option<String>> {
+    let mut line = String::new();
+    if input.read_line(&mut line)? == 0 {
+        return Ok(None);
+    }
+    let text = line.strip_suffix('\n').map_or(line.as_str(), |text| text.strip_suffix('\r').unwrap_or(text));
+    line.truncate(text.len());
+    Ok(Some(line))
+}
+
+fn batch(lines: &[Line]) -> Result<RecordBatch> {
+    let text =
+        |text: fn(&Line) -> Option<&str>| -> ArrayRef { Arc::new(lines.iter().map(text).collect::<StringArray>()) };
+    // As bytes, the lines do not count as text to be scored.
+    let written = BinaryArray::from_iter_values(lines.iter().map(|line| &line.text));
+    let columns = [
+        ("line", Arc::new(written) as ArrayRef),
+        ("query", text(|line| line.query.as_deref())),
+        ("passage", text(|line| line.passage.as_deref())),
+        ("broken", text(|line| line.broken.as_deref())),
+    ];
+    Ok(RecordBatch::try_from_iter_with_nullable(columns.map(|(name, column)| (name, column, true)))?)
+}
+
 /// Prints the lines of a window with their scores. Returns the number of failed pairs.
-fn score_window(reranker: &Reranker, window: &[Line], output: &mut impl Write) -> Result<usize> {
-    let queries: StringArray = window.iter().map(|line| line.query.as_deref()).collect();
-    let passages: StringArray = window.iter().map(|line| line.passage.as_deref()).collect();
-    let scores = reranker.score_rows(&queries, &passages)?;
-    let mut errors = scores.errors().peekable();
-    let mut failed = 0;
-    for (row, (line, score)) in window.iter().zip(json_scores(&scores)).enumerate() {
-        let error = errors.next_if(|(failed, _)| *failed == row).map(|(_, reason)| reason);
-        let error = line.broken.clone().or(error);
-        failed += usize::from(error.is_some());
-        output.write_all(with_score(&line.text, &score, error).as_bytes())?;
+fn print(window: &ScoredRows, output: &mut impl Write) -> Result<usize> {
+    let mut errors = window.scores.errors().peekable();
+    let mut scores = json_scores(&window.scores).into_iter();
+    let (mut row, mut failed) = (0, 0);
+    for batch in &window.batches {
+        let (lines, broken) = (batch.column(0).as_binary::<i32>(), batch.column(3).as_string::<i32>());
+        for ((line, broken), score) in lines.iter().flatten().zip(broken).zip(&mut scores) {
+            let error = errors.next_if(|(failed, _)| *failed == row).map(|(_, reason)| reason);
+            let error = broken.map(str::to_owned).or(error);
+            failed += usize::from(error.is_some());
+            output.write_all(with_score(str::from_utf8(line)?, &score, error).as_bytes())?;
+            row += 1;
+        }
     }
     Ok(failed)
 }

@@ -23,7 +23,8 @@
 //! ```
 //!
 //! **Streams.** [`Reranker::score_stream`] appends a score column to any stream of record batches. It keeps their order
-//! and has two windows of rows in flight.
+//! and has two windows of rows in flight. A row of a slow stream is scored when it comes; those of a fast one are gathered
+//! while the device is busy.
 //!
 //! ```no_run
 //! use arrow::array::RecordBatch;
@@ -81,8 +82,8 @@
 //! # Threads and memory
 //!
 //! A loaded model has its own worker threads; texts are encoded on rayon's pool. Memory holds the weights, one device
-//! batch and the windows in flight, whatever the length of the input: a window is [`DEFAULT_WINDOW_ROWS`] rows, sorted
-//! by length and cut into batches by tokens. Clones of a [`Reranker`] share tokenizer, weights and device, and so do
+//! batch, the windows in flight and the one that is read, whatever the length of the input: a window is at most
+//! [`DEFAULT_WINDOW_ROWS`] rows, sorted by length and cut into batches by tokens. Clones of a [`Reranker`] share tokenizer, weights and device, and so do
 //! rerankers whose options differ only in what does not change the graph. Each other precision, list of cutoff layers or
 //! compression that a model is asked for is a graph with weights of its own, kept as long as the model is open.
 //!
@@ -109,6 +110,7 @@ mod engine;
 mod error;
 mod graph;
 mod hub_cache;
+mod max_delay;
 mod model;
 mod models;
 mod options;
@@ -125,6 +127,7 @@ mod text;
 mod tuning;
 mod weights;
 mod window;
+mod window_stream;
 
 pub use checkpoint::{
     ADAPTER_CONFIG_FILE, ADDED_TOKENS_FILE, CONFIG_FILE, CheckpointPart, INDEX_FILE, SPECIAL_TOKENS_FILE,
@@ -136,6 +139,7 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use hub_cache::{HubCache, HubId, HubRepository};
+pub use max_delay::{DEFAULT_MAX_DELAY, MaxDelay};
 pub use model::Model;
 pub use models::{Family, GpuBytes, ModelShape};
 pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, Precision, ScoreOptions};

@@ -10,7 +10,8 @@ use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
 use crate::error::{Error, Result};
 use crate::reranker::Reranker;
 use crate::scores::Scores;
-use crate::window::{WINDOWS_IN_FLIGHT, WindowCutter};
+use crate::window::WindowCutter;
+use crate::window_stream::score_windows;
 
 /// Which columns of a record batch are scored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,10 +68,19 @@ impl Reranker {
         Ok(Arc::new(Schema::new_with_metadata(fields, input.metadata().clone())))
     }
 
-    /// Appends the column `score` to every batch of a stream, and keeps the batches in order. Scores rows in windows of
-    /// [`Self::window_rows`] with two windows in flight, so memory does not grow with the stream.
+    /// Appends the column `score` to every batch of a stream, and keeps the batches in order.
+    ///
+    /// Scores rows in windows of at most [`Self::window_rows`], two of which are in flight while a third is read, so memory
+    /// does not grow with the stream. Windows follow the input. While the device is busy, rows become large windows, which
+    /// have little padding. While the input has no more, the rows that wait are scored as soon as the device has nothing else
+    /// to do, or once the first has waited for [`Self::max_delay`] and they would not wait in the device's queue instead. The first window is
+    /// about one device batch, and each of the next at most four times larger. Without a delay, all windows but the last are full, and scores
+    /// are the same to the last bit however the rows arrive; with one, they are the same up to rounding.
     ///
     /// The score is NULL where the query or passage is. Dropping the stream stops the work within one device batch.
+    ///
+    /// Any executor can poll the stream. The delay needs a tokio runtime with timers: elsewhere nothing wakes the stream when
+    /// it is over, and rows wait until the window is full, the device has nothing to do, or the input has more or ends.
     ///
     /// ```no_run
     /// use datafusion_rerank::{EngineOptions, PairColumns, Reranker};
@@ -117,14 +127,14 @@ impl Reranker {
         columns: PairColumns,
     ) -> BoxStream<'static, Result<ScoredRows>> {
         let reranker = self.clone();
-        let scored = windows(input, self.window_rows())
-            .map(move |window| reranker.clone().score_window(window, columns.clone()))
-            .buffered(WINDOWS_IN_FLIGHT);
-        until_error(scored).boxed()
+        let following = self.following();
+        let cutter =
+            WindowCutter::new(self.window_rows()).growing(following.as_ref().map(|following| following.growth));
+        let score = move |window| reranker.clone().score_window(window, columns.clone());
+        score_windows(input, cutter, following, score).boxed()
     }
 
-    async fn score_window(self, window: Result<Vec<RecordBatch>>, columns: PairColumns) -> Result<ScoredRows> {
-        let batches = window?;
+    async fn score_window(self, batches: Vec<RecordBatch>, columns: PairColumns) -> Result<ScoredRows> {
         let pieces = batches
             .iter()
             .map(|batch| {
@@ -163,84 +173,12 @@ fn until_error<T: Send>(items: impl Stream<Item = Result<T>> + Send) -> impl Str
     })
 }
 
-/// Cuts a stream into windows of `rows` rows. An error follows the rows before it and ends the stream.
-fn windows(
-    input: impl Stream<Item = Result<RecordBatch>> + Send + 'static,
-    rows: usize,
-) -> impl Stream<Item = Result<Vec<RecordBatch>>> + Send {
-    let gathering = Gathering { input: Some(input.boxed()), cutter: WindowCutter::new(rows), failure: None };
-    stream::unfold(gathering, |mut gathering| async move { Some((gathering.next().await?, gathering)) })
-}
-
-/// A stream that is read one window at a time.
-struct Gathering {
-    /// `None` once it has ended or failed.
-    input: Option<BoxStream<'static, Result<RecordBatch>>>,
-    cutter: WindowCutter<RecordBatch>,
-    failure: Option<Error>,
-}
-
-impl Gathering {
-    async fn next(&mut self) -> Option<Result<Vec<RecordBatch>>> {
-        loop {
-            if let Some(window) = self.cutter.next_full() {
-                return Some(Ok(window));
-            }
-            let Some(input) = &mut self.input else { break };
-            match input.next().await {
-                Some(Ok(batch)) => self.cutter.push(batch),
-                ended => {
-                    self.input = None;
-                    self.failure = ended.and_then(Result::err);
-                }
-            }
-        }
-        match self.cutter.finish() {
-            last if last.is_empty() => self.failure.take().map(Err),
-            last => Some(Ok(last)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, Int32Array};
+    use arrow::datatypes::DataType;
     use futures::executor::block_on_stream;
 
     use super::*;
-
-    fn batch(values: std::ops::Range<i32>) -> RecordBatch {
-        RecordBatch::try_from_iter([("n", Arc::new(Int32Array::from_iter_values(values)) as ArrayRef)]).unwrap()
-    }
-
-    /// Sizes of the slices of each window, and the error at the end.
-    fn sizes(input: Vec<Result<RecordBatch>>, rows: usize) -> (Vec<Vec<usize>>, Option<String>) {
-        let mut sizes = Vec::new();
-        let mut error = None;
-        for window in block_on_stream(Box::pin(windows(stream::iter(input), rows))) {
-            assert_eq!(error, None, "an error must end the stream");
-            match window {
-                Ok(batches) => sizes.push(batches.iter().map(RecordBatch::num_rows).collect()),
-                Err(e) => error = Some(e.to_string()),
-            }
-        }
-        (sizes, error)
-    }
-
-    #[test]
-    fn small_batches_are_gathered_and_big_ones_sliced() {
-        let input = || vec![Ok(batch(0..3)), Ok(batch(3..3)), Ok(batch(3..4)), Ok(batch(4..14))];
-        assert_eq!(sizes(input(), 5), (vec![vec![3, 1, 1], vec![5], vec![4]], None));
-        assert_eq!(sizes(input(), 100), (vec![vec![3, 1, 10]], None));
-        assert_eq!(sizes(Vec::new(), 5), (vec![], None));
-        assert_eq!(sizes(vec![Ok(batch(0..0))], 5), (vec![], None));
-    }
-
-    #[test]
-    fn an_error_comes_after_the_rows_before_it_and_ends_the_stream() {
-        let input = vec![Ok(batch(0..3)), Err(Error::Stopped), Ok(batch(3..9))];
-        assert_eq!(sizes(input, 2), (vec![vec![2], vec![1]], Some(Error::Stopped.to_string())));
-    }
 
     #[test]
     fn nothing_follows_an_error() {
@@ -251,7 +189,10 @@ mod tests {
 
     #[test]
     fn missing_columns_are_named() {
-        let error = PairColumns::default().indices(batch(0..1).schema_ref()).unwrap_err().to_string();
+        let error = PairColumns::default()
+            .indices(&Schema::new(vec![Field::new("n", DataType::Int32, true)]))
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, "there is no column query; the columns are n");
     }
 }

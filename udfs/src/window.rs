@@ -5,8 +5,11 @@
 //! windows    [ 7 + 3 ] [ 10 ] [ 10 ]        finish [ 5 ]
 //! ```
 //!
-//! A score depends, by rounding, on the window of its row. All entry points of the crate cut windows here, so the same
-//! rows in the same order fall into the same windows, however they arrive.
+//! A score depends, by rounding, on the window of its row. All entry points of the crate cut windows here. Rows that are all
+//! there, as in an array, fall into the same windows each time. So do those of a stream without a longest delay
+//! ([`Reranker::with_max_delay`](crate::Reranker::with_max_delay)): then the same rows in the same order have the same
+//! scores, to the last bit, however they arrive. With a delay, which is the default, windows also follow the arrival of rows
+//! and what else is being scored ([`window_stream`](crate::window_stream)), and scores are the same up to rounding.
 
 use std::collections::VecDeque;
 
@@ -22,6 +25,48 @@ pub const WINDOW_TEXT_BYTES: usize = 256 << 20;
 
 /// Windows of one stream of rows that are in flight at once: while one is on the device, the next is tokenized.
 pub const WINDOWS_IN_FLIGHT: usize = 2;
+
+/// Bytes of text that are counted as a token. Texts have three to five: with so few, the first window is no more than a
+/// batch, also if its rows are long and one more would not have fitted.
+const TOKEN_BYTES: usize = 2;
+
+/// Tokens of the two texts of a row for which no column has text: those of an expression, for example.
+const ROW_TOKENS: usize = 4;
+
+/// How many times larger than the one before it a window may be that has not grown to full size.
+const GROWTH: usize = 4;
+
+/// The size of windows that are small at first, so that the first rows of many are soon scored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Growth {
+    /// The most bytes of the next window: its text, and what each row has beside its text.
+    bytes: usize,
+    row_bytes: usize,
+}
+
+impl Growth {
+    /// Begins with a window of about `tokens` tokens, where each row has `row_tokens` tokens beside its texts.
+    pub(crate) fn from(tokens: usize, row_tokens: usize) -> Self {
+        let bytes = tokens.saturating_mul(TOKEN_BYTES);
+        Self { bytes, row_bytes: (row_tokens + ROW_TOKENS).saturating_mul(TOKEN_BYTES) }
+    }
+
+    /// The smaller of both.
+    #[cfg(feature = "datafusion")]
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { bytes: self.bytes.min(other.bytes), row_bytes: self.row_bytes.max(other.row_bytes) }
+    }
+
+    /// The size of the window after this one; `None` for full size.
+    fn next(self) -> Option<Self> {
+        let bytes = self.bytes.saturating_mul(GROWTH);
+        (bytes < WINDOW_TEXT_BYTES).then_some(Self { bytes, ..self })
+    }
+
+    fn holds(self, rows: usize, text_bytes: usize) -> bool {
+        text_bytes.saturating_add(rows.saturating_mul(self.row_bytes)) <= self.bytes
+    }
+}
 
 /// Consecutive rows that can be cut in two.
 pub trait Rows: Sized {
@@ -130,6 +175,7 @@ pub struct WindowCutter<R> {
     window_bytes: usize,
     piece_rows: usize,
     keeps_last: bool,
+    growth: Option<Growth>,
     /// Complete windows that have not been taken.
     full: VecDeque<Vec<R>>,
     /// The window being filled, and its rows.
@@ -146,6 +192,7 @@ impl<R: Rows> WindowCutter<R> {
             window_bytes: WINDOW_TEXT_BYTES,
             piece_rows: usize::MAX,
             keeps_last: false,
+            growth: None,
             full: VecDeque::new(),
             pending: Vec::new(),
             pending_rows: 0,
@@ -164,6 +211,12 @@ impl<R: Rows> WindowCutter<R> {
     #[must_use]
     pub fn keeping_last(self) -> Self {
         Self { keeps_last: true, ..self }
+    }
+
+    /// Makes the first windows smaller. Default: all have full size.
+    #[must_use]
+    pub(crate) fn growing(self, growth: Option<Growth>) -> Self {
+        Self { growth, ..self }
     }
 
     /// Appends rows.
@@ -196,18 +249,21 @@ impl<R: Rows> WindowCutter<R> {
         }
     }
 
-    /// How many of the first `most` rows have room for their text in the pending window. A window without rows has room for
-    /// one.
+    /// How many of the first `most` rows have room in the pending window. A window without rows has room for one.
     fn fitting(&self, rows: &R, most: usize) -> usize {
-        let room = self.window_bytes.saturating_sub(self.pending_bytes);
-        if rows.text_bytes(most) <= room {
+        let fits = |count: usize| {
+            let text_bytes = self.pending_bytes.saturating_add(rows.text_bytes(count));
+            let holds = |growth: Growth| growth.holds(self.pending_rows + count, text_bytes);
+            text_bytes <= self.window_bytes && self.growth.is_none_or(holds)
+        };
+        if fits(most) {
             return most;
         }
         // The text of more rows is at least as long.
         let (mut fit, mut too_many) = (0, most);
         while too_many - fit > 1 {
             let middle = usize::midpoint(fit, too_many);
-            if rows.text_bytes(middle) <= room { fit = middle } else { too_many = middle }
+            if fits(middle) { fit = middle } else { too_many = middle }
         }
         fit.max(usize::from(self.pending_rows == 0))
     }
@@ -217,14 +273,20 @@ impl<R: Rows> WindowCutter<R> {
         self.full.pop_front()
     }
 
+    /// Whether there is a complete window.
+    pub(crate) fn has_full(&self) -> bool {
+        !self.full.is_empty()
+    }
+
     /// The pieces of the window being filled, without those of complete windows.
     pub fn pending(&self) -> &[R] {
         &self.pending
     }
 
-    /// The last window; empty if no rows are left. Call it when all complete windows are taken and nothing is left to
-    /// push.
+    /// The window being filled, as it is; empty if no rows are left. Call it when all complete windows are taken. Rows that
+    /// are pushed after it begin another window.
     pub fn finish(&mut self) -> Vec<R> {
+        self.growth = self.growth.and_then(Growth::next);
         self.pending_rows = 0;
         self.pending_bytes = 0;
         std::mem::take(&mut self.pending)
@@ -327,6 +389,29 @@ mod tests {
         later.push(vec![3]);
         assert_eq!(later.next_full(), Some(vec![vec![1, 2]]));
         assert_eq!(later.finish(), [vec![3]]);
+    }
+
+    #[test]
+    fn windows_grow_to_full_size() {
+        let lines = |rows: usize| StringArray::from_iter_values((0..rows).map(|_| "x".repeat(88)));
+        let sizes = |pieces: &[usize]| {
+            // A row is 88 bytes of text and 2 + 4 tokens of 2 bytes.
+            let mut cutter = WindowCutter::new(50).growing(Some(Growth::from(100, 2)));
+            let mut sizes = Vec::new();
+            for rows in pieces {
+                cutter.push(RecordBatch::try_from_iter([("n", Arc::new(lines(*rows)) as ArrayRef)]).unwrap());
+                sizes.extend(std::iter::from_fn(|| cutter.next_full()));
+            }
+            sizes.push(cutter.finish());
+            sizes.iter().map(|window| window.iter().map(RecordBatch::num_rows).sum()).collect::<Vec<usize>>()
+        };
+        assert_eq!(sizes(&[150]), [2, 8, 32, 50, 50, 8]);
+        assert_eq!(sizes(&[1; 150]), [2, 8, 32, 50, 50, 8]);
+        assert_eq!(sizes(&[1]), [1]);
+        // A row is never too long for a window of its own.
+        let mut cutter = WindowCutter::new(50).growing(Some(Growth::from(1, 2)));
+        cutter.push(RecordBatch::try_from_iter([("n", Arc::new(lines(3)) as ArrayRef)]).unwrap());
+        assert_eq!((cutter.next_full().map(|rows| rows[0].num_rows()), cutter.pending()[0].num_rows()), (Some(1), 1));
     }
 
     #[test]

@@ -293,13 +293,14 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn windows_and_batches_are_those_of_the_client_and_the_rest_of_the_executor() {
         let functions = RerankFunctions::new(models());
-        let mut settings = RerankConfig { window_rows: 77, ..Default::default() };
+        let max_delay = Some(std::time::Duration::from_millis(77));
+        let mut settings = RerankConfig { window_rows: 77, max_delay, ..Default::default() };
         settings.engine.batch_tokens = Some(99);
         settings.engine.threads = Some(3);
         let plan = plan(&functions, settings, "SELECT rerank(q, p) FROM t").await;
         let engine = EngineOptions { threads: Some(1), batch_tokens: Some(5), ..Default::default() };
         let arrived = executors_model(&functions, plan, engine).await.unwrap();
-        assert_eq!(arrived.window_rows(), 77);
+        assert_eq!((arrived.window_rows(), arrived.max_delay()), (77, max_delay));
         assert_eq!(arrived.engine_options().batch_tokens, Some(99));
         assert_eq!(arrived.engine_options().threads, Some(1));
     }

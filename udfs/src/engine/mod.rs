@@ -11,6 +11,7 @@
 //! A window is the set of rows that are sorted by length together. Batches never mix windows, so the scores of a window
 //! depend neither on what else is being scored nor on timing.
 
+mod activity;
 mod backoff;
 mod batch;
 mod cuda;
@@ -25,6 +26,9 @@ mod texts;
 mod window;
 mod worker;
 
+#[cfg(test)]
+pub(crate) use activity::Submitted;
+pub(crate) use activity::{Activity, Load};
 pub use cuda::GpuMemory;
 pub use device::{Device, Devices};
 pub(crate) use encoding::run_on_encoding_thread;

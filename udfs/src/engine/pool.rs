@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
+use super::activity::{Activity, Submitted};
 use super::batch::{Batch, cut};
 use super::options::EngineOptions;
 use super::session::{Feed, Program, RunBatch, Session};
@@ -29,6 +30,8 @@ pub(crate) struct EngineSpec {
     /// Batches in flight on each device.
     pub(crate) batches_in_flight: usize,
     pub(crate) options: EngineOptions,
+    /// Counts what the engine has to do.
+    pub(crate) activity: Activity,
 }
 
 /// A loaded model that scores windows.
@@ -38,6 +41,7 @@ pub(crate) struct Engine {
     columns: usize,
     batch_tokens: AtomicUsize,
     stats: Arc<Mutex<ScoreStats>>,
+    activity: Activity,
 }
 
 impl Engine {
@@ -58,6 +62,7 @@ impl Engine {
             columns: spec.columns,
             batch_tokens: AtomicUsize::new(spec.batch_tokens),
             stats: Arc::default(),
+            activity: spec.activity.clone(),
         };
         let devices = sessions.len() as u32;
         for (session, device) in sessions.into_iter().zip(spec.options.devices.iter()) {
@@ -99,15 +104,17 @@ impl Engine {
     /// Cuts the rows into batches and queues them. Calls `on_done` with the scores, on a worker thread, or on this
     /// thread if there is nothing to run. Drops it if the engine stops before that.
     ///
-    /// The queue is unbounded: callers bound the windows in flight.
+    /// The queue is unbounded: callers bound the windows in flight. `submitted` counts the window until `on_done` is called
+    /// or dropped.
     pub(crate) fn submit(
         &self,
         encoded: Encoded,
         cancel: Cancel,
+        submitted: Submitted,
         on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
     ) {
         let batches = cut(&encoded.lengths(), self.batch_tokens());
-        self.queue(encoded, batches, cancel, on_done);
+        self.queue(encoded, batches, cancel, submitted, on_done);
     }
 
     /// Runs the rows as one batch, whatever its size, and returns its cost. Blocks until the batch has run. A batch
@@ -119,7 +126,8 @@ impl Engine {
         let batches = cut(&encoded.lengths(), usize::MAX);
         let (sender, receiver) = std::sync::mpsc::channel();
         // The receiver is dropped only when this call ends.
-        self.queue(encoded, batches, Cancel::default(), move |result| drop(sender.send(result)));
+        let submitted = self.activity.submit();
+        self.queue(encoded, batches, Cancel::default(), submitted, move |result| drop(sender.send(result)));
         Ok(receiver.recv().map_err(|_| Error::Stopped)??.stats)
     }
 
@@ -128,14 +136,21 @@ impl Engine {
         encoded: Encoded,
         batches: Vec<Batch>,
         cancel: Cancel,
+        mut submitted: Submitted,
         on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
     ) {
+        let queued = submitted.queue(batches.len());
+        let on_done = move |result| {
+            // First, so that whoever gets the last answer finds the engine idle.
+            drop(submitted);
+            on_done(result);
+        };
         let window = Arc::new(Window::new(encoded, self.columns, batches.len(), cancel, Box::new(on_done)));
         if batches.is_empty() {
             window.complete();
         }
-        for batch in batches {
-            let job = QueuedBatch { window: Arc::clone(&window), batch };
+        for (batch, queued) in batches.into_iter().zip(queued) {
+            let job = QueuedBatch { window: Arc::clone(&window), batch, queued };
             // If the workers are gone, the jobs are dropped, and the caller's callback with the last of them.
             if self.queue.as_ref().is_none_or(|queue| queue.send(job).is_err()) {
                 return;
@@ -176,6 +191,7 @@ mod tests {
 
     use super::*;
     use crate::Reranker;
+    use crate::engine::Load;
     use crate::text::EncodedPair;
 
     fn window(rows: u32) -> Encoded {
@@ -200,12 +216,15 @@ mod tests {
             batch_tokens: 40,
             batches_in_flight,
             options: EngineOptions { threads: Some(1), ..EngineOptions::default() },
+            activity: Activity::default(),
         })
         .unwrap();
         let results: Vec<_> = (1..20)
             .map(|rows| {
                 let (sender, receiver) = std::sync::mpsc::channel();
-                engine.submit(window(rows * 3), Cancel::default(), move |result| sender.send(result).unwrap());
+                engine.submit(window(rows * 3), Cancel::default(), engine.activity.submit(), move |result| {
+                    sender.send(result).unwrap();
+                });
                 receiver
             })
             .collect();
@@ -250,6 +269,7 @@ mod tests {
             batch_tokens: usize::MAX,
             batches_in_flight,
             options: EngineOptions::default(),
+            activity: Activity::default(),
         };
         Engine::with_sessions(vec![Brittle { runs: 0, panics }], &spec).unwrap()
     }
@@ -260,7 +280,9 @@ mod tests {
             let engine = brittle(&[2, 3, 5], batches_in_flight);
             for run in 1..=9 {
                 let (sender, receiver) = std::sync::mpsc::channel();
-                engine.submit(window(3), Cancel::default(), move |result| sender.send(result).unwrap());
+                engine.submit(window(3), Cancel::default(), engine.activity.submit(), move |result| {
+                    sender.send(result).unwrap();
+                });
                 let result = receiver.recv().unwrap();
                 if [2, 3, 5].contains(&run) {
                     assert_eq!(
@@ -284,7 +306,9 @@ mod tests {
             let (sender, receiver) = std::sync::mpsc::channel();
             for _ in 0..20 {
                 let sender = sender.clone();
-                engine.submit(window(3), Cancel::default(), move |result| sender.send(result.is_ok()).unwrap());
+                engine.submit(window(3), Cancel::default(), engine.activity.submit(), move |result| {
+                    sender.send(result.is_ok()).unwrap();
+                });
             }
             drop(sender);
             // Ends only if every callback was called or dropped.
@@ -296,8 +320,33 @@ mod tests {
     #[test]
     fn a_callback_that_panics_does_not_stop_the_worker() {
         let engine = brittle(&[], 1);
-        engine.submit(window(1), Cancel::default(), |_| panic!("nobody expected scores"));
+        engine.submit(window(1), Cancel::default(), engine.activity.submit(), |_| panic!("nobody expected scores"));
         assert_eq!(engine.run_whole(window(3)).unwrap().batches, 1);
+    }
+
+    #[test]
+    fn what_is_answered_cancelled_or_broken_is_no_longer_counted() {
+        let activity = |engine: &Engine| *engine.activity.watch().borrow();
+        let engine = brittle(&[1, 3], 2);
+        let cancelled = Cancel::default();
+        cancelled.cancel();
+        let (sender, receiver) = std::sync::mpsc::channel::<()>();
+        for cancel in [Cancel::default(), Cancel::default(), cancelled, Cancel::default()] {
+            let sender = sender.clone();
+            let submitted = engine.activity.submit();
+            assert!(!activity(&engine).is_idle());
+            engine.submit(window(3), cancel, submitted, move |_| {
+                drop(sender);
+                panic!("nobody expected scores");
+            });
+        }
+        drop(sender);
+        assert!(receiver.recv().is_err());
+        // A window without batches is answered at once.
+        let (sender, receiver) = std::sync::mpsc::channel();
+        engine.submit(window(0), Cancel::default(), engine.activity.submit(), move |_| sender.send(()).unwrap());
+        receiver.recv().unwrap();
+        assert_eq!(activity(&engine), Load::default());
     }
 
     #[test]
@@ -306,7 +355,9 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel();
         for _ in 0..3 {
             let sender = sender.clone();
-            engine.submit(window(3), Cancel::default(), move |result| sender.send(result.is_ok()).unwrap());
+            engine.submit(window(3), Cancel::default(), engine.activity.submit(), move |result| {
+                sender.send(result.is_ok()).unwrap();
+            });
         }
         drop((engine, sender));
         assert_eq!(receiver.try_iter().count(), 3);

@@ -6,6 +6,7 @@ use std::time::Instant;
 use crossbeam_channel::Receiver;
 
 use super::ScoreStats;
+use super::activity::Queued;
 use super::backoff::{MemoryLimit, Ran};
 use super::batch::Batch;
 use super::session::{Feed, RunBatch, is_out_of_memory};
@@ -17,6 +18,8 @@ use crate::panics::catch_panic;
 pub(super) struct QueuedBatch {
     pub(super) window: Arc<Window>,
     pub(super) batch: Batch,
+    /// Counts it until it is taken.
+    pub(super) queued: Queued,
 }
 
 /// A device and what is known of its memory. The device's threads take turns with it.
@@ -50,7 +53,8 @@ impl<R: RunBatch> Worker<R> {
     /// Runs batches until the queue is closed. A panic fails its window only, and the thread takes the next batch.
     pub(super) fn work(mut self, jobs: &Receiver<QueuedBatch>) {
         let model = self.model.clone();
-        for QueuedBatch { window, batch } in jobs {
+        for QueuedBatch { window, batch, queued } in jobs {
+            drop(queued);
             let (pairs, padded_tokens) = (batch.members.len(), batch.padded_tokens);
             let scoring = format_args!("scoring {pairs} pairs of {padded_tokens} tokens");
             let ran = catch_panic(&model, scoring, || self.run(&window, batch));

@@ -17,6 +17,12 @@ impl Model {
         options.batch_tokens.or_else(|| self.measured_batch_tokens()).unwrap_or_else(|| options.usual_batch_tokens())
     }
 
+    /// [`Self::batch_tokens`], from the engine if it is loaded, so that the cache is not read again.
+    pub(crate) fn batch_tokens_in_force(&self) -> usize {
+        let engine = self.opened.engines.loaded(&self.graph_options);
+        engine.map_or_else(|| self.batch_tokens(), |engine| engine.batch_tokens())
+    }
+
     /// Measures which token budget makes the device fastest, uses it from now on, and returns it. Runs batches of five
     /// sizes, from a quarter of the default to four times the default, three times each, with pairs of about 200
     /// tokens. The result is kept in the cache for everyone who loads this model on this kind of device in this

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::facts::Model;
 use crate::checkpoint::Weights;
-use crate::engine::{Engine, EngineSpec, Program, ScoreStats};
+use crate::engine::{Activity, Engine, EngineSpec, Program, ScoreStats};
 use crate::error::Result;
 use crate::panics::catch_panic;
 
@@ -28,12 +28,17 @@ impl Model {
         self.opened.engines.loaded(&self.graph_options).map(|engine| engine.stats()).unwrap_or_default()
     }
 
+    /// What the engine of the graph has to do, for everyone who shares it, whether it is loaded or not. Never waits.
+    pub(crate) fn activity(&self) -> Activity {
+        self.opened.engines.activity(&self.graph_options)
+    }
+
     /// The engine of the graph, loaded on first use. Blocks until the weights are loaded.
     ///
     /// # Errors
     /// Those of building the graph and loading the session.
     pub(super) fn engine(&self) -> Result<Arc<Engine>> {
-        self.opened.engines.get_or_load(&self.graph_options, || {
+        self.opened.engines.get_or_load(&self.graph_options, |activity| {
             self.check_devices()?;
             let program = match &self.opened.checkpoint.weights {
                 Weights::Tensors(_) => Program::Graph(self.graph(&mut |_, _| ())?),
@@ -47,6 +52,7 @@ impl Model {
                 batch_tokens: self.batch_tokens(),
                 batches_in_flight: self.engine_options().devices.batches_in_flight(),
                 options: self.engine_options().clone(),
+                activity,
             })
         })
     }

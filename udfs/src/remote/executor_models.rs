@@ -33,7 +33,7 @@ impl ExecutorModels {
         &self.executor
     }
 
-    /// Opens a model of a plan, with the plan's options, window size and token budget.
+    /// Opens a model of a plan, with the plan's options, windows and token budget.
     ///
     /// # Errors
     /// [`Error::Model`] if this process does not have the model, or has another checkpoint for it, and the errors of
@@ -59,7 +59,8 @@ impl ExecutorModels {
                 }
             };
             if fingerprint == planned.fingerprint() {
-                return Ok(reranker.with_options(planned.options())?.with_window_rows(planned.window_rows()));
+                let reranker = reranker.with_options(planned.options())?;
+                return Ok(reranker.with_window_rows(planned.window_rows()).with_max_delay(planned.max_delay()));
             }
             other.get_or_insert((reranker.location().to_owned(), fingerprint));
         }

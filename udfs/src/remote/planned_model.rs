@@ -1,6 +1,7 @@
 //! A model, as a plan names it.
 
 use std::path::{Path, absolute};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -21,6 +22,7 @@ pub struct PlannedModel {
     fingerprint: String,
     options: ScoreOptions,
     window_rows: usize,
+    max_delay: Option<Duration>,
     batch_tokens: Option<usize>,
 }
 
@@ -41,6 +43,7 @@ impl PlannedModel {
             // If no option sets it, another device might choose another precision.
             options: options.with_precision(reranker.precision()),
             window_rows: reranker.window_rows(),
+            max_delay: reranker.max_delay(),
             batch_tokens: reranker.engine_options().batch_tokens,
         })
     }
@@ -70,6 +73,11 @@ impl PlannedModel {
         self.window_rows
     }
 
+    /// Longest time that rows wait for others; `None` if only full windows are scored.
+    pub fn max_delay(&self) -> Option<Duration> {
+        self.max_delay
+    }
+
     /// Token budget of a device batch; `None` is the default of the executor's device.
     pub fn batch_tokens(&self) -> Option<usize> {
         self.batch_tokens
@@ -83,6 +91,7 @@ impl PlannedModel {
             "fingerprint": self.fingerprint,
             "options": self.options.to_json(),
             "window_rows": self.window_rows,
+            "max_delay": self.max_delay,
             "batch_tokens": self.batch_tokens,
         })
     }
@@ -95,10 +104,10 @@ impl PlannedModel {
     pub fn from_json(value: &Value) -> Result<Self> {
         let fields = Fields::deserialize(value)
             .map_err(|error| Error::input(format!("a model of a plan cannot be read: {error}; {MIXED_VERSIONS}")))?;
-        let Fields { name, location, fingerprint, options, window_rows, batch_tokens } = fields;
+        let Fields { name, location, fingerprint, options, window_rows, max_delay, batch_tokens } = fields;
         let options = ScoreOptions::from_json(&options)?;
         let window_rows = window_rows.max(1);
-        Ok(Self { name, location, fingerprint, options, window_rows, batch_tokens })
+        Ok(Self { name, location, fingerprint, options, window_rows, max_delay, batch_tokens })
     }
 }
 
@@ -111,5 +120,6 @@ struct Fields {
     fingerprint: String,
     options: Value,
     window_rows: usize,
+    max_delay: Option<Duration>,
     batch_tokens: Option<usize>,
 }

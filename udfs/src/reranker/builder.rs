@@ -2,17 +2,20 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::DataType;
 
 use crate::engine::{EngineOptions, ScoreStats};
 use crate::error::Result;
+use crate::max_delay::DEFAULT_MAX_DELAY;
 use crate::model::Model;
 use crate::models::Family;
 use crate::options::{Cutoffs, Precision, ScoreOptions};
 use crate::scores::Scores;
 use crate::text::PairEncoder;
-use crate::window::DEFAULT_WINDOW_ROWS;
+use crate::window::{DEFAULT_WINDOW_ROWS, Growth};
+use crate::window_stream::Following;
 
 /// An opened model with the options of a call. Cheap to clone; clones share tokenizer, weights and device.
 ///
@@ -33,6 +36,7 @@ pub struct Reranker {
     pub(super) encoder: Arc<PairEncoder>,
     pub(super) options: ScoreOptions,
     pub(super) window_rows: usize,
+    pub(super) max_delay: Option<Duration>,
 }
 
 impl std::fmt::Debug for Reranker {
@@ -60,7 +64,7 @@ impl Reranker {
         let model = Model::open(location.as_ref(), options)?;
         let options = ScoreOptions::default();
         let encoder = Arc::new(model.encoder(&options)?);
-        Ok(Self { model, encoder, options, window_rows: DEFAULT_WINDOW_ROWS })
+        Ok(Self { model, encoder, options, window_rows: DEFAULT_WINDOW_ROWS, max_delay: Some(DEFAULT_MAX_DELAY) })
     }
 
     /// The same model with other options; those not set take the model's defaults. Shares the weights if the options do
@@ -72,7 +76,7 @@ impl Reranker {
     pub fn with_options(&self, options: &ScoreOptions) -> Result<Self> {
         let model = self.model.with_options(options)?;
         let encoder = Arc::new(model.encoder(options)?);
-        Ok(Self { model, encoder, options: options.clone(), window_rows: self.window_rows })
+        Ok(Self { model, encoder, options: options.clone(), window_rows: self.window_rows, max_delay: self.max_delay })
     }
 
     /// Sets how many rows are sorted by length together; at least 1. Default: [`DEFAULT_WINDOW_ROWS`].
@@ -84,6 +88,30 @@ impl Reranker {
     /// Rows that are sorted by length together.
     pub fn window_rows(&self) -> usize {
         self.window_rows
+    }
+
+    /// Sets the longest time that rows of a stream wait for others while the stream has no more, unless they would wait in
+    /// the device's queue instead. `None` scores full windows only: then the same rows in the same order fall into the same
+    /// windows whatever their timing, and have the same scores to the last bit. Default: [`DEFAULT_MAX_DELAY`].
+    ///
+    /// It concerns [`Self::score_stream`] and [`Self::score_batches`] only: the rows of arrays are all there.
+    #[must_use]
+    pub fn with_max_delay(self, max_delay: Option<Duration>) -> Self {
+        Self { max_delay, ..self }
+    }
+
+    /// The longest time that rows of a stream wait for others; `None` if only full windows are scored.
+    pub fn max_delay(&self) -> Option<Duration> {
+        self.max_delay
+    }
+
+    /// What the windows of a stream follow; `None` if only full windows are scored.
+    pub(crate) fn following(&self) -> Option<Following> {
+        let max_delay = self.max_delay?;
+        // A text that cannot be tokenized fails when it is scored.
+        let row_tokens = self.token_ids("", "").map_or(0, |ids| ids.len());
+        let growth = Growth::from(self.model.batch_tokens_in_force(), row_tokens);
+        Some(Following { max_delay, engines: vec![self.model.activity()], growth })
     }
 
     /// The model under the options in force: facts, fingerprint, conversion, export, tuning.

@@ -122,7 +122,8 @@ impl Reranker {
         Scores::new(windows, self.options.normalize.unwrap_or(false), self.scores_are_lists())
     }
 
-    /// Encodes a window on an encoding thread and hands it to the engine. Always calls `on_done`, even after a panic.
+    /// Encodes a window on an encoding thread and hands it to the engine. Always calls `on_done`, even after a panic. The
+    /// window counts as the engine's work from now on until then.
     fn submit(
         &self,
         pieces: Vec<(ArrayRef, ArrayRef)>,
@@ -131,6 +132,7 @@ impl Reranker {
     ) {
         let reranker = self.clone();
         let answer = Answer::new(on_done);
+        let submitted = self.model.activity().submit();
         run_on_encoding_thread(move || {
             if cancel.is_cancelled() {
                 return;
@@ -140,7 +142,7 @@ impl Reranker {
                 Err(error) => answer.give(Err(error)),
                 Ok(encoded) => reranker.model.with_engine(move |engine| match engine {
                     Err(error) => answer.give(Err(error)),
-                    Ok(engine) => engine.submit(encoded, cancel, |result| answer.give(result)),
+                    Ok(engine) => engine.submit(encoded, cancel, submitted, |result| answer.give(result)),
                 }),
             }
         });

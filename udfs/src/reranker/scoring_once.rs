@@ -72,6 +72,7 @@ impl Reranker {
     ) {
         let reranker = self.clone();
         let answer = Answer::new(on_done);
+        let submitted = self.model.activity().submit();
         run_on_encoding_thread(move || {
             if cancel.is_cancelled() {
                 return;
@@ -82,10 +83,13 @@ impl Reranker {
                 Ok(looked_up) => looked_up,
                 Err(error) => return answer.give(Err(error)),
             };
-            let Some(encoded) = encoded else { return answer.give(Ok(round)) };
+            let Some(encoded) = encoded else {
+                drop(submitted);
+                return answer.give(Ok(round));
+            };
             reranker.model.with_engine(move |engine| match engine {
                 Err(error) => answer.give(Err(error)),
-                Ok(engine) => engine.submit(encoded, cancel.clone(), move |result| {
+                Ok(engine) => engine.submit(encoded, cancel.clone(), submitted, move |result| {
                     // Batches of a cancelled window have not run, and others may want its pairs.
                     if cancel.is_cancelled() {
                         return;

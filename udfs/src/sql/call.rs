@@ -55,7 +55,7 @@ impl Call {
         // An adapter fits one model.
         defaults.adapter = defaults.adapter.filter(|_| name.eq_ignore_ascii_case(&config.model));
         let reranker = reranker.with_options(&self.options.clone().or(&defaults))?;
-        Ok(reranker.with_window_rows(config.window_rows))
+        Ok(reranker.with_window_rows(config.window_rows).with_max_delay(config.max_delay))
     }
 }
 
@@ -91,7 +91,8 @@ mod tests {
 
     #[test]
     fn session_defaults_yield_to_the_call_and_to_the_family() {
-        let mut config = RerankConfig { window_rows: 7, ..Default::default() };
+        let max_delay = Some(std::time::Duration::from_secs(7));
+        let mut config = RerankConfig { window_rows: 7, max_delay, ..Default::default() };
         config.options.max_length = Some(64);
         config.options.normalize = Some(true);
         config.options.cutoff_layers = Some(Cutoffs::One(8));
@@ -101,7 +102,7 @@ mod tests {
         assert_eq!(reranker.options().max_length, Some(32));
         assert_eq!(reranker.options().normalize, Some(true));
         assert_eq!(reranker.options().cutoff_layers, None);
-        assert_eq!(reranker.window_rows(), 7);
+        assert_eq!((reranker.window_rows(), reranker.max_delay()), (7, max_delay));
         call.options.cutoff_layers = Some(Cutoffs::One(8));
         let error = call.open(&registry(), &config).unwrap_err().to_string();
         assert!(error.starts_with("option cutoff_layers: m3 models do not have it"), "{error}");

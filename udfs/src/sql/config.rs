@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use datafusion::common::config::{ConfigEntry, ConfigExtension, ExtensionOptions};
 use datafusion::config::ConfigOptions;
@@ -11,6 +12,7 @@ use datafusion::error::{DataFusionError, Result};
 use serde_json::Value;
 
 use crate::engine::EngineOptions;
+use crate::max_delay::{DEFAULT_MAX_DELAY, MaxDelay};
 use crate::options::{Cutoffs, OPTION_NAMES, OptionKind, ScoreOptions};
 use crate::registry::DEFAULT_MAX_MODELS;
 use crate::window::DEFAULT_WINDOW_ROWS;
@@ -27,6 +29,7 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 /// | `rerank.cache` | folder in which weights of another precision are kept | `RERANK_CACHE`, or the user's cache folder | yes |
 /// | `rerank.window_rows` | most rows sorted by length together | 8,192 | yes |
 /// | `rerank.score_cache` | bytes of scores that a query keeps, so that a pair is scored once, with `K`, `M` or `G`; `0` keeps none | `64M` | yes |
+/// | `rerank.max_delay` | longest time that rows wait for others while their source has no more: `50ms`, `1s`, a number of milliseconds; `off` for full windows only | `50ms` | yes |
 /// | `rerank.max_models` | models that this process keeps open | 4 | yes |
 /// | `rerank.allow_locations` | whether SQL may name directories and hub ids, not just known names | `true` | yes |
 /// | `rerank.<option>` | default of each of [`OPTION_NAMES`] | the model's | |
@@ -72,6 +75,9 @@ pub struct RerankConfig {
     pub window_rows: usize,
     /// The most bytes of scores that a query keeps, so that it scores a pair once; 0 keeps none.
     pub score_cache: usize,
+    /// Longest time that rows wait for others while their source has no more; `None` for full windows only:
+    /// [`Reranker::with_max_delay`](crate::Reranker::with_max_delay).
+    pub max_delay: Option<Duration>,
     /// Whether SQL may name directories and hub ids. If not, SQL cannot change how models run either.
     pub allow_locations: bool,
     /// Models that this process keeps open, the least recently used closed first; at least 1.
@@ -165,6 +171,17 @@ const SETTINGS: &[Setting] = &[
         },
     },
     Setting {
+        key: "max_delay",
+        documentation: "Longest time that rows wait for others, such as 50ms; off for full windows only",
+        locked: true,
+        get: |config| Some(MaxDelay(config.max_delay).to_string()),
+        set: |config, key, value| {
+            let delay = value.map(|value| parse::<MaxDelay>(key, value, MaxDelay::EXPECTED)).transpose()?;
+            config.max_delay = delay.unwrap_or_default().0;
+            Ok(())
+        },
+    },
+    Setting {
         key: "max_models",
         documentation: "Models that this process keeps open",
         locked: true,
@@ -208,6 +225,7 @@ impl Default for RerankConfig {
             engine: EngineOptions::default(),
             window_rows: DEFAULT_WINDOW_ROWS,
             score_cache: DEFAULT_SCORE_CACHE,
+            max_delay: Some(DEFAULT_MAX_DELAY),
             allow_locations: true,
             max_models: DEFAULT_MAX_MODELS,
             options: ScoreOptions::default(),
@@ -376,6 +394,7 @@ mod tests {
             ("batch_tokens", "128"),
             ("window_rows", "64"),
             ("score_cache", "2M"),
+            ("max_delay", "off"),
             ("max_models", "2"),
             ("max_length", "256"),
             ("query_instruction", "12"),
@@ -407,6 +426,7 @@ mod tests {
             ("batch_tokens", "1"),
             ("window_rows", "1"),
             ("score_cache", "0"),
+            ("max_delay", "1s"),
             ("max_models", "1"),
             ("allow_locations", "true"),
             ("normalize", "true"),
@@ -423,6 +443,11 @@ mod tests {
         for (key, value, part) in [
             ("nonsense", "1", "there is no setting rerank.nonsense; the settings are model, device"),
             ("threads", "many", "rerank.threads: expected a whole number of at least 1, got 'many'"),
+            (
+                "max_delay",
+                "soon",
+                "rerank.max_delay: expected a time such as 50ms or 1s, a whole number of milliseconds, or off, got 'soon'",
+            ),
             ("window_rows", "0", "rerank.window_rows: expected a whole number of at least 1, got '0'"),
             (
                 "score_cache",
@@ -460,6 +485,7 @@ mod tests {
             ("cache", "/tmp"),
             ("window_rows", "1000000"),
             ("score_cache", "100G"),
+            ("max_delay", "1h"),
             ("max_models", "100"),
         ] {
             let error = set(&mut config, key, value).unwrap_err();

@@ -1,13 +1,11 @@
-//! The operator's input, one window at a time.
+//! The operator's rows on their way into windows, accounted for in the memory pool.
 
 use datafusion::arrow::array::{Array, RecordBatch};
-use datafusion::error::Result;
-use datafusion::execution::SendableRecordBatchStream;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::MemoryReservation;
-use futures::TryStreamExt;
-use futures::stream::Fuse;
 
 use crate::window::WindowCutter;
+use crate::window_stream::WaitingRows;
 
 /// Rows that are scored together, and the memory that is reserved for them.
 pub(super) struct ReservedWindow {
@@ -15,9 +13,9 @@ pub(super) struct ReservedWindow {
     pub(super) memory: MemoryReservation,
 }
 
-/// Reads the input into windows. Reserves memory for rows as soon as they are read.
+/// Cuts rows into windows. Reserves memory for the rows of the window being filled before more are read, and for those of
+/// a full window when it is taken: until then they are slices of the batch that the input holds.
 pub(super) struct GatherWindows {
-    input: Fuse<SendableRecordBatchStream>,
     /// Cuts pieces that are no longer than an output batch.
     cutter: WindowCutter<RecordBatch>,
     /// The reservation of the window being filled.
@@ -27,34 +25,50 @@ pub(super) struct GatherWindows {
 }
 
 impl GatherWindows {
-    pub(super) fn new(
-        input: Fuse<SendableRecordBatchStream>,
-        cutter: WindowCutter<RecordBatch>,
-        memory: MemoryReservation,
-    ) -> Self {
-        Self { input, cutter, memory, reserved: 0 }
+    pub(super) fn new(cutter: WindowCutter<RecordBatch>, memory: MemoryReservation) -> Self {
+        Self { cutter, memory, reserved: 0 }
     }
 
-    /// The next window, and the reader of those after it.
-    pub(super) async fn next_window(mut self) -> Result<Option<(ReservedWindow, Self)>> {
-        let pieces = loop {
-            if let Some(pieces) = self.cutter.next_full() {
-                break pieces;
-            }
-            reserve(&self.memory, &self.cutter.pending()[self.reserved..])?;
-            self.reserved = self.cutter.pending().len();
-            match self.input.try_next().await? {
-                Some(batch) => self.cutter.push(batch),
-                None => break self.cutter.finish(),
-            }
-        };
-        if pieces.is_empty() {
-            return Ok(None);
-        }
+    fn with_memory(&mut self, pieces: Vec<RecordBatch>) -> Result<Option<ReservedWindow>> {
         reserve(&self.memory, &pieces[self.reserved..])?;
         self.reserved = 0;
-        let memory = self.memory.take();
-        Ok(Some((ReservedWindow { pieces, memory }, self)))
+        Ok((!pieces.is_empty()).then(|| ReservedWindow { pieces, memory: self.memory.take() }))
+    }
+}
+
+impl WaitingRows for GatherWindows {
+    type Rows = RecordBatch;
+    type Window = ReservedWindow;
+    type Error = DataFusionError;
+
+    fn push(&mut self, batch: RecordBatch) {
+        self.cutter.push(batch);
+    }
+
+    fn account(&mut self) -> Result<()> {
+        reserve(&self.memory, &self.cutter.pending()[self.reserved..])?;
+        self.reserved = self.cutter.pending().len();
+        Ok(())
+    }
+
+    fn has_full(&self) -> bool {
+        self.cutter.has_full()
+    }
+
+    fn has_rest(&self) -> bool {
+        !self.cutter.pending().is_empty()
+    }
+
+    fn take_full(&mut self) -> Result<Option<ReservedWindow>> {
+        match self.cutter.next_full() {
+            Some(pieces) => self.with_memory(pieces),
+            None => Ok(None),
+        }
+    }
+
+    fn take_rest(&mut self) -> Result<Option<ReservedWindow>> {
+        let pieces = self.cutter.finish();
+        self.with_memory(pieces)
     }
 }
 
@@ -81,11 +95,12 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{ArrayRef, Int32Array};
-    use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
-    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-    use futures::{StreamExt, stream};
+    use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, UnboundedMemoryPool};
+    use futures::{FutureExt, StreamExt, stream};
+    use tokio::sync::Notify;
 
     use super::*;
+    use crate::window_stream::score_windows;
 
     fn batch() -> RecordBatch {
         RecordBatch::try_from_iter([("n", Arc::new(Int32Array::from_iter_values(0..4)) as ArrayRef)]).unwrap()
@@ -103,15 +118,43 @@ mod tests {
             assert_eq!(reserved.reserved(), read * 16);
             Ok(batch())
         });
-        let input: SendableRecordBatchStream = Box::pin(RecordBatchStreamAdapter::new(batch().schema(), input));
         let cutter = WindowCutter::new(10).with_piece_rows(3);
-        let windows = GatherWindows::new(input.fuse(), cutter, MemoryConsumer::new("test").register(&pool));
-        let (first, windows) = windows.next_window().await.unwrap().unwrap();
-        assert_eq!((rows(&first), pool.reserved()), (vec![3, 1, 3, 1, 2], 40));
-        let (second, windows) = windows.next_window().await.unwrap().unwrap();
+        let windows = GatherWindows::new(cutter, MemoryConsumer::new("test").register(&pool));
+        let answered = Arc::new(Notify::new());
+        let first = Arc::clone(&answered);
+        let scored = score_windows(input, windows, None, move |window| {
+            let first = Arc::clone(&first);
+            async move {
+                // The last window is cut while the first is in flight.
+                first.notified().await;
+                Ok(window)
+            }
+        });
+        let mut scored = std::pin::pin!(scored);
+        assert!(scored.next().now_or_never().is_none());
+        assert_eq!(pool.reserved(), 48);
+        answered.notify_one();
+        let first = scored.next().await.unwrap().unwrap();
+        assert_eq!((rows(&first), pool.reserved()), (vec![3, 1, 3, 1, 2], 48));
+        answered.notify_one();
+        let second = scored.next().await.unwrap().unwrap();
         assert_eq!((rows(&second), pool.reserved()), (vec![2], 48));
         drop(first);
         assert_eq!(pool.reserved(), 8);
-        assert!(windows.next_window().await.unwrap().is_none());
+        assert!(scored.next().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn rows_without_memory_come_after_those_in_flight_as_an_error() {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(16 + 8));
+        let windows = GatherWindows::new(WindowCutter::new(4), MemoryConsumer::new("test").register(&pool));
+        let input = stream::iter([Ok(batch()), Ok(batch()), Ok(batch())]);
+        let scored = score_windows(input, windows, None, async |window: ReservedWindow| Ok(window));
+        let scored: Vec<Result<ReservedWindow>> = scored.collect().await;
+        assert_eq!(scored.len(), 2);
+        let error = scored[1].as_ref().err().unwrap().to_string();
+        assert!(scored[0].is_ok() && error.contains("set rerank.window_rows lower"), "{error}");
+        drop(scored);
+        assert_eq!(pool.reserved(), 0);
     }
 }

@@ -14,6 +14,7 @@ use super::metrics::PartitionMetrics;
 use super::rerank_call::RerankCall;
 use crate::reranker::{Reranker, ScoreCache};
 use crate::sql::columns::{check_planned, column};
+use crate::window_stream::Following;
 
 /// What all windows of a partition share.
 pub(super) struct ScoreWindows {
@@ -40,6 +41,11 @@ impl ScoreWindows {
             rerankers.push(if firsts[place] == place { Some(call.model.open().await?) } else { None });
         }
         Ok(Self { calls, rerankers, firsts, schema, metrics, cache })
+    }
+
+    /// What windows follow beside the input; `None` if a call is scored in full windows only.
+    pub(super) fn following(&self) -> Option<Following> {
+        Following::all(self.rerankers.iter().flatten().map(Reranker::following))
     }
 
     /// Adds the score columns to a window.
