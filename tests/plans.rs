@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, AsArray, RecordBatch, StringArray};
 use arrow::compute::concat_batches;
-use arrow::datatypes::{DataType, Field, Float32Type, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Float32Type, Int64Type, Schema, SchemaRef};
 use arrow::util::pretty::pretty_format_batches;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::error::DataFusionError;
@@ -65,6 +65,84 @@ async fn only_rows_that_pass_the_cheap_conditions_are_scored() {
     assert_eq!(run.pairs, 1000, "{}", run.plan);
     assert!(text(&run).contains("| 1000 "), "{}", text(&run));
     assert!(!run.plan.contains("AsyncFuncExec"), "{}", run.plan);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_rows_that_a_limit_keeps_are_scored() {
+    let ctx = session_with_rows(100_000).await;
+    let sql = "SELECT id, rerank(query, passage) AS s FROM big ORDER BY cheap, id DESC LIMIT 100";
+    let best = run(&ctx, sql).await;
+    assert_eq!((best.rows.num_rows(), best.pairs), (100, 100), "{}", best.plan);
+    let ids = best.rows.column(0).as_primitive::<Int64Type>();
+    assert!(ids.values().is_sorted_by(|one, next| one > next), "{ids:?}");
+    let sql = "SELECT id, s FROM (
+            SELECT id, rerank(query, passage) AS s, row_number() OVER (PARTITION BY query ORDER BY id) AS place FROM big
+        ) WHERE place <= 10";
+    let best = run(&ctx, sql).await;
+    assert_eq!((best.rows.num_rows(), best.pairs), (30, 30), "{}", best.plan);
+}
+
+/// `n` calls in one condition or one list of conditions: the plan, and the time to make it, grow with `n` only.
+#[tokio::test(flavor = "multi_thread")]
+async fn many_calls_in_one_condition_are_planned_in_time() {
+    const CALLS: usize = 200;
+    let ctx = session_with_rows(3).await;
+    let calls: Vec<String> = (0..CALLS).map(|n| format!("rerank(query, passage || '{n}') > 100")).collect();
+    let branches: Vec<String> = calls.iter().enumerate().map(|(n, call)| format!("WHEN {call} THEN {n}")).collect();
+    for sql in [
+        format!("SELECT id FROM big WHERE {}", calls.join(" OR ")),
+        format!("SELECT id FROM big WHERE {}", calls.join(" AND ")),
+        format!("SELECT {} FROM big", calls.join(" AND ")),
+        format!("SELECT CASE {} END FROM big", branches.join(" ")),
+    ] {
+        let start = Instant::now();
+        let plan = ctx.sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
+        // Seconds in a debug build; it was 2^200 before.
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+        let plan = displayable(plan.as_ref()).indent(false).to_string();
+        assert!((1..=9).contains(&plan.matches("RerankExec").count()), "{plan}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_rule_a_call_is_refused() {
+    let ctx = session_with_rows(3).await;
+    ctx.sql("SET datafusion.optimizer.max_passes = 0").await.unwrap();
+    let sql = "SELECT max(rerank(query, passage)), max(rerank(passage, query)) FROM big";
+    let error = ctx.sql(sql).await.unwrap().collect().await.unwrap_err().to_string();
+    assert!(
+        error.contains("rerank has no place in the plan: the optimizer rule HoistRerankCalls did not run"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_column_may_be_called_as_ours() {
+    let ctx = session_with_rows(3).await;
+    let sql = "SELECT __rerank_1, __rerank_2, rerank(query, passage) AS s FROM
+        (SELECT id AS __rerank_1, cheap AS __rerank_2, query, passage FROM big) WHERE rerank(query, passage) > -100";
+    let run = run(&ctx, sql).await;
+    assert_eq!((run.rows.num_rows(), run.pairs), (3, 3), "{}", run.plan);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pair_is_scored_once_while_its_score_is_kept() {
+    let ctx = session_with_rows(1000).await;
+    ctx.sql("SET rerank.window_rows = 16").await.unwrap();
+    let sql = "SELECT rerank(query, 'p' || cheap) FROM big UNION ALL SELECT rerank(query, 'p' || cheap) FROM big";
+    let scored = async |size: &str| {
+        ctx.sql(&format!("SET rerank.score_cache = {size}")).await.unwrap();
+        let plan = ctx.sql(sql).await.unwrap().create_physical_plan().await.unwrap();
+        let batches = collect(Arc::clone(&plan), ctx.task_ctx()).await.unwrap();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 2000);
+        assert_eq!(metric(&plan, "duplicates"), 2000 - metric(&plan, "scored_pairs"));
+        // The cache ends with the query.
+        assert_eq!(ctx.runtime_env().memory_pool.reserved(), 0);
+        metric(&plan, "scored_pairs")
+    };
+    // 3 queries and 100 passages.
+    assert_eq!(scored("'64M'").await, 300);
+    assert_eq!(scored("0").await, 2000);
 }
 
 #[tokio::test(flavor = "multi_thread")]

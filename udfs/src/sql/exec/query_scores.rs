@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation};
 
 use crate::reranker::{Budget, ScoreCache};
 
@@ -11,8 +11,13 @@ use crate::reranker::{Budget, ScoreCache};
 pub(crate) struct QueryScores(Arc<Mutex<Weak<ScoreCache>>>);
 
 impl QueryScores {
-    /// The cache of the running query; `None` if it may keep no bytes.
+    /// The cache of the running query, of at most `capacity` bytes and an eighth of the pool: the rest of the query needs
+    /// memory more. `None` if it may keep no bytes.
     pub(super) fn open(&self, capacity: usize, pool: &Arc<dyn MemoryPool>) -> Option<Arc<ScoreCache>> {
+        let capacity = match pool.memory_limit() {
+            MemoryLimit::Finite(bytes) => capacity.min(bytes / 8),
+            MemoryLimit::Infinite | MemoryLimit::Unknown => capacity,
+        };
         if capacity == 0 {
             return None;
         }

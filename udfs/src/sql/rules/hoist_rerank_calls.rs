@@ -19,6 +19,34 @@
 //!       Filter: cheap = 0
 //!         TableScan: t
 //! ```
+//!
+//! # When a call moves up
+//!
+//! An expression with calls waits above nodes that drop rows and do not read it: it is evaluated for the rows that are
+//! left. `SELECT id, rerank(q, p) AS s FROM t ORDER BY bm25 LIMIT 100` becomes
+//!
+//! ```text
+//! Projection: id, __rerank_3 AS s
+//!   Projection: id, bm25, __rerank_1, __rerank_2, rerank(__rerank_1, __rerank_2) AS __rerank_3
+//!     Sort: bm25, fetch=100
+//!       Projection: id, bm25, q AS __rerank_1, p AS __rerank_2
+//!         TableScan: t
+//! ```
+//!
+//! | node | a call below it |
+//! |---|---|
+//! | `Limit`, `Sort` with a limit, `Filter` | moves above, unless the node reads its score |
+//! | semi-join and anti-join | moves above, on the side that is kept |
+//! | inner join by keys | moves above; rows that the join repeats are scored once, as long as the query's score cache has them |
+//! | inner join without keys, outer join, `Sort`, window function, projection, alias | moves above only if a node further up drops rows. On a side of an outer join where NULLs may take the place of rows, only a call that is then NULL does |
+//! | aggregate | stays; but `first_value(call ORDER BY ..)`, which is what `DISTINCT ON` becomes, chooses the call's columns, and the call runs for the chosen row |
+//! | `UNION`, `DISTINCT`, subqueries in expressions, all others | stays |
+//!
+//! An expression with a volatile function stays where it is. Rows that were sorted stay in order: the sort is repeated above
+//! the call, and DataFusion drops it where nothing has changed the order.
+//!
+//! A call that has its place is a function of its own, which is volatile: no other rule, in this pass or a later one, moves
+//! or repeats it, and this rule leaves it alone.
 
 use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::error::Result;
