@@ -118,7 +118,7 @@ impl<'a> Generator<'a> {
     }
 
     pub(crate) fn statement(mut self) -> Statement {
-        let depth = self.pick(&[1, 1, 2, 2, 3]);
+        let depth = self.pick(&[1, 1, 1, 2, 2, 3]);
         let query = self.query(depth, false);
         Statement { sql: query.sql, ordered: query.ordered, constructs: self.constructs }
     }

@@ -134,6 +134,7 @@ impl Generator<'_> {
         let (left_ints, right_ints) = (left.scope.of(Kind::Int), right.scope.of(Kind::Int));
         let (left_texts, right_texts) = (left.scope.of(Kind::Text), right.scope.of(Kind::Text));
         let rows = left.rows.max(right.rows) * 3;
+        self.in_on = true;
         match self.random.below(10) {
             0 | 1 if !left_texts.is_empty() && !right_texts.is_empty() && left.rows * right.rows <= 2000 => {
                 on.push(format!("{} = {}", self.pick(&left_texts), self.pick(&right_texts)));
@@ -147,9 +148,11 @@ impl Generator<'_> {
             _ if !left_ints.is_empty() && !right_ints.is_empty() => {
                 on.push(format!("{} = {}", self.pick(&left_ints), self.pick(&right_ints)));
             }
-            _ => return left,
+            _ => {
+                self.in_on = false;
+                return left;
+            }
         }
-        self.in_on = true;
         if self.percent(40) {
             on.push(self.condition(&mut left.scope, 1));
         }
