@@ -23,25 +23,45 @@ impl Hoist<'_> {
         let own = needs(self.functions, &expressions)?;
         let scored = self.rewrite(Arc::unwrap_or_clone(aggregate.input), &own, Late::Yes)?;
         let mut expressions = scored.translate_all(expressions)?;
-        // What is evaluated above the aggregate, by position.
-        let mut chosen = Vec::new();
-        for (position, expression) in expressions.iter_mut().enumerate().skip(groups) {
-            if let Some((columns, value)) = self.choose_columns(expression) {
-                *expression = columns;
-                chosen.push((position, value));
+        // For each aggregate, the place of what is computed for it, and what is evaluated above in terms of that.
+        let mut places = Vec::new();
+        let mut kept: Vec<Expr> = Vec::new();
+        for expression in expressions.split_off(groups) {
+            let (expression, value) = match self.choose_columns(&expression) {
+                Some((columns, value)) => (columns, Some(value)),
+                None => (expression, None),
+            };
+            // Two values may be chosen from the same columns.
+            let same = value.as_ref().and_then(|_| kept.iter().position(|other| *other == expression));
+            places.push((same.unwrap_or(kept.len()), value));
+            if same.is_none() {
+                kept.push(expression);
             }
         }
+        for (place, _) in places.iter().filter(|(_, value)| value.is_some()) {
+            if !matches!(kept[*place], Expr::Alias(_)) {
+                kept[*place] = std::mem::take(&mut kept[*place]).alias(self.next_name());
+            }
+        }
+        expressions.extend(kept);
         let (scored, mut group_expr) = self.score(scored, expressions, &[])?;
         let aggr_expr = group_expr.split_off(groups);
+        let computed = aggr_expr.len();
         let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(scored.plan), group_expr, aggr_expr)?);
         let mut scored = Scored::of(plan);
-        let (original, columns) = (aggregate.schema.columns(), scored.plan.schema().columns());
+        let (mut original, mut columns) = (aggregate.schema.columns(), scored.plan.schema().columns());
+        let aggregates = original.split_off(original.len() - places.len());
         // Grouping sets have more columns than expressions.
-        let offset = columns.len() - aggregates(&scored.plan);
-        for (position, value) in chosen {
-            let position = offset + position - groups;
-            let chosen = HashMap::from([(chosen_columns(), Expr::Column(columns[position].clone()))]);
-            scored.sources.insert(original[position].clone(), substitute(value, &chosen)?);
+        let computed = columns.split_off(columns.len() - computed);
+        for (of, (place, value)) in aggregates.into_iter().zip(places) {
+            let column = Expr::Column(computed[place].clone());
+            match value {
+                Some(value) => {
+                    let chosen = HashMap::from([(chosen_columns(), column)]);
+                    scored.sources.insert(of, substitute(value, &chosen)?);
+                }
+                None => scored.rename(vec![of], vec![computed[place].clone()]),
+            }
         }
         scored.rename(original, columns);
         self.settle(scored, late, &[])
@@ -50,10 +70,7 @@ impl Hoist<'_> {
     /// For `first_value(e)` or `last_value(e)` of an expression with calls: the same function of a struct of the columns
     /// of `e`, and `e` in terms of it.
     fn choose_columns(&self, expression: &Expr) -> Option<(Expr, Expr)> {
-        let (inner, name) = match expression {
-            Expr::Alias(alias) => (alias.expr.as_ref(), Some(alias)),
-            inner => (inner, None),
-        };
+        let inner = if let Expr::Alias(alias) = expression { &alias.expr } else { expression };
         let Expr::AggregateFunction(function) = inner else { return None };
         let params = &function.params;
         let [value] = params.args.as_slice() else { return None };
@@ -81,11 +98,7 @@ impl Hoist<'_> {
         }
         let mut function = function.clone();
         function.params.args = vec![named_struct(fields)];
-        let mut chosen = Expr::AggregateFunction(function);
-        if let Some(alias) = name {
-            chosen = chosen.alias_qualified(alias.relation.clone(), &alias.name);
-        }
-        Some((chosen, substitute(value.clone(), &sources).ok()?))
+        Some((Expr::AggregateFunction(function), substitute(value.clone(), &sources).ok()?))
     }
 
     /// Rows pass a window function unchanged. Calls that it does not read may wait for a filter on its result.
@@ -111,11 +124,6 @@ impl Hoist<'_> {
 /// Stands for the struct of chosen columns until its name is known.
 fn chosen_columns() -> Column {
     Column::new_unqualified("__rerank_chosen")
-}
-
-/// How many of an aggregate's columns are aggregates.
-fn aggregates(plan: &LogicalPlan) -> usize {
-    if let LogicalPlan::Aggregate(aggregate) = plan { aggregate.aggr_expr.len() } else { 0 }
 }
 
 impl Scored {
