@@ -98,7 +98,7 @@ async fn many_calls_in_one_condition_are_planned_in_time() {
         let start = Instant::now();
         let plan = ctx.sql(&sql).await.unwrap().create_physical_plan().await.unwrap();
         // Seconds in a debug build; it was 2^200 before.
-        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_mins(1), "{:?}", start.elapsed());
         let plan = displayable(plan.as_ref()).indent(false).to_string();
         assert!((1..=9).contains(&plan.matches("RerankExec").count()), "{plan}");
     }

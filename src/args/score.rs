@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use datafusion_rerank::MaxDelay;
 
 use super::options::OptionArgs;
-use super::scoring::{DelayArgs, EngineArgs, ModelArgs};
+use super::scoring::{EngineArgs, ModelArgs};
 
 /// `rerank score`.
 #[derive(Debug, Args)]
@@ -28,8 +29,11 @@ pub(crate) struct ScoreArgs {
     )]
     pub(crate) jsonl: Option<PathBuf>,
 
-    #[command(flatten)]
-    pub(crate) delay: DelayArgs,
+    /// With --jsonl, the longest time that a line waits for others while its writer is silent: `50ms`, `1s`, a number of
+    /// milliseconds. Lines are scored earlier if the device has nothing else to do, and later if they would only wait in its
+    /// queue. `off` scores full windows only, so that the same lines have the same scores to the last bit.
+    #[arg(long, value_name = "TIME", default_value_t = MaxDelay::default(), requires = "jsonl")]
+    pub(crate) max_delay: MaxDelay,
 
     #[command(flatten)]
     pub(crate) model: ModelArgs,

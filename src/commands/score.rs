@@ -18,7 +18,7 @@ pub(crate) fn run(args: &ScoreArgs, printer: Printer) -> Result<()> {
     }
     conversion::prepare(&reranker, printer)?;
     if let Some(file) = &args.jsonl {
-        return json_lines::score(&reranker.with_max_delay(args.delay.max_delay.0), file, printer);
+        return json_lines::score(&reranker.with_max_delay(args.max_delay.0), file, printer);
     }
     let queries = StringArray::from_iter_values(args.passages.iter().flat_map(|_| &args.query));
     let passages = StringArray::from_iter_values(&args.passages);

@@ -102,7 +102,7 @@ impl Hoist<'_> {
 
     /// Adds the columns of the calls that `expressions` read, which [`Calls::replace`] made. Those that nodes above may
     /// read too are listed in the result.
-    pub(super) fn compute(&self, mut scored: Scored, calls: &mut Calls, expressions: &[Expr]) -> Result<Scored> {
+    pub(super) fn compute(mut scored: Scored, calls: &mut Calls, expressions: &[Expr]) -> Result<Scored> {
         let mut missing = calls.missing(expressions);
         while !missing.is_empty() {
             let ready = |place: &usize| calls.planned[*place].reads.is_disjoint(&missing);
@@ -126,7 +126,7 @@ impl Hoist<'_> {
     pub(super) fn score(&self, scored: Scored, expressions: Vec<Expr>, wanted: &[Need]) -> Result<(Scored, Vec<Expr>)> {
         let mut calls = self.plan_calls(&expressions, wanted)?;
         let expressions = expressions.into_iter().map(|part| calls.replace(part)).collect::<Result<Vec<_>>>()?;
-        let scored = self.compute(scored, &mut calls, &expressions)?;
+        let scored = Self::compute(scored, &mut calls, &expressions)?;
         Ok((scored, expressions))
     }
 }

@@ -67,8 +67,8 @@ impl Hoist<'_> {
             (join.right, right_own, join.left, left_own)
         };
         let schema = Arc::clone(first.schema());
-        let first = self.plain_side(first, first_own)?;
-        let second = self.plain_side(second, second_own)?;
+        let first = self.plain_side(first, &first_own)?;
+        let second = self.plain_side(second, &second_own)?;
         let on = join.on.into_iter().map(|(left, right)| if from_left { (left, right) } else { (right, left) });
         let on = on.map(|(key, other)| Ok((first.translate(key)?, second.translate(other)?)));
         let on = on.collect::<Result<Vec<_>>>()?;
@@ -79,7 +79,7 @@ impl Hoist<'_> {
 
         let (row, matched, found) = (self.next_name(), self.next_name(), self.next_name());
         let generated = |name: &str| Expr::Column(Column::new_unqualified(name));
-        let rows = self.with_row_numbers(first.plan, &row)?;
+        let rows = with_row_numbers(first.plan, &row)?;
         let mut projected = columns_of(second.plan.schema());
         projected.push(lit(true).alias(&matched));
         let others = LogicalPlan::Projection(Projection::try_new(projected, Arc::new(second.plan))?);
@@ -123,12 +123,13 @@ impl Hoist<'_> {
         let projected = projected.map(|(column, (qualifier, field))| named(column, qualifier, field.name())).collect();
         Ok(Scored::of(LogicalPlan::Projection(Projection::try_new(projected, Arc::new(plan))?)))
     }
+}
 
-    fn with_row_numbers(&self, plan: LogicalPlan, name: &str) -> Result<LogicalPlan> {
-        let mut projected = columns_of(plan.schema());
-        let numbered = LogicalPlan::Window(Window::try_new(vec![row_number()], Arc::new(plan))?);
-        let number = numbered.schema().columns().pop().map(|number| Expr::Column(number).alias(name));
-        projected.extend(number);
-        Ok(LogicalPlan::Projection(Projection::try_new(projected, Arc::new(numbered))?))
-    }
+/// The plan with a column that numbers its rows.
+fn with_row_numbers(plan: LogicalPlan, name: &str) -> Result<LogicalPlan> {
+    let mut projected = columns_of(plan.schema());
+    let numbered = LogicalPlan::Window(Window::try_new(vec![row_number()], Arc::new(plan))?);
+    let number = numbered.schema().columns().pop().map(|number| Expr::Column(number).alias(name));
+    projected.extend(number);
+    Ok(LogicalPlan::Projection(Projection::try_new(projected, Arc::new(numbered))?))
 }

@@ -54,7 +54,7 @@ impl Hoist<'_> {
         let parts = parts.into_iter().map(|part| calls.replace(part)).collect::<Result<Vec<_>>>()?;
         let mut scored = scored;
         for stage in stages(parts, &calls) {
-            scored = self.compute(scored, &mut calls, &stage)?;
+            scored = Self::compute(scored, &mut calls, &stage)?;
             scored.plan = filtered(stage, scored.plan)?;
         }
         scored.refresh()

@@ -59,8 +59,8 @@ impl Hoist<'_> {
         let below = if drops { Late::Yes } else { late };
         let left_wanted = left_side.carries(wanted, join.left.schema(), self.functions);
         let right_wanted = right_side.carries(wanted, join.right.schema(), self.functions);
-        let left = self.side(join.left, left_side, left_own, &left_wanted, below)?;
-        let right = self.side(join.right, right_side, right_own, &right_wanted, below)?;
+        let left = self.side(join.left, left_side, &left_own, &left_wanted, below)?;
+        let right = self.side(join.right, right_side, &right_own, &right_wanted, below)?;
         let both = |part: Expr| right.translate(left.translate(part)?);
         let on = join
             .on
@@ -93,21 +93,14 @@ impl Hoist<'_> {
     }
 
     /// Rewrites one side of a join, and computes the calls `own` of the join's condition.
-    fn side(
-        &self,
-        plan: Arc<LogicalPlan>,
-        side: JoinInput,
-        own: Vec<Need>,
-        wanted: &[Need],
-        late: Late,
-    ) -> Result<Side> {
+    fn side(&self, plan: Arc<LogicalPlan>, side: JoinInput, own: &[Need], wanted: &[Need], late: Late) -> Result<Side> {
         let late = if side == JoinInput::Dropped { Late::No } else { late };
-        let scored = self.rewrite(Arc::unwrap_or_clone(plan), &union(own.clone(), wanted.to_vec()), late)?;
-        let own = scored.translate_needs(&own)?;
+        let scored = self.rewrite(Arc::unwrap_or_clone(plan), &union(own.to_vec(), wanted.to_vec()), late)?;
+        let own = scored.translate_needs(own)?;
         let above = scored.read_above(self, wanted)?;
         let mut calls = self.plan_needs(own, &above)?;
         let all = calls.columns();
-        let mut scored = self.compute(scored, &mut calls, &all)?.refresh()?;
+        let mut scored = Self::compute(scored, &mut calls, &all)?.refresh()?;
         if side == JoinInput::MayBeNull {
             // Where the other side has no match, what is evaluated above must be NULL too.
             scored = self.materialize(scored, |source| {
@@ -118,7 +111,7 @@ impl Hoist<'_> {
     }
 
     /// A side whose calls do not wait.
-    pub(super) fn plain_side(&self, plan: Arc<LogicalPlan>, own: Vec<Need>) -> Result<Side> {
+    pub(super) fn plain_side(&self, plan: Arc<LogicalPlan>, own: &[Need]) -> Result<Side> {
         self.side(plan, JoinInput::Kept, own, &[], Late::No)
     }
 }
