@@ -733,7 +733,8 @@ fn json_lines_of_full_windows_have_the_same_scores_whatever_the_timing() {
     let mut command = rerank();
     let file = format!("--jsonl={}", at("pairs.jsonl").display());
     assert_eq!(lines(command.args(["score", &model(MODEL), &file, "--max-delay=off"])), at_once);
-    rerank().args(["score", "a", "b", "--max-delay", "soon"]).assert().code(2).stderr(contains(
+    rerank().args(["score", "a", "b", "--max-delay", "1s"]).assert().code(2).stderr(contains("cannot be used with"));
+    rerank().args(["score", "--jsonl", "--max-delay", "soon"]).assert().code(2).stderr(contains(
         "invalid value 'soon' for '--max-delay <TIME>': expected a time such as 50ms or 1s, a whole number of milliseconds, or off",
     ));
 }

@@ -32,7 +32,7 @@ pub(crate) struct ScoreArgs {
     /// With --jsonl, the longest time that a line waits for others while its writer is silent: `50ms`, `1s`, a number of
     /// milliseconds. Lines are scored earlier if the device has nothing else to do, and later if they would only wait in its
     /// queue. `off` scores full windows only, so that the same lines have the same scores to the last bit.
-    #[arg(long, value_name = "TIME", default_value_t = MaxDelay::default(), requires = "jsonl")]
+    #[arg(long, value_name = "TIME", default_value_t = MaxDelay::default(), conflicts_with_all = ["query", "passages"])]
     pub(crate) max_delay: MaxDelay,
 
     #[command(flatten)]
