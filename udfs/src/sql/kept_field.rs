@@ -1,4 +1,4 @@
-//! `get_field` over what `rerank_details` returns.
+//! `get_field` that stays where it is.
 
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::ExprSchema;
@@ -7,12 +7,12 @@ use datafusion::functions::core::get_field;
 use datafusion::logical_expr::expr::ScalarFunction;
 use datafusion::logical_expr::interval_arithmetic::Interval;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    ColumnarValue, Expr, ExprSchemable, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, lit,
 };
 
 use crate::scores::Scores;
 
-/// DataFusion's `get_field`, except that it stays where it is. DataFusion moves its own towards the tables, on the
+/// DataFusion's `get_field`, for structs that hold or make scores. DataFusion moves its own towards the tables, on the
 /// assumption that a struct is a column there, and would move a call that makes the struct with it: below limits and
 /// filters, and into one branch of a UNION only.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -28,8 +28,16 @@ impl KeptField {
         if *func != get_field() || !is_details {
             return None;
         }
-        let kept = ScalarUDF::new_from_impl(Self { signature: get_field().signature().clone() });
-        Some(kept.call(args.clone()))
+        Some(Self::udf().call(args.clone()))
+    }
+
+    /// A field of a struct.
+    pub(super) fn of(structure: Expr, field: &str) -> Expr {
+        Self::udf().call(vec![structure, lit(field)])
+    }
+
+    fn udf() -> ScalarUDF {
+        ScalarUDF::new_from_impl(Self { signature: get_field().signature().clone() })
     }
 }
 

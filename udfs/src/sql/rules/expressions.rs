@@ -107,7 +107,20 @@ pub(super) fn may_fail(expression: &Expr) -> bool {
         Expr::Alias(alias) => may_fail(&alias.expr),
         Expr::IsNull(inner) | Expr::IsNotNull(inner) | Expr::IsTrue(inner) | Expr::IsNotTrue(inner) => may_fail(inner),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
-            let total = *op == Operator::StringConcat || op.supports_propagation() || op.is_logic_operator();
+            let total = matches!(
+                op,
+                Operator::StringConcat
+                    | Operator::And
+                    | Operator::Or
+                    | Operator::Eq
+                    | Operator::NotEq
+                    | Operator::Lt
+                    | Operator::LtEq
+                    | Operator::Gt
+                    | Operator::GtEq
+                    | Operator::IsDistinctFrom
+                    | Operator::IsNotDistinctFrom
+            );
             !total || may_fail(left) || may_fail(right)
         }
         Expr::Case(Case { expr, when_then_expr, else_expr }) => {
@@ -116,4 +129,15 @@ pub(super) fn may_fail(expression: &Expr) -> bool {
         }
         _ => true,
     }
+}
+
+/// The number of an expression's parts.
+pub(super) fn size(expression: &Expr) -> usize {
+    let mut parts = 0;
+    let counted = expression.apply(|_| {
+        parts += 1;
+        Ok(TreeNodeRecursion::Continue)
+    });
+    // Visiting cannot fail.
+    counted.map_or(usize::MAX, |_| parts)
 }

@@ -16,6 +16,7 @@ use datafusion::common::DFSchema;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, WindowFunction};
+use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
 use super::expressions::{has_call, has_subquery, reads_only};
@@ -127,7 +128,13 @@ impl Places<'_> {
                 None => when.as_ref().clone(),
             };
             let mut within = conditions.clone();
-            extend(&mut within, taken.clone());
+            // One by one, the cheap ones first: those before a call protect its arguments.
+            let (costly, cheap): (Vec<_>, Vec<_>) = split_conjunction_owned(taken.clone())
+                .into_iter()
+                .partition(|part| has_call(part, self.functions).is_some());
+            for part in cheap.into_iter().chain(costly) {
+                extend(&mut within, part);
+            }
             self.visit(then, &within)?;
             extend(&mut conditions, Expr::IsNotTrue(Box::new(taken)));
         }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use datafusion::common::Column;
 use datafusion::error::Result;
-use datafusion::functions::core::expr_fn::{get_field, named_struct};
+use datafusion::functions::core::expr_fn::named_struct;
 use datafusion::logical_expr::expr::NullTreatment;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Window, lit};
 
 use super::rewrite::Hoist;
 use super::scored::{Late, Scored};
+use crate::sql::kept_field::KeptField;
 use crate::sql::rules::expressions::{has_subquery, substitute};
 use crate::sql::rules::needs::{Need, needs, union};
 
@@ -23,11 +24,13 @@ impl Hoist<'_> {
         let own = needs(self.functions, &expressions)?;
         let scored = self.rewrite(Arc::unwrap_or_clone(aggregate.input), &own, Late::Yes)?;
         let mut expressions = scored.translate_all(expressions)?;
+        // Without groups, or with a set of none, there may be a row without a chosen one.
+        let chooses = groups > 0 && !expressions.iter().any(|part| matches!(part, Expr::GroupingSet(_)));
         // For each aggregate, the place of what is computed for it, and what is evaluated above in terms of that.
         let mut places = Vec::new();
         let mut kept: Vec<Expr> = Vec::new();
         for expression in expressions.split_off(groups) {
-            let (expression, value) = match self.choose_columns(&expression) {
+            let (expression, value) = match self.choose_columns(&expression).filter(|_| chooses) {
                 Some((columns, value)) => (columns, Some(value)),
                 None => (expression, None),
             };
@@ -45,6 +48,7 @@ impl Hoist<'_> {
         }
         expressions.extend(kept);
         let (scored, mut group_expr) = self.score(scored, expressions, &[])?;
+        self.tell_apart(&mut group_expr);
         let aggr_expr = group_expr.split_off(groups);
         let computed = aggr_expr.len();
         let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(scored.plan), group_expr, aggr_expr)?);
@@ -91,7 +95,7 @@ impl Hoist<'_> {
         for (place, column) in columns.into_iter().enumerate() {
             let field = format!("c{place}");
             fields.extend([lit(&field), Expr::Column(column.clone())]);
-            sources.insert(column, get_field(Expr::Column(chosen_columns()), field));
+            sources.insert(column, KeptField::of(Expr::Column(chosen_columns()), &field));
         }
         if fields.is_empty() {
             return None;
@@ -99,6 +103,16 @@ impl Hoist<'_> {
         let mut function = function.clone();
         function.params.args = vec![named_struct(fields)];
         Some((Expr::AggregateFunction(function), substitute(value.clone(), &sources).ok()?))
+    }
+
+    /// Names expressions that have become the same, because they read the same call: a node has no two columns of a name.
+    fn tell_apart(&self, expressions: &mut [Expr]) {
+        for place in 1..expressions.len() {
+            let (before, rest) = expressions.split_at_mut(place);
+            if before.contains(&rest[0]) && !matches!(rest[0], Expr::GroupingSet(_)) {
+                rest[0] = std::mem::take(&mut rest[0]).alias(self.next_name());
+            }
+        }
     }
 
     /// Rows pass a window function unchanged. Calls that it does not read may wait for a filter on its result.
@@ -110,7 +124,8 @@ impl Hoist<'_> {
         let scored = self.rewrite(Arc::unwrap_or_clone(window.input), &union(own, wanted.clone()), late)?;
         let expressions = scored.translate_all(window.window_expr)?;
         let above = scored.read_above(self, &wanted)?;
-        let (mut scored, expressions) = self.score(scored, expressions, &above)?;
+        let (mut scored, mut expressions) = self.score(scored, expressions, &above)?;
+        self.tell_apart(&mut expressions);
         scored.plan = LogicalPlan::Window(Window::try_new(expressions, Arc::new(scored.plan))?);
         // A window function sorts the rows for itself.
         scored.order.clear();

@@ -19,6 +19,8 @@ impl Hoist<'_> {
     /// other joins, a call that reads one side runs on that side. One that reads both decides which rows have a match:
     /// see [`Self::existence`]; outer joins refuse it.
     pub(super) fn join(&self, join: Join, wanted: &[Need], late: Late) -> Result<Scored> {
+        // Without the scores of the query, rows that the join repeats might be scored once for each match.
+        let is_inner_by_keys = join.join_type == JoinType::Inner && !join.on.is_empty() && self.keeps_scores;
         let mut own = [Vec::new(), Vec::new()];
         for (left, right) in &join.on {
             for (own, key) in own.iter_mut().zip([left, right]) {
@@ -31,7 +33,7 @@ impl Hoist<'_> {
             let inputs = [&join.left, &join.right].map(|input| input.schema());
             let sides: Vec<_> =
                 of_condition.iter().map(|need| inputs.iter().position(|input| reads_only(&need.call, input))).collect();
-            let waits = join.join_type == JoinType::Inner && !join.on.is_empty() && !of_condition.is_empty();
+            let waits = is_inner_by_keys && !of_condition.is_empty();
             if waits || sides.contains(&None) {
                 above.push(condition);
                 continue;
@@ -51,7 +53,7 @@ impl Hoist<'_> {
         }
         let [left_side, right_side] = sides_of(join.join_type);
         let [left_own, right_own] = own;
-        let drops = join.join_type == JoinType::Inner && !join.on.is_empty()
+        let drops = is_inner_by_keys
             || matches!(
                 join.join_type,
                 JoinType::LeftSemi | JoinType::LeftAnti | JoinType::RightSemi | JoinType::RightAnti
@@ -106,6 +108,7 @@ impl Hoist<'_> {
             scored = self.materialize(scored, |source| {
                 matches!(source, Expr::Column(_)) || is_null_with_its_row(source, self.functions)
             })?;
+            scored.columns.retain(|(call, _)| is_null_with_its_row(call, self.functions));
         }
         Ok(Side { scored, calls })
     }
@@ -144,7 +147,7 @@ fn refused(conditions: &[Expr], functions: &KnownFunctions, join: &Join) -> Data
     let call = conditions.iter().find_map(|condition| has_call(condition, functions));
     let name = call.as_ref().map_or("the function", name_of);
     let remedy = if join.null_aware {
-        "write NOT EXISTS instead of NOT IN"
+        "write NOT EXISTS instead, which differs where a value is NULL"
     } else {
         "join without it in a subquery, compute the score there, and filter on its column"
     };

@@ -1,6 +1,6 @@
 //! Projections and aliases of subqueries, which give columns other names.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use datafusion::common::Column;
@@ -9,8 +9,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SortExpr, Subquery
 
 use super::rewrite::Hoist;
 use super::scored::{Late, Scored};
-use crate::sql::rules::expressions::{find, has_subquery, named, sources, substitute};
+use crate::sql::rules::expressions::{find, has_subquery, named, size, sources, substitute};
 use crate::sql::rules::needs::{Need, needs, union};
+
+/// The most parts of an expression that waits, or of a condition that is passed down: what it stands for is written out
+/// at each place that reads it, on each level of a plan.
+const MOST_NODES: usize = 256;
 
 impl Hoist<'_> {
     pub(super) fn projection(&self, projection: Projection, wanted: &[Need], late: Late) -> Result<Scored> {
@@ -21,12 +25,15 @@ impl Hoist<'_> {
         let scored = self.rewrite(Arc::unwrap_or_clone(input), &union(own, below.clone()), late)?;
 
         // Expressions with calls that had better wait, and the others.
-        let mut waiting = HashMap::new();
+        let mut waiting = BTreeMap::new();
         let mut expressions = Vec::new();
         let mut columns = Vec::new();
         for ((expression, column), (qualifier, field)) in expr.into_iter().zip(schema.columns()).zip(schema.iter()) {
             let expression = scored.translate(expression)?;
-            let waits = late == Late::Yes && !expression.is_volatile() && !has_subquery(&expression);
+            let waits = late == Late::Yes
+                && !expression.is_volatile()
+                && !has_subquery(&expression)
+                && size(&expression) <= MOST_NODES;
             if waits && self.has_calls(std::slice::from_ref(&expression)) {
                 waiting.insert(column, expression.unalias_nested().data);
             } else {
@@ -65,7 +72,9 @@ impl Hoist<'_> {
         for (column, source) in waiting {
             let source = scored.translate(source)?;
             let mut carried = HashMap::new();
-            for inner in source.column_refs() {
+            let mut columns: Vec<_> = source.column_refs().into_iter().collect();
+            columns.sort();
+            for inner in columns {
                 carried.insert(inner.clone(), carry(&Expr::Column(inner.clone())));
             }
             sources.insert(column, substitute(source, &carried)?);
@@ -112,14 +121,18 @@ impl Hoist<'_> {
     }
 }
 
-/// The calls that a node above asks for, in terms of the node's input.
+/// The calls that a node above asks for, in terms of the node's input. Without those that would then be evaluated a second
+/// time with another result, or that would be very long.
 fn renamed(wanted: &[Need], sources: &HashMap<Column, Expr>) -> Result<Vec<Need>> {
     let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), sources)).collect();
-    let need = |need: &Need| {
-        Ok(Need {
-            call: substitute(need.call.clone(), sources)?,
-            places: need.places.iter().map(place).collect::<Result<_>>()?,
-        })
-    };
-    wanted.iter().map(need).collect()
+    let mut needs = Vec::with_capacity(wanted.len());
+    for need in wanted {
+        let call = substitute(need.call.clone(), sources)?;
+        let places: Vec<Vec<Expr>> = need.places.iter().map(place).collect::<Result<_>>()?;
+        let parts = || places.iter().flatten().chain([&call]);
+        let steady = parts().all(|part| !part.is_volatile() && size(part) <= MOST_NODES);
+        // A call that nothing asks for keeps its place in the list.
+        needs.push(if steady { Need { call, places } } else { Need { call: Expr::default(), places: Vec::new() } });
+    }
+    Ok(needs)
 }

@@ -7,9 +7,11 @@ use datafusion::common::alias::AliasGenerator;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{DmlStatement, Expr, Filter, LogicalPlan, WriteOp};
+use datafusion::optimizer::OptimizerConfig;
 
 use super::scored::{Late, Scored};
 use crate::sql::catalogue::KnownFunctions;
+use crate::sql::config::RerankConfig;
 use crate::sql::rules::expressions::{has_call, name_of};
 use crate::sql::rules::needs::Need;
 
@@ -20,15 +22,17 @@ const PREFIX: &str = "__rerank";
 pub(in crate::sql::rules) struct Hoist<'a> {
     pub(super) functions: &'a KnownFunctions,
     names: &'a AliasGenerator,
+    /// Whether the query keeps its scores, so that rows which a join repeats are scored once.
+    pub(super) keeps_scores: bool,
     /// Names that the plan has already.
     taken: HashSet<String>,
 }
 
 impl<'a> Hoist<'a> {
-    /// Moves calls of `functions` in a plan, to columns that `names` names.
+    /// Moves calls of `functions` in a plan.
     pub(in crate::sql::rules) fn new(
         functions: &'a KnownFunctions,
-        names: &'a AliasGenerator,
+        config: &'a dyn OptimizerConfig,
         plan: &LogicalPlan,
     ) -> Result<Self> {
         let mut taken = HashSet::new();
@@ -37,7 +41,8 @@ impl<'a> Hoist<'a> {
             taken.extend(columns.filter(|name| name.starts_with(PREFIX)).cloned());
             Ok(TreeNodeRecursion::Continue)
         })?;
-        Ok(Self { functions, names, taken })
+        let keeps_scores = RerankConfig::of(&config.options()).score_cache > 0;
+        Ok(Self { functions, names: config.alias_generator(), keeps_scores, taken })
     }
 
     /// A column name that is nowhere in the plan.

@@ -48,8 +48,15 @@ impl Scored {
 
     /// The calls that nodes above read, in terms of this plan: those that they ask for, and those in its sources.
     pub(super) fn read_above(&self, hoist: &Hoist<'_>, wanted: &[Need]) -> Result<Vec<Need>> {
-        let sources: Vec<Expr> = self.sources.values().cloned().collect();
+        let (_, sources) = self.sorted_sources();
         Ok(union(self.translate_needs(wanted)?, needs(hoist.functions, &sources)?))
+    }
+
+    /// In a fixed order, so that a query always has the same plan.
+    fn sorted_sources(&self) -> (Vec<Column>, Vec<Expr>) {
+        let mut sources: Vec<_> = self.sources.clone().into_iter().collect();
+        sources.sort_by(|(one, _), (other, _)| one.cmp(other));
+        sources.into_iter().unzip()
     }
 
     pub(super) fn translate_needs(&self, wanted: &[Need]) -> Result<Vec<Need>> {
@@ -92,7 +99,7 @@ impl Hoist<'_> {
             return Ok(scored);
         }
         let wanted = scored.translate_needs(wanted)?;
-        let (of, sources): (Vec<Column>, Vec<Expr>) = scored.sources.clone().into_iter().unzip();
+        let (of, sources) = scored.sorted_sources();
         let (mut scored, sources) = self.score(scored, sources, &wanted)?;
         scored.sources = of.into_iter().zip(sources).collect();
         if scored.order.is_empty() {
@@ -108,8 +115,9 @@ impl Hoist<'_> {
 
     /// Makes columns of the sources that do not satisfy a condition.
     pub(super) fn materialize(&self, scored: Scored, stays: impl Fn(&Expr) -> bool) -> Result<Scored> {
-        let leaving: Vec<Column> =
+        let mut leaving: Vec<Column> =
             scored.sources.iter().filter(|(_, source)| !stays(source)).map(|(of, _)| of.clone()).collect();
+        leaving.sort();
         if leaving.is_empty() {
             return Ok(scored);
         }
