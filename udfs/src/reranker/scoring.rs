@@ -149,13 +149,21 @@ impl Reranker {
     }
 
     fn encode(&self, pieces: &[(ArrayRef, ArrayRef)]) -> Result<Encoded> {
-        let (mut queries, mut passages) = (Vec::new(), Vec::new());
-        for (query, passage) in pieces {
-            queries.extend(texts("query", query.as_ref())?);
-            passages.extend(texts("passage", passage.as_ref())?);
-        }
+        let (queries, passages) = window_texts(pieces)?;
         Ok(Encoded::new(&self.encoder, self.model.tokenizer(), &queries, &passages))
     }
+}
+
+type Texts<'a> = Vec<Option<&'a str>>;
+
+/// The queries and passages of a window.
+pub(super) fn window_texts(pieces: &[(ArrayRef, ArrayRef)]) -> Result<(Texts<'_>, Texts<'_>)> {
+    let (mut queries, mut passages) = (Vec::new(), Vec::new());
+    for (query, passage) in pieces {
+        queries.extend(texts("query", query.as_ref())?);
+        passages.extend(texts("passage", passage.as_ref())?);
+    }
+    Ok((queries, passages))
 }
 
 pub(super) fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result<()> {

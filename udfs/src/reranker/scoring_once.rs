@@ -7,8 +7,8 @@ use foldhash::{HashMap, HashMapExt};
 
 use super::builder::Reranker;
 use super::score_cache::{CachedScore, Claim, Lookup, PairKey, ScoreCache};
-use super::scoring::{Answer, CancelOnDrop, check_lengths};
-use crate::engine::{Cancel, Encoded, RowScore, ScoreStats, WindowScores, run_on_encoding_thread, texts};
+use super::scoring::{Answer, CancelOnDrop, check_lengths, window_texts};
+use crate::engine::{Cancel, Encoded, RowScore, ScoreStats, WindowScores, run_on_encoding_thread};
 use crate::error::{Error, Result};
 use crate::panics::catch_panic;
 use crate::scores::Scores;
@@ -106,11 +106,7 @@ impl Reranker {
     }
 
     fn look_up(&self, window: &SharedWindow, mut known: Found) -> Result<(Round, Claim, Option<Encoded>)> {
-        let (mut queries, mut passages) = (Vec::new(), Vec::new());
-        for (query, passage) in window.pieces.iter() {
-            queries.extend(texts("query", query.as_ref())?);
-            passages.extend(texts("passage", passage.as_ref())?);
-        }
+        let (queries, passages) = window_texts(&window.pieces)?;
         let mut first_rows: HashMap<PairKey, usize> = HashMap::new();
         let mut distinct = Vec::new();
         let mut keys = Vec::with_capacity(queries.len());

@@ -12,14 +12,16 @@
 //!
 //! A call that is read in several places gets the conditions of all of them, and none if one of them has none.
 
-use datafusion::common::DFSchema;
+use std::collections::HashMap;
+
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::common::{Column, DFSchema};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, WindowFunction};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
-use super::expressions::{has_call, has_subquery, reads_only};
+use super::expressions::{has_call, has_subquery, reads_only, substitute};
 use crate::sql::catalogue::KnownFunctions;
 
 /// A call, and for each place that reads it the conditions under which it does, from the outside in. Each condition is
@@ -31,6 +33,13 @@ pub(super) struct Need {
 }
 
 impl Need {
+    /// The call and its conditions with columns replaced by what they stand for.
+    pub(super) fn substitute(&self, sources: &HashMap<Column, Expr>) -> Result<Self> {
+        let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), sources)).collect();
+        let places = self.places.iter().map(place).collect::<Result<_>>()?;
+        Ok(Self { call: substitute(self.call.clone(), sources)?, places })
+    }
+
     /// Whether the call and its conditions read only columns of a plan.
     pub(super) fn reads_only(&self, schema: &DFSchema) -> bool {
         let mut all = self.places.iter().flatten().chain([&self.call]);

@@ -124,15 +124,17 @@ impl Hoist<'_> {
 /// The calls that a node above asks for, in terms of the node's input. Without those that would then be evaluated a second
 /// time with another result, or that would be very long.
 fn renamed(wanted: &[Need], sources: &HashMap<Column, Expr>) -> Result<Vec<Need>> {
-    let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), sources)).collect();
     let mut needs = Vec::with_capacity(wanted.len());
     for need in wanted {
-        let call = substitute(need.call.clone(), sources)?;
-        let places: Vec<Vec<Expr>> = need.places.iter().map(place).collect::<Result<_>>()?;
-        let parts = || places.iter().flatten().chain([&call]);
-        let steady = parts().all(|part| !part.is_volatile() && size(part) <= MOST_NODES);
+        let need = need.substitute(sources)?;
+        let steady = need
+            .places
+            .iter()
+            .flatten()
+            .chain([&need.call])
+            .all(|part| !part.is_volatile() && size(part) <= MOST_NODES);
         // A call that nothing asks for keeps its place in the list.
-        needs.push(if steady { Need { call, places } } else { Need { call: Expr::default(), places: Vec::new() } });
+        needs.push(if steady { need } else { Need { call: Expr::default(), places: Vec::new() } });
     }
     Ok(needs)
 }

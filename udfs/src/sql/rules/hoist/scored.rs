@@ -60,14 +60,7 @@ impl Scored {
     }
 
     pub(super) fn translate_needs(&self, wanted: &[Need]) -> Result<Vec<Need>> {
-        let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), &self.sources)).collect();
-        let need = |need: &Need| {
-            Ok(Need {
-                call: substitute(need.call.clone(), &self.sources)?,
-                places: need.places.iter().map(place).collect::<Result<_>>()?,
-            })
-        };
-        wanted.iter().map(need).collect()
+        wanted.iter().map(|need| need.substitute(&self.sources)).collect()
     }
 
     /// Uses the columns that have been added in the meantime.
