@@ -30,7 +30,7 @@ export ORT_DISABLE_TELEMETRY ?= 1
 
 EXAMPLES := $(basename $(notdir $(wildcard examples/*.rs)))
 
-.PHONY: help demo test columns chaos fuzz-sql lint features semver onnxruntime bench-pure bench-peers bench-gpu bench-gpu-dry-run
+.PHONY: help demo test columns chaos fuzz-sql lint features semver onnxruntime bench-pure bench-peers bench-gpu bench-gpu-dry-run kernels
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -103,6 +103,11 @@ bench-peers: onnxruntime $(PEERS)/.peers ## time the engine against FlagEmbeddin
 
 bench-gpu: ## measure a machine with a CUDA GPU, in minutes (BENCH_ARGS='--help'; needs python3 with torch)
 	python3 benches/gpu/measure.py --binary target/release/rerank $(BENCH_ARGS)
+
+kernels: ## compile the kernels for GPUs after a change to kernels.cu; needs no GPU
+	$(PYTHON) -m venv target/nvrtc
+	target/nvrtc/bin/pip install --quiet --disable-pip-version-check nvidia-cuda-nvrtc==13.0.*
+	target/nvrtc/bin/python udfs/src/engine/kernels/compile.py
 
 bench-gpu-dry-run: onnxruntime $(PEERS)/.peers ## run the GPU measurement on the CPU with tiny models, to see that it works
 	$(CARGO) build --quiet --package rerank

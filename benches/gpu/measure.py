@@ -10,7 +10,8 @@ CUDA libraries come from torch's own packages, whose folders this script adds to
 `--seconds` bounds the whole run. Each result is printed, and written to `--json`, as soon as it is known, so a run that is
 cut short leaves what it has. The stages, in this order; `--stages` picks some:
 
-    check     every golden case of the tiny checkpoints, in each precision, against the reference scores
+    check     the program's kernels against float64; every golden case of the tiny checkpoints, in each precision, against the
+              reference scores
     m3, gemma, minicpm, gemma2
               a checkpoint of the published shape with random weights, made on the card in the precision that it runs in:
               pairs of natural length, and pairs cut at 512 tokens; m3 and gemma through SQL and as a job of units too
@@ -35,6 +36,7 @@ import time
 
 from checkpoint import Checkpoint
 from goldens import check
+from kernels import check_kernels
 from peer import peer
 from program import MemorySampler, Program, Refused, Results, free_memory, matrix_peaks, write_pairs
 
@@ -240,6 +242,7 @@ def measure(args, stages, folder, end):
         "dollars_per_hour": args.price,
     }, end, least_seconds=5 if args.dry_run else 20)  # fmt: skip
     if "check" in stages:
+        check_kernels(results, args.device)
         check(program, results, folder, ["fp32"] if args.dry_run else ["fp32", "fp16", "bf16"])
 
     shared = []

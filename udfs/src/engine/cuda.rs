@@ -10,7 +10,7 @@ use libloading::Library;
 use super::library;
 
 /// The driver's library.
-const DRIVER: &str = "libcuda.so.1";
+pub(super) const DRIVER: &str = "libcuda.so.1";
 
 /// The CUDA runtime, which also tells how much memory is free.
 const RUNTIME: &str = "libcudart.so.13";

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::cuda::{self, GpuMemory};
+use super::kernels;
 use crate::error::Error;
 
 /// The fastest of 128, 256, .. 4,096, or within 8 % of it, for layers of 384 to 1,024 in fp32 and int8. At 4,096,
@@ -111,6 +112,23 @@ impl Devices {
     /// The devices in the order given; at least one.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Device> {
         self.0.iter().copied()
+    }
+
+    /// Whether all of them run this crate's own operators: GPUs of compute capability 8.0 or newer.
+    pub(crate) fn run_own_operators(&self) -> bool {
+        let indices = || self.0.iter().map(|device| if let Device::Cuda(index) = device { Some(*index) } else { None });
+        if indices().any(|index| index.is_none()) || std::env::var_os("RERANK_STANDARD").is_some() {
+            return false;
+        }
+        match kernels::kernels() {
+            Ok(kernels) => indices().flatten().all(|index| kernels.suit(index)),
+            Err(reason) => {
+                tracing::warn!(
+                    "{self}: slower operators of ONNX Runtime are used, since the faster ones cannot be loaded: {reason}"
+                );
+                false
+            }
+        }
     }
 
     /// Whether this is the CPU.

@@ -17,6 +17,7 @@ mod batch;
 mod cuda;
 mod device;
 mod encoding;
+mod kernels;
 mod library;
 mod options;
 mod pool;

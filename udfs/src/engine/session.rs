@@ -9,7 +9,7 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::SessionBuilder;
 use ort::value::{TensorElementType, TensorRef};
 
-use super::{Device, cuda, library};
+use super::{Device, cuda, kernels, library};
 use crate::error::{Error, Result};
 use crate::graph::{HEAD_TOKENS, OnnxGraph, TAIL_TOKENS};
 use crate::text::EncodedPair;
@@ -123,16 +123,18 @@ impl Session {
             action: action.to_owned(),
             source: source.into(),
         };
-        let mut builder = session_builder(environment, device, threads).map_err(|error| match error {
-            BuildError::Device(source) => {
-                let message = match device {
-                    Device::Cpu => source.message().to_owned(),
-                    Device::Cuda(index) => cuda::remedy(index, source.message()),
-                };
-                Error::Device { device: device.to_string(), message }
-            }
-            BuildError::Session(source) => fail("configuring a session", source),
-        })?;
+        let own_operators = matches!(program, Program::Graph(graph) if graph.has_own_operators());
+        let mut builder =
+            session_builder(environment, device, threads, own_operators).map_err(|error| match error {
+                BuildError::Device(source) => {
+                    let message = match device {
+                        Device::Cpu => source.message().to_owned(),
+                        Device::Cuda(index) => cuda::remedy(index, source.message()),
+                    };
+                    Error::Device { device: device.to_string(), message }
+                }
+                BuildError::Session(source) => fail("configuring a session", source),
+            })?;
         let inner = match program {
             Program::Graph(graph) => {
                 let (bytes, folder) = graph.in_place()?;
@@ -279,6 +281,7 @@ fn session_builder(
     environment: &ort::environment::Environment,
     device: Device,
     threads: usize,
+    own_operators: bool,
 ) -> std::result::Result<SessionBuilder, BuildError> {
     let builder = SessionBuilder::new(environment)?
         .with_log_level(LogLevel::Error)?
@@ -295,7 +298,12 @@ fn session_builder(
     };
     match device {
         // The fused operator takes eight times as long as the sum and the norm that it replaces.
-        Device::Cpu => Ok(builder.with_disabled_optimizers("SkipLayerNormFusion")?),
+        Device::Cpu => {
+            #[cfg(test)]
+            let builder =
+                if own_operators { builder.with_operators(kernels::reference_operators()?)? } else { builder };
+            Ok(builder.with_disabled_optimizers("SkipLayerNormFusion")?)
+        }
         Device::Cuda(index) => {
             let provider = ort::ep::CUDA::default()
                 .with_device_id(i32::from(index))
@@ -312,6 +320,7 @@ fn session_builder(
                         | AttentionBackend::TRT_FLASH_ATTENTION
                         | AttentionBackend::MATH,
                 );
+            let builder = if own_operators { builder.with_operators(kernels::cuda_operators()?)? } else { builder };
             builder
                 .with_execution_providers([provider.build().error_on_failure()])
                 .map_err(|e| BuildError::Device(ort::Error::new(e.message())))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
+use super::own_operators::{OWN_DOMAIN, OWN_OPSET, OwnOperator};
 use super::proto::{
     Attribute, AttributeType, DataLocation, DataType, Dimension, DimensionValue, Graph, ModelProto, Node,
     OperatorSetId, StringStringEntry, TensorProto, TensorShape, TensorType, Type, ValueInfo,
@@ -48,6 +49,8 @@ pub(crate) struct GraphBuilder {
     precision: Precision,
     /// Whether the graph is for a GPU: some GPU kernels take other operands than the CPU's.
     on_gpu: bool,
+    /// Whether the graph may have operators of this crate.
+    has_own_operators: bool,
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
@@ -67,8 +70,17 @@ impl GraphBuilder {
         Self { precision, on_gpu, ..Self::default() }
     }
 
+    /// The same with operators of this crate, where they are faster than ONNX Runtime's. Only this crate can run them.
+    pub(crate) fn with_own_operators(self, has_own_operators: bool) -> Self {
+        Self { has_own_operators, ..self }
+    }
+
     pub(crate) fn on_gpu(&self) -> bool {
         self.on_gpu
+    }
+
+    pub(super) fn has_own_operators(&self) -> bool {
+        self.has_own_operators
     }
 
     pub(crate) fn precision(&self) -> Precision {
@@ -120,6 +132,12 @@ impl GraphBuilder {
         positions: [usize; N],
     ) -> [Value; N] {
         self.node("com.microsoft", op_type, inputs, attributes, positions)
+    }
+
+    /// One of this crate's operators.
+    pub(super) fn own_op(&mut self, operator: OwnOperator, inputs: &[&Value]) -> Value {
+        let [value] = self.node(OWN_DOMAIN, operator.name(), inputs, &[], [0]);
+        value
     }
 
     fn node<const N: usize>(
@@ -324,6 +342,11 @@ impl OnnxGraph {
         self.precision
     }
 
+    /// Whether operators of this crate are among the nodes.
+    pub(crate) fn has_own_operators(&self) -> bool {
+        self.graph.node.iter().any(|node| node.domain == OWN_DOMAIN)
+    }
+
     /// Bytes of the weights in the type of activations, which is theirs on a GPU.
     pub(crate) fn weight_bytes(&self) -> u64 {
         let elements: u64 = self.weights.iter().map(|weight| weight.elements() as u64).sum();
@@ -386,12 +409,16 @@ impl OnnxGraph {
             });
         }
         let opset = |domain: &str, version| OperatorSetId { domain: domain.to_owned(), version };
+        let mut opset_import = vec![opset("", OPSET), opset("com.microsoft", MS_OPSET)];
+        if self.has_own_operators() {
+            opset_import.push(opset(OWN_DOMAIN, OWN_OPSET));
+        }
         Ok(ModelProto {
             ir_version: IR_VERSION,
             producer_name: env!("CARGO_PKG_NAME").to_owned(),
             producer_version: env!("CARGO_PKG_VERSION").to_owned(),
             graph: Some(graph),
-            opset_import: vec![opset("", OPSET), opset("com.microsoft", MS_OPSET)],
+            opset_import,
         }
         .encode_to_vec())
     }

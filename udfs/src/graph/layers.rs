@@ -5,6 +5,7 @@
 //! between the two copy nothing.
 
 use super::builder::{Attr, GraphBuilder, Value};
+use super::own_operators::OwnOperator;
 use super::proto::DataType;
 use crate::checkpoint::{Tensor, Tensors};
 use crate::error::Result;
@@ -90,7 +91,15 @@ pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Opt
         let none = Value::none();
         return g.ms_op("DynamicQuantizeMatMul", &[x, &weight, &scale, &none, &bias.unwrap_or(Value::none())], &[]);
     }
+    let width = weight.shape[0];
     let weight = g.weight(weight);
+    // On a GPU, a product with a bias writes its output twice, and reads it once.
+    if let Some(bias) = &bias
+        && OwnOperator::suit(g, width)
+    {
+        let product = gemm(g, x, &weight, None, &[]);
+        return g.own_op(OwnOperator::AddBias, &[&product, bias]);
+    }
     gemm(g, x, &weight, bias.as_ref(), &[])
 }
 
@@ -191,7 +200,11 @@ pub(crate) fn gelu_of_linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, b
     if g.on_gpu() {
         let product = linear(g, x, weight, None);
         let bias = g.weight(bias);
-        return g.ms_op("BiasGelu", &[&product, &bias], &[]);
+        let operands = [&product, &bias];
+        if OwnOperator::suit(g, weight.shape[0]) {
+            return g.own_op(OwnOperator::BiasGelu, &operands);
+        }
+        return g.ms_op("BiasGelu", &operands, &[]);
     }
     let sum = linear(g, x, weight, Some(bias));
     Activation::GeluErf.apply(g, &sum)
@@ -271,9 +284,18 @@ impl GatedMlp<'_> {
     /// The MLP on `[rows, hidden]`, multiplied by `scale`.
     pub(crate) fn apply(&self, g: &mut GraphBuilder, x: &Value, scale: f32) -> Value {
         let gate = linear(g, x, self.gate, None);
-        let gate = self.activation.apply(g, &gate);
         let up = linear(g, x, self.up, None);
-        let inner = g.op("Mul", &[&gate, &up], &[]);
+        let fused = match self.activation {
+            Activation::GeluTanh => Some(OwnOperator::GatedGelu),
+            Activation::Silu => Some(OwnOperator::GatedSilu),
+            Activation::GeluErf => None,
+        };
+        let inner = if let Some(fused) = fused.filter(|_| OwnOperator::suit(g, self.gate.shape[0])) {
+            g.own_op(fused, &[&gate, &up])
+        } else {
+            let gate = self.activation.apply(g, &gate);
+            g.op("Mul", &[&gate, &up], &[])
+        };
         scaled_linear(g, &inner, self.down, scale)
     }
 }
@@ -281,6 +303,7 @@ impl GatedMlp<'_> {
 /// Rotary position embedding, half-split: cosine and sine of every position, `[sequence, head_dim / 2]`.
 #[derive(Debug, Clone)]
 pub(crate) struct Rotary {
+    head_dim: usize,
     cosine: Value,
     sine: Value,
 }
@@ -299,11 +322,14 @@ impl Rotary {
             let table = g.op(function, &[&angles], &[]);
             g.cast_to_activation(&table)
         });
-        Self { cosine, sine }
+        Self { head_dim, cosine, sine }
     }
 
     /// Rotates `[batch, sequence, heads * head_dim]` at positions 0, 1, ...
     pub(crate) fn apply(&self, g: &mut GraphBuilder, x: &Value) -> Value {
+        if OwnOperator::suit(g, self.head_dim / 2) {
+            return g.own_op(OwnOperator::Rotate, &[x, &self.cosine, &self.sine]);
+        }
         let from_zero = g.ints(&[0]);
         self.apply_at(g, x, &from_zero)
     }

@@ -4,6 +4,7 @@ mod builder;
 mod compression;
 mod export;
 mod layers;
+mod own_operators;
 mod proto;
 
 pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Value, converted_name};
@@ -13,4 +14,5 @@ pub(crate) use layers::{
     Activation, CausalAttention, GatedMlp, LayerNorm, RmsNorm, Rotary, Sequences, bias_after_constant, declare_inputs,
     full_attention, gelu_of_linear, linear, linear_f32, per_token, scaled_linear, unsqueeze,
 };
+pub(crate) use own_operators::{OWN_DOMAIN, OwnOperator};
 pub(crate) use proto::DataType;

@@ -70,8 +70,8 @@ impl Model {
 
     /// The same model with the graph of a GPU, whichever device runs it.
     #[cfg(test)]
-    pub(crate) fn with_gpu_graph(&self, windowed: bool) -> Self {
-        let graph_options = GraphOptions { on_gpu: true, windowed, ..self.graph_options.clone() };
+    pub(crate) fn with_gpu_graph(&self, windowed: bool, own_operators: bool) -> Self {
+        let graph_options = GraphOptions { on_gpu: true, windowed, own_operators, ..self.graph_options.clone() };
         Self { graph_options, opened: Arc::clone(&self.opened) }
     }
 

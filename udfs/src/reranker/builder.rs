@@ -173,13 +173,20 @@ mod tests {
 
     use super::*;
 
+    /// The graph of a GPU.
+    #[derive(Clone, Copy)]
+    struct GpuGraph {
+        windowed: bool,
+        own_operators: bool,
+    }
+
     /// Scores of pairs of many lengths, with the graph of the CPU or of a GPU.
-    fn scores(checkpoint: &str, options: &ScoreOptions, gpu_graph: Option<bool>) -> Vec<f32> {
+    fn scores(checkpoint: &str, options: &ScoreOptions, gpu_graph: Option<GpuGraph>) -> Vec<f32> {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
         let reranker = Reranker::open(fixtures.join(checkpoint), &EngineOptions::default()).unwrap();
         let mut reranker = reranker.with_options(options).unwrap();
-        if let Some(windowed) = gpu_graph {
-            reranker.model = reranker.model.with_gpu_graph(windowed);
+        if let Some(GpuGraph { windowed, own_operators }) = gpu_graph {
+            reranker.model = reranker.model.with_gpu_graph(windowed, own_operators);
         }
         let text =
             |row: usize, words: usize| vec!["what is a panda, the bear of China?"; words % 7 + row % 3].join(" ");
@@ -195,7 +202,8 @@ mod tests {
         assert!(expected.iter().any(|score| (score - expected[0]).abs() > 0.1), "{expected:?}");
     }
 
-    /// The two graphs differ in operators and in where biases are added. In fp32, all operators of both have CPU kernels.
+    /// The graphs differ in operators and in where biases are added. In fp32, ONNX Runtime's operators all have CPU kernels, and
+    /// our own have theirs for this test.
     #[test]
     fn the_graph_of_a_gpu_scores_like_that_of_the_cpu() {
         for checkpoint in [
@@ -205,18 +213,22 @@ mod tests {
             "tiny-gemma2-lightweight-reranker",
         ] {
             let expected = scores(checkpoint, &ScoreOptions::default(), None);
-            assert_near(checkpoint, &scores(checkpoint, &ScoreOptions::default(), Some(true)), &expected);
+            for own_operators in [false, true] {
+                let gpu_graph = GpuGraph { windowed: true, own_operators };
+                assert_near(checkpoint, &scores(checkpoint, &ScoreOptions::default(), Some(gpu_graph)), &expected);
+            }
         }
     }
 
     #[test]
     fn a_window_that_no_pair_exceeds_needs_no_operator() {
         let checkpoint = "tiny-gemma2-lightweight-reranker";
+        let unlimited = Some(GpuGraph { windowed: false, own_operators: false });
         // 4 tokens, and twice those of a newline and the prompt: within the checkpoint's window of 24.
         let short = ScoreOptions::from_json(&serde_json::json!({"max_length": 4, "prompt": "a b c"})).unwrap();
-        assert_near(checkpoint, &scores(checkpoint, &short, Some(false)), &scores(checkpoint, &short, None));
+        assert_near(checkpoint, &scores(checkpoint, &short, unlimited), &scores(checkpoint, &short, None));
         let long = ScoreOptions::default();
-        let differs = scores(checkpoint, &long, Some(false))
+        let differs = scores(checkpoint, &long, unlimited)
             .iter()
             .zip(scores(checkpoint, &long, None))
             .any(|(a, b)| (a - b).abs() > 1e-2);
