@@ -14,14 +14,16 @@ cut short leaves what it has. The stages, in this order; `--stages` picks some:
               reference scores
     m3, gemma, minicpm, gemma2
               a checkpoint of the published shape with random weights, made on the card in the precision that it runs in:
-              pairs of natural length, and pairs cut at 512 tokens; m3 and gemma through SQL and as a job of units too
+              pairs of natural length, with the program's kernels and without, and pairs cut at 512 tokens; m3 and gemma
+              through SQL and as a job of units too
     batches   m3 and gemma with token budgets from 16k to 256k
     sharing   two models in one query: do they fit together, and does memory stay flat while shapes change
     peer      transformers with torch's attention kernels on the same pairs and weights: its rate, and its scores
 
 A rate is pairs, or tokens without padding, per second of the run after the model is loaded. The share of the peak is the
 model's floating point operations on those tokens (a causal product counts half), over what torch reaches in the same
-precision with a product of two 8192 x 8192 matrices. Pairs per measurement follow from the model's operations and the peak,
+precision with a product of two 8192 x 8192 matrices, at first; the first row has what it reaches after a second, when the
+card's power limit has lowered its clock. Pairs per measurement follow from the model's operations and the peak,
 so that each takes about `--each` seconds.
 """
 
@@ -38,7 +40,7 @@ from checkpoint import Checkpoint
 from goldens import check
 from kernels import check_kernels
 from peer import peer
-from program import MemorySampler, Program, Refused, Results, free_memory, matrix_peaks, write_pairs
+from program import MemorySampler, Program, Refused, Results, free_memory, matrix_peaks, sustained_peaks, write_pairs
 
 FAMILIES = ["m3", "gemma", "minicpm", "gemma2"]
 STAGES = ["check", *FAMILIES, "batches", "sharing", "peer"]
@@ -67,12 +69,15 @@ class Measurement:
             write_pairs(file, rows, is_full)
         return file
 
-    def run(self, stage, is_full=False, options=None, batch_tokens=None, through="job", seconds=None, least_tokens=0, env=None):
+    def run(self, stage, is_full=False, options=None, batch_tokens=None, through="job", seconds=None, least_tokens=0, env=None,
+            kernels=True):
         """Runs once and adds a row. Returns whether it succeeded."""
         options, checkpoint = options or {}, self.checkpoint
         row = {"stage": stage, "family": checkpoint.family, "precision": checkpoint.precision, "options": options,
                "pairs_of": "512 tokens" if is_full else "natural length", "through": through,
                "batch_tokens": batch_tokens}  # fmt: skip
+        if not kernels:
+            row["kernels"], env = "off", {"RERANK_KERNELS": "off"}
         if self.results.leaves_out(row):
             return False
         file = self.pairs(is_full, options, seconds or self.args.each, least_tokens)
@@ -153,7 +158,11 @@ def measure_family(measurement):
     """Natural length and 512 tokens; for some families also through SQL, and as a job of several units."""
     for options in measurement.checkpoint.options:
         measurement.run("rate", options=options)
-    measurement.run("rate", is_full=True)
+    if measurement.args.device != "cpu":
+        measurement.run("rate", kernels=False)
+    # Several windows of m3, the first of which the device waits for.
+    seconds = measurement.args.each * (3 if measurement.checkpoint.family == "m3" else 1)
+    measurement.run("rate", is_full=True, seconds=seconds)
     if measurement.args.profile or measurement.args.dry_run:
         measurement.profile()
     if measurement.checkpoint.family in SHARED:
@@ -239,6 +248,7 @@ def measure(args, stages, folder, end):
         "torch": torch.__version__,
         "program": program.call("--version").strip(),
         "peak_tflops": {name: round(peak, 1) for name, peak in peaks.items()},
+        "peak_tflops_after_a_second": {name: round(peak, 1) for name, peak in sustained_peaks(args.device).items()},
         "dollars_per_hour": args.price,
     }, end, least_seconds=5 if args.dry_run else 20)  # fmt: skip
     if "check" in stages:

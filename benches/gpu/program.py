@@ -1,6 +1,7 @@
 """The program as a user runs it, and what is written down of a measurement."""
 
 import gc
+import itertools
 import json
 import os
 import pathlib
@@ -108,19 +109,38 @@ def matrix_peaks(device, size):
     """TFLOP/s of a product of two square matrices in each type; the median of ten."""
     import torch
 
-    peaks = {}
     torch.backends.cuda.matmul.allow_tf32 = False
-    for name, dtype in [("fp32", torch.float32), ("fp16", torch.float16), ("bf16", torch.bfloat16)]:
-        a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-        seconds = []
-        for _ in range(13):
-            synchronize(device)
-            start = time.perf_counter()
-            a @ b
-            synchronize(device)
-            seconds.append(time.perf_counter() - start)
+    peaks = {}
+    for name in ["fp32", "fp16", "bf16"]:
+        seconds = product_seconds(device, size, name, lambda products, _: products == 13)
         peaks[name] = 2 * size**3 / statistics.median(seconds[3:]) / 1e12
     return peaks
+
+
+def sustained_peaks(device, size=8192, seconds=2.5):
+    """Like `matrix_peaks`, but the mean from the first second on; empty for the CPU."""
+    peaks = {}
+    for name in ["fp16", "bf16"] if device != "cpu" else []:
+        taken = product_seconds(device, size, name, lambda _, elapsed: elapsed > seconds)
+        late = [one for at, one in zip(itertools.accumulate(taken), taken) if at > 1]
+        peaks[name] = 2 * size**3 / statistics.mean(late) / 1e12
+    return peaks
+
+
+def product_seconds(device, size, precision, is_enough):
+    """Seconds of one product of two square matrices after the other, until there are enough of them."""
+    import torch
+
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    seconds = []
+    while not is_enough(len(seconds), sum(seconds)):
+        synchronize(device)
+        start = time.perf_counter()
+        a @ b
+        synchronize(device)
+        seconds.append(time.perf_counter() - start)
+    return seconds
 
 
 def write_pairs(path, rows, is_full):

@@ -15,6 +15,9 @@ const CPU_BATCH_TOKENS_PER_THREAD: usize = 512;
 /// take more memory, and are not faster (an H100: 4,096 to 131,072 tokens, four families).
 const GPU_BATCH_TOKENS: usize = 16_384;
 
+/// Environment variable: `off` runs ONNX Runtime's operators where this crate has faster ones for GPUs.
+const KERNELS_VARIABLE: &str = "RERANK_KERNELS";
+
 const ONLY_GPUS: &str = "only GPUs can be several, by their numbers: cuda:N,M";
 
 const NAMED_TWICE: &str = "a GPU is named twice";
@@ -114,19 +117,26 @@ impl Devices {
         self.0.iter().copied()
     }
 
-    /// Whether all of them run this crate's own operators: GPUs of compute capability 8.0 or newer.
-    pub(crate) fn run_own_operators(&self) -> bool {
-        let indices = || self.0.iter().map(|device| if let Device::Cuda(index) = device { Some(*index) } else { None });
-        if indices().any(|index| index.is_none()) || std::env::var_os("RERANK_STANDARD").is_some() {
-            return false;
+    /// Whether all of them run this crate's own operators: GPUs of compute capability 8.0 or newer, unless [`KERNELS_VARIABLE`]
+    /// says otherwise. Warns if they could, but the kernels cannot be loaded.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for a value of the variable that it does not have.
+    pub(crate) fn run_own_operators(&self) -> Result<bool, Error> {
+        let index = |device: &Device| if let Device::Cuda(index) = device { Some(*index) } else { None };
+        let Some(indices) = self.0.iter().map(index).collect::<Option<Vec<u16>>>() else { return Ok(false) };
+        match std::env::var(KERNELS_VARIABLE).as_deref() {
+            Err(_) | Ok("" | "on") => {}
+            Ok("off") => return Ok(false),
+            Ok(other) => return Err(Error::option(KERNELS_VARIABLE, format!("expected on or off, got '{other}'"))),
         }
         match kernels::kernels() {
-            Ok(kernels) => indices().flatten().all(|index| kernels.suit(index)),
+            Ok(kernels) => Ok(indices.into_iter().all(|index| kernels.suit(index))),
             Err(reason) => {
                 tracing::warn!(
-                    "{self}: slower operators of ONNX Runtime are used, since the faster ones cannot be loaded: {reason}"
+                    "{self}: ONNX Runtime's operators replace faster ones, which cannot be loaded: {reason}"
                 );
-                false
+                Ok(false)
             }
         }
     }

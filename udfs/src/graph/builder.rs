@@ -41,16 +41,30 @@ pub(crate) enum Attr {
     Float(f32),
 }
 
+/// What runs a graph. Some GPU kernels take other operands than the CPU's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum Target {
+    #[default]
+    Cpu,
+    /// A GPU, with operators that ONNX Runtime has.
+    Gpu,
+    /// A GPU on which this crate runs the graph, so that it can have the crate's own operators.
+    OwnGpu,
+}
+
+impl Target {
+    pub(crate) fn is_gpu(self) -> bool {
+        self != Self::Cpu
+    }
+}
+
 /// Builds one graph. Values are named after the node that computes them, nodes after their operator. Asking again for
 /// the same operator on the same operands returns the same value, so a layer can request what it needs where it needs
 /// it.
 #[derive(Debug, Default)]
 pub(crate) struct GraphBuilder {
     precision: Precision,
-    /// Whether the graph is for a GPU: some GPU kernels take other operands than the CPU's.
-    on_gpu: bool,
-    /// Whether the graph may have operators of this crate.
-    has_own_operators: bool,
+    target: Target,
     nodes: Vec<Node>,
     inputs: Vec<ValueInfo>,
     outputs: Vec<ValueInfo>,
@@ -65,22 +79,18 @@ pub(crate) struct GraphBuilder {
 }
 
 impl GraphBuilder {
-    /// A graph whose layers compute in this precision, on a GPU or on the CPU.
-    pub(crate) fn new(precision: Precision, on_gpu: bool) -> Self {
-        Self { precision, on_gpu, ..Self::default() }
-    }
-
-    /// The same with operators of this crate, where they are faster than ONNX Runtime's. Only this crate can run them.
-    pub(crate) fn with_own_operators(self, has_own_operators: bool) -> Self {
-        Self { has_own_operators, ..self }
+    /// A graph whose layers compute in this precision.
+    pub(crate) fn new(precision: Precision, target: Target) -> Self {
+        Self { precision, target, ..Self::default() }
     }
 
     pub(crate) fn on_gpu(&self) -> bool {
-        self.on_gpu
+        self.target.is_gpu()
     }
 
+    /// Whether the graph may have operators of this crate.
     pub(super) fn has_own_operators(&self) -> bool {
-        self.has_own_operators
+        self.target == Target::OwnGpu
     }
 
     pub(crate) fn precision(&self) -> Precision {

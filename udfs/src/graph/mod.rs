@@ -7,7 +7,7 @@ mod layers;
 mod own_operators;
 mod proto;
 
-pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Value, converted_name};
+pub(crate) use builder::{Attr, GraphBuilder, OnnxGraph, QuantizedNames, Target, Value, converted_name};
 pub(crate) use compression::{HEAD_TOKENS, TAIL_TOKENS, Uncompressed, compress};
 pub(crate) use export::export;
 pub(crate) use layers::{

@@ -9,6 +9,8 @@ use super::open::OpenedModel;
 use crate::checkpoint::{CheckpointPart, DType, Weights};
 use crate::engine::{Device, EngineOptions, check_device};
 use crate::error::Result;
+#[cfg(test)]
+use crate::graph::Target;
 use crate::models::{Family, GpuBytes, GraphOptions, ModelShape};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
@@ -68,10 +70,10 @@ impl Model {
         Ok(Self { graph_options: self.opened.graph_options(options)?, opened: Arc::clone(&self.opened) })
     }
 
-    /// The same model with the graph of a GPU, whichever device runs it.
+    /// The same model with the graph of another target, whichever device runs it.
     #[cfg(test)]
-    pub(crate) fn with_gpu_graph(&self, windowed: bool, own_operators: bool) -> Self {
-        let graph_options = GraphOptions { on_gpu: true, windowed, own_operators, ..self.graph_options.clone() };
+    pub(crate) fn with_target(&self, target: Target, windowed: bool) -> Self {
+        let graph_options = GraphOptions { target, windowed, ..self.graph_options.clone() };
         Self { graph_options, opened: Arc::clone(&self.opened) }
     }
 

@@ -6,6 +6,7 @@ use super::facts::Model;
 use crate::checkpoint::Weights;
 use crate::engine::{Activity, Engine, EngineSpec, Program, ScoreStats};
 use crate::error::Result;
+use crate::graph::Target;
 use crate::models::GraphOptions;
 use crate::panics::catch_panic;
 
@@ -42,7 +43,7 @@ impl Model {
         self.opened.engines.get_or_load(&self.graph_options, |activity| {
             self.check_devices()?;
             let program = match &self.opened.checkpoint.weights {
-                Weights::Tensors(_) => Program::Graph(self.for_own_devices().graph(&mut |_, _| ())?),
+                Weights::Tensors(_) => Program::Graph(self.for_devices()?.graph(&mut |_, _| ())?),
                 Weights::Onnx(file) => Program::File(file.clone()),
             };
             Engine::start(&EngineSpec {
@@ -59,9 +60,10 @@ impl Model {
     }
 
     /// The model with the operators that only this crate has, if all of its devices run them.
-    fn for_own_devices(&self) -> Self {
-        let own_operators = self.graph_options.own_operators || self.engine_options().devices.run_own_operators();
-        Self { graph_options: GraphOptions { own_operators, ..self.graph_options.clone() }, ..self.clone() }
+    fn for_devices(&self) -> Result<Self> {
+        let own = self.graph_options.target == Target::Gpu && self.engine_options().devices.run_own_operators()?;
+        let target = if own { Target::OwnGpu } else { self.graph_options.target };
+        Ok(Self { graph_options: GraphOptions { target, ..self.graph_options.clone() }, ..self.clone() })
     }
 
     /// Calls `then` with [`Self::engine`]: at once if it is loaded, otherwise from a new thread, so that the encoding

@@ -10,6 +10,7 @@ use super::engines::Engines;
 use crate::checkpoint::{Adapter, CONFIG_KEYS, Checkpoint, CheckpointPart, FileVersions, Tensors, Weights};
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
+use crate::graph::Target;
 use crate::models::{Architecture, GraphOptions, recognise};
 use crate::options::{Precision, ScoreOptions};
 use crate::text::{PairEncoder, Tokenizer};
@@ -103,7 +104,7 @@ impl OpenedModel {
         options.validate()?;
         options.check_family(family)?;
         let mut graph_options = self.architecture.graph_options(options)?;
-        graph_options.on_gpu = !self.options.devices.is_cpu();
+        graph_options.target = if self.options.devices.is_cpu() { Target::Cpu } else { Target::Gpu };
         graph_options.windowed = self.is_windowed(options)?;
         graph_options.precision = self.precision(options, &graph_options)?;
         graph_options.adapter = options.adapter.as_deref().map(|folder| self.adapter(folder)).transpose()?;
@@ -160,7 +161,7 @@ impl OpenedModel {
                 format!("int8 runs on the CPU only, and the device is {devices}; use fp16 or bf16"),
             )),
             // ONNX Runtime's operator for these has only a 16-bit kernel.
-            Precision::Fp32 if graph.on_gpu && (graph.windowed || graph.attention_softcap) => {
+            Precision::Fp32 if graph.target.is_gpu() && (graph.windowed || graph.attention_softcap) => {
                 let reason = if graph.attention_softcap { "attention_softcap" } else { "a sliding window" };
                 Err(Error::option(
                     "precision",

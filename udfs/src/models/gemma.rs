@@ -9,7 +9,7 @@ use super::graph_options::GraphOptions;
 use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensor, Tensors, Tied, all_f32};
 use crate::error::{Error, Result};
-use crate::graph::{Activation, OnnxGraph, linear_f32};
+use crate::graph::{Activation, GraphBuilder, OnnxGraph, linear_f32};
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
 
@@ -132,7 +132,7 @@ impl Architecture for Gemma {
     }
 
     fn graph(&self, tensors: &Tensors, tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = options.builder();
+        let mut g = GraphBuilder::new(options.precision, options.target);
         let layers = self.decoder.layers;
         let outputs = self.decoder.run(&mut g, tensors, &[layers], None, AttentionLimits::default())?;
 

@@ -19,7 +19,7 @@ use super::graph_options::{GraphOptions, TokenCompression};
 use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::{Error, Result};
-use crate::graph::{Attr, OnnxGraph};
+use crate::graph::{Attr, GraphBuilder, OnnxGraph};
 use crate::options::{Heads, ScoreOptions};
 use crate::text::{Recipe, Tokenizer};
 
@@ -161,7 +161,7 @@ impl Architecture for Gemma2 {
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = options.builder();
+        let mut g = GraphBuilder::new(options.precision, options.target);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
         let limits = AttentionLimits {
             windowed: options.windowed,

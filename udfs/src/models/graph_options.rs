@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::exits::Exit;
 use crate::checkpoint::Adapter;
-use crate::graph::GraphBuilder;
+use crate::graph::Target;
 use crate::options::Precision;
 
 /// What distinguishes two graphs of one checkpoint. Two calls with equal graph options share a session.
@@ -12,10 +12,8 @@ use crate::options::Precision;
 pub(crate) struct GraphOptions {
     /// The precision of the layers.
     pub(crate) precision: Precision,
-    /// Whether the graph is for a GPU.
-    pub(crate) on_gpu: bool,
-    /// Whether the graph may have this crate's own operators. Never for an export, which other programs run.
-    pub(crate) own_operators: bool,
+    /// What runs the graph.
+    pub(crate) target: Target,
     /// The scores that come out, in the order of the output's columns; empty for families with one exit.
     pub(crate) exits: Vec<Exit>,
     /// Token compression, if any takes place.
@@ -30,11 +28,6 @@ pub(crate) struct GraphOptions {
 }
 
 impl GraphOptions {
-    /// An empty graph with these options.
-    pub(super) fn builder(&self) -> GraphBuilder {
-        GraphBuilder::new(self.precision, self.on_gpu).with_own_operators(self.own_operators)
-    }
-
     /// Scores per pair.
     pub(crate) fn columns(&self) -> usize {
         self.exits.len().max(1)

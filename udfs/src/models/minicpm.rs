@@ -11,7 +11,7 @@ use super::graph_options::GraphOptions;
 use super::shape::ModelShape;
 use crate::checkpoint::{Config, Tensors};
 use crate::error::Result;
-use crate::graph::{Activation, Attr, OnnxGraph, linear_f32};
+use crate::graph::{Activation, Attr, GraphBuilder, OnnxGraph, linear_f32};
 use crate::options::ScoreOptions;
 use crate::text::{Recipe, Tokenizer};
 
@@ -100,7 +100,7 @@ impl Architecture for MiniCpm {
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = options.builder();
+        let mut g = GraphBuilder::new(options.precision, options.target);
         let layers: Vec<usize> = options.exits.iter().map(|exit| exit.layer).collect();
         let outputs = self.decoder.run(&mut g, tensors, &layers, None, AttentionLimits::default())?;
         let hidden = self.decoder.hidden;

@@ -226,7 +226,7 @@ impl Architecture for XlmRoberta {
     }
 
     fn graph(&self, tensors: &Tensors, _tokenizer: &Tokenizer, options: &GraphOptions) -> Result<OnnxGraph> {
-        let mut g = options.builder();
+        let mut g = GraphBuilder::new(options.precision, options.target);
         let (ids, sequences) = declare_inputs(&mut g);
         let mut x = self.embeddings(&mut g, &ids, tensors)?;
         for layer in 0..self.layers {

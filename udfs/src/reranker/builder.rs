@@ -172,21 +172,15 @@ mod tests {
     use arrow::array::StringArray;
 
     use super::*;
+    use crate::graph::Target;
 
-    /// The graph of a GPU.
-    #[derive(Clone, Copy)]
-    struct GpuGraph {
-        windowed: bool,
-        own_operators: bool,
-    }
-
-    /// Scores of pairs of many lengths, with the graph of the CPU or of a GPU.
-    fn scores(checkpoint: &str, options: &ScoreOptions, gpu_graph: Option<GpuGraph>) -> Vec<f32> {
+    /// Scores of pairs of many lengths, with the graph of the CPU or of another target, which may be windowed.
+    fn scores(checkpoint: &str, options: &ScoreOptions, target: Option<(Target, bool)>) -> Vec<f32> {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures");
         let reranker = Reranker::open(fixtures.join(checkpoint), &EngineOptions::default()).unwrap();
         let mut reranker = reranker.with_options(options).unwrap();
-        if let Some(GpuGraph { windowed, own_operators }) = gpu_graph {
-            reranker.model = reranker.model.with_gpu_graph(windowed, own_operators);
+        if let Some((target, windowed)) = target {
+            reranker.model = reranker.model.with_target(target, windowed);
         }
         let text =
             |row: usize, words: usize| vec!["what is a panda, the bear of China?"; words % 7 + row % 3].join(" ");
@@ -213,9 +207,9 @@ mod tests {
             "tiny-gemma2-lightweight-reranker",
         ] {
             let expected = scores(checkpoint, &ScoreOptions::default(), None);
-            for own_operators in [false, true] {
-                let gpu_graph = GpuGraph { windowed: true, own_operators };
-                assert_near(checkpoint, &scores(checkpoint, &ScoreOptions::default(), Some(gpu_graph)), &expected);
+            for target in [Target::Gpu, Target::OwnGpu] {
+                let actual = scores(checkpoint, &ScoreOptions::default(), Some((target, true)));
+                assert_near(checkpoint, &actual, &expected);
             }
         }
     }
@@ -223,7 +217,7 @@ mod tests {
     #[test]
     fn a_window_that_no_pair_exceeds_needs_no_operator() {
         let checkpoint = "tiny-gemma2-lightweight-reranker";
-        let unlimited = Some(GpuGraph { windowed: false, own_operators: false });
+        let unlimited = Some((Target::Gpu, false));
         // 4 tokens, and twice those of a newline and the prompt: within the checkpoint's window of 24.
         let short = ScoreOptions::from_json(&serde_json::json!({"max_length": 4, "prompt": "a b c"})).unwrap();
         assert_near(checkpoint, &scores(checkpoint, &short, unlimited), &scores(checkpoint, &short, None));

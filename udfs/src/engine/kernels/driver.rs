@@ -20,6 +20,9 @@ const LEAST_CAPABILITY: c_int = 8;
 /// Threads of a block: small enough for several blocks on a multiprocessor, large enough to fill it.
 const BLOCK_THREADS: c_uint = 256;
 
+/// Packs of 16 bytes that a block works on; see kernels.cu.
+const BLOCK_PACKS: c_uint = 2 * BLOCK_THREADS;
+
 /// The types that there are kernels for, and their part of a kernel's name.
 pub(super) const TYPES: [(TensorElementType, &str); 3] =
     [(TensorElementType::Float32, "f32"), (TensorElementType::Float16, "f16"), (TensorElementType::Bfloat16, "bf16")];
@@ -106,19 +109,21 @@ impl Kernels {
             launch_kernel: function!(c"cuLaunchKernel", LaunchKernel),
         };
         // SAFETY: no preconditions; 0 is the only value that is allowed.
-        kernels.check(unsafe { init(0) })?;
+        let initialized = unsafe { init(0) };
+        kernels.check(initialized)?;
         let mut library = ptr::null_mut();
         let (none, nothing) = (ptr::null_mut(), ptr::null_mut());
         // SAFETY: the code is a string that ends in 0; there are no options, so their arrays may be null.
-        kernels
-            .check(unsafe { load_data(&raw mut library, PTX.as_ptr().cast(), none, nothing, 0, none, nothing, 0) })?;
+        let loaded = unsafe { load_data(&raw mut library, PTX.as_ptr().cast(), none, nothing, 0, none, nothing, 0) };
+        kernels.check(loaded)?;
         for operator in OwnOperator::ALL {
             for (data_type, _) in TYPES {
                 let name = kernel_name(operator, data_type).ok_or("a type without kernels")?;
                 let symbol = CString::new(name.as_str()).map_err(|error| error.to_string())?;
                 let mut handle = ptr::null_mut();
                 // SAFETY: the library was loaded above and is never unloaded; the name ends in 0.
-                kernels.check(unsafe { get_kernel(&raw mut handle, library, symbol.as_ptr()) })?;
+                let found = unsafe { get_kernel(&raw mut handle, library, symbol.as_ptr()) };
+                kernels.check(found)?;
                 kernels.handles.insert(name, Handle(handle));
             }
         }
@@ -142,8 +147,8 @@ impl Kernels {
         self.handles.get(&kernel_name(operator, data_type)?).copied()
     }
 
-    /// Starts a kernel on a stream; does not wait for it. It takes the pointers first, then the counts, and has as many threads
-    /// as the first count says.
+    /// Starts a kernel on a stream; does not wait for it. It takes the pointers first, then the counts, the first of which are the
+    /// packs of the result.
     ///
     /// # Safety
     /// The kernel takes that many pointers and counts. `stream` is a stream of the current context. The pointers are to memory
@@ -155,14 +160,14 @@ impl Kernels {
         counts: &mut [c_uint],
         stream: *mut c_void,
     ) -> Result<(), String> {
-        let threads = counts.first().copied().unwrap_or(0);
-        if threads == 0 {
+        let packs = counts.first().copied().unwrap_or(0);
+        if packs == 0 {
             return Ok(());
         }
         let mut parameters: Vec<*mut c_void> =
             pointers.iter_mut().map(|pointer| ptr::from_mut(pointer).cast()).collect();
         parameters.extend(counts.iter_mut().map(|count| ptr::from_mut(count).cast::<c_void>()));
-        let blocks = threads.div_ceil(BLOCK_THREADS);
+        let blocks = packs.div_ceil(BLOCK_PACKS);
         // SAFETY: the caller vouches for the parameters and for the memory that they point to.
         let code = unsafe {
             (self.launch_kernel)(
@@ -229,7 +234,6 @@ mod tests {
     fn the_ptx_is_of_this_source() {
         use sha2::{Digest, Sha256};
         let digest = Sha256::digest(include_bytes!("kernels.cu"));
-        let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert!(PTX.starts_with(&format!("// kernels.cu {digest}\n")), "kernels.cu has changed; run `make kernels`");
+        assert!(PTX.starts_with(&format!("// kernels.cu {digest:x}\n")), "kernels.cu has changed; run `make kernels`");
     }
 }

@@ -1,12 +1,14 @@
-//! How many threads a kernel is launched with, and the counts that it takes, from the shapes of an operator's operands.
+//! The counts that a kernel takes, from the shapes of an operator's operands.
 
 use crate::graph::OwnOperator;
 
-/// Bytes that a thread loads at once.
+/// Bytes that a thread loads at once: a pack.
 const PACK_BYTES: usize = 16;
 
-/// The counts of a kernel, the first of which is the number of threads, for operands of these shapes. Counts are of packs of
-/// 16 bytes where kernels.cu says so.
+/// The most packs of a tensor: the kernels count with 32 bits, beyond the last one too.
+const MOST_PACKS: usize = 1 << 31;
+
+/// The counts of a kernel, the first of which are the packs of the result, for operands of these shapes.
 ///
 /// # Errors
 /// What is wrong with a shape.
@@ -16,7 +18,13 @@ pub(super) fn counts(operator: OwnOperator, shapes: &[Vec<usize>], element_bytes
     let bad = || format!("{name} does not take operands of the shapes {shapes:?}");
     let packs = |elements: usize| {
         let whole = elements.is_multiple_of(pack).then_some(elements / pack).ok_or_else(bad)?;
-        u32::try_from(whole).map_err(|_| format!("{name} takes at most 2^32 packs, got {whole}; use smaller batches"))
+        let fits = Some(whole).filter(|whole| *whole <= MOST_PACKS).and_then(|whole| u32::try_from(whole).ok());
+        fits.ok_or_else(|| {
+            format!(
+                "{name} takes at most {} GB, got operands of the shapes {shapes:?}; use smaller batches",
+                MOST_PACKS * PACK_BYTES / 1_000_000_000
+            )
+        })
     };
     let first = shapes.first().ok_or_else(bad)?;
     let elements: usize = first.iter().product();
@@ -32,8 +40,7 @@ pub(super) fn counts(operator: OwnOperator, shapes: &[Vec<usize>], element_bytes
             if *half == 0 || !width.is_multiple_of(2 * half) || sequence > positions {
                 return Err(bad());
             }
-            // A thread has a pack of each half of a head.
-            Ok(vec![packs(elements / 2)?, count(*sequence)?, count(width / (2 * half))?, packs(*half)?])
+            Ok(vec![packs(elements)?, count(*sequence)?, count(width / (2 * half))?, packs(*half)?])
         }
         _ => Err(bad()),
     }
@@ -58,7 +65,7 @@ mod tests {
         assert_eq!(of(OwnOperator::AddBias, &[&[2, 3, 32], &[32]], 2), Ok(vec![24, 4]));
         assert_eq!(of(OwnOperator::BiasGelu, &[&[0, 32], &[32]], 2), Ok(vec![0, 4]));
         // Two rows of three tokens, four heads of 16; the tables may have more positions.
-        assert_eq!(of(OwnOperator::Rotate, &[&[2, 3, 64], &[5, 8], &[5, 8]], 2), Ok(vec![24, 3, 4, 1]));
+        assert_eq!(of(OwnOperator::Rotate, &[&[2, 3, 64], &[5, 8], &[5, 8]], 2), Ok(vec![48, 3, 4, 1]));
 
         for (operator, shapes, bytes) in [
             (OwnOperator::GatedGelu, &[&[6, 32][..], &[3, 64]][..], 2),
@@ -73,6 +80,6 @@ mod tests {
             assert!(error.contains("does not take operands of the shapes"), "{error}");
         }
         let error = of(OwnOperator::GatedGelu, &[&[1 << 20, 1 << 16], &[1 << 20, 1 << 16]], 2).unwrap_err();
-        assert_eq!(error, "GatedGelu takes at most 2^32 packs, got 8589934592; use smaller batches");
+        assert!(error.starts_with("GatedGelu takes at most 34 GB, got operands of the shapes [["), "{error}");
     }
 }

@@ -54,7 +54,7 @@ impl Operator for CudaOperator {
         [OperatorOutput::required(self.data_type)]
     }
 
-    fn create_kernel<'attr>(&self, _context: &KernelContext<'attr>) -> ort::Result<Self> {
+    fn create_kernel(&self, _context: &KernelContext<'_>) -> ort::Result<Self> {
         Ok(*self)
     }
 }

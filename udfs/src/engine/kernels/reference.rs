@@ -32,7 +32,7 @@ impl Operator for Reference {
         [OperatorOutput::required(TensorElementType::Float32)]
     }
 
-    fn create_kernel<'attr>(&self, _context: &KernelContext<'attr>) -> ort::Result<Self> {
+    fn create_kernel(&self, _context: &KernelContext<'_>) -> ort::Result<Self> {
         Ok(*self)
     }
 }
