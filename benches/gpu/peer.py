@@ -121,7 +121,7 @@ def peer(program, results, checkpoint, folder, args):
     import pyarrow.parquet as pq
 
     rows = 24 if args.dry_run else {"m3": 4096, "gemma": 512, "minicpm": 512, "gemma2": 192}[checkpoint.family]
-    batches = [8] if args.dry_run else [64, 128, 256] if checkpoint.family == "m3" else [16, 32, 64]
+    batches = [8] if args.dry_run else [128, 256, 512] if checkpoint.family == "m3" else [16, 32, 64]
     file, out = folder / "peer.parquet", folder / "peer-scores.parquet"
     pairs = write_pairs(file, rows, False)
     row = {"stage": "peer", "family": checkpoint.family, "precision": checkpoint.precision, "pairs": rows}

@@ -1,5 +1,6 @@
 //! Where a model runs.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::str::FromStr;
 
@@ -61,6 +62,18 @@ impl Device {
     }
 }
 
+/// What [`KERNELS_VARIABLE`] says.
+///
+/// # Errors
+/// [`Error::Option`] for a value that it does not have.
+fn are_kernels_wanted(value: Option<&OsStr>) -> Result<bool, Error> {
+    match value.map(OsStr::to_string_lossy).as_deref() {
+        None | Some("" | "on") => Ok(true),
+        Some("off") => Ok(false),
+        Some(other) => Err(Error::option(KERNELS_VARIABLE, format!("expected on or off, got '{other}'"))),
+    }
+}
+
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -117,28 +130,27 @@ impl Devices {
         self.0.iter().copied()
     }
 
-    /// Whether all of them run this crate's own operators: GPUs of compute capability 8.0 or newer, unless [`KERNELS_VARIABLE`]
-    /// says otherwise. Warns if they could, but the kernels cannot be loaded.
+    /// Whether all of them run this crate's kernels: GPUs of compute capability 8.0 or newer, unless [`KERNELS_VARIABLE`] says
+    /// otherwise. Warns if they could, but the kernels cannot be loaded.
     ///
     /// # Errors
-    /// [`Error::Option`] for a value of the variable that it does not have.
-    pub(crate) fn run_own_operators(&self) -> Result<bool, Error> {
-        let index = |device: &Device| if let Device::Cuda(index) = device { Some(*index) } else { None };
-        let Some(indices) = self.0.iter().map(index).collect::<Option<Vec<u16>>>() else { return Ok(false) };
-        match std::env::var(KERNELS_VARIABLE).as_deref() {
-            Err(_) | Ok("" | "on") => {}
-            Ok("off") => return Ok(false),
-            Ok(other) => return Err(Error::option(KERNELS_VARIABLE, format!("expected on or off, got '{other}'"))),
+    /// [`Error::Option`] for a value that the variable does not have.
+    pub(crate) fn run_kernels(&self) -> Result<bool, Error> {
+        let value = std::env::var_os(KERNELS_VARIABLE);
+        let indices: Vec<u16> = self.gpus().collect();
+        if indices.is_empty() || !are_kernels_wanted(value.as_deref())? {
+            return Ok(false);
         }
-        match kernels::kernels() {
-            Ok(kernels) => Ok(indices.into_iter().all(|index| kernels.suit(index))),
-            Err(reason) => {
-                tracing::warn!(
-                    "{self}: ONNX Runtime's operators replace faster ones, which cannot be loaded: {reason}"
-                );
-                Ok(false)
-            }
+        let loaded = kernels::load(&indices);
+        if let Err(reason) = &loaded {
+            tracing::warn!("{self}: ONNX Runtime's operators replace faster ones, which cannot be loaded: {reason}");
         }
+        Ok(loaded.unwrap_or(false))
+    }
+
+    /// The numbers of the GPUs.
+    fn gpus(&self) -> impl Iterator<Item = u16> {
+        self.iter().filter_map(|device| if let Device::Cuda(index) = device { Some(index) } else { None })
     }
 
     /// Whether this is the CPU.
@@ -206,6 +218,15 @@ impl FromStr for Devices {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_are_on_unless_they_are_turned_off() {
+        let wanted = |value: Option<&str>| are_kernels_wanted(value.map(OsStr::new)).map_err(|error| error.to_string());
+        assert_eq!([None, Some(""), Some("on"), Some("off")].map(wanted), [true, true, true, false].map(Ok));
+        assert_eq!(wanted(Some("no")).unwrap_err(), "option RERANK_KERNELS: expected on or off, got 'no'");
+        // The CPU has none.
+        assert!(!Devices::default().run_kernels().unwrap());
+    }
 
     #[test]
     fn names_round_trip() {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use prost::Message;
 
-use super::own_operators::{OWN_DOMAIN, OWN_OPSET, OwnOperator};
+use super::own_operators::{OWN_DOMAIN, OWN_OPSET, OwnOperator, WIDTH_MULTIPLE};
 use super::proto::{
     Attribute, AttributeType, DataLocation, DataType, Dimension, DimensionValue, Graph, ModelProto, Node,
     OperatorSetId, StringStringEntry, TensorProto, TensorShape, TensorType, Type, ValueInfo,
@@ -48,8 +48,8 @@ pub(crate) enum Target {
     Cpu,
     /// A GPU, with operators that ONNX Runtime has.
     Gpu,
-    /// A GPU on which this crate runs the graph, so that it can have the crate's own operators.
-    OwnGpu,
+    /// A GPU on which this crate runs the graph, with operators of its own.
+    GpuWithKernels,
 }
 
 impl Target {
@@ -88,9 +88,9 @@ impl GraphBuilder {
         self.target.is_gpu()
     }
 
-    /// Whether the graph may have operators of this crate.
-    pub(super) fn has_own_operators(&self) -> bool {
-        self.target == Target::OwnGpu
+    /// Whether this crate's operators may work on rows of `width` elements; for [`OwnOperator::Rotate`] these are half a head.
+    pub(super) fn takes_own_operators(&self, width: usize) -> bool {
+        self.target == Target::GpuWithKernels && width.is_multiple_of(WIDTH_MULTIPLE)
     }
 
     pub(crate) fn precision(&self) -> Precision {
@@ -355,6 +355,12 @@ impl OnnxGraph {
     /// Whether operators of this crate are among the nodes.
     pub(crate) fn has_own_operators(&self) -> bool {
         self.graph.node.iter().any(|node| node.domain == OWN_DOMAIN)
+    }
+
+    /// The names of this crate's operators among the nodes.
+    #[cfg(test)]
+    pub(crate) fn own_operators(&self) -> BTreeSet<&str> {
+        self.graph.node.iter().filter(|node| node.domain == OWN_DOMAIN).map(|node| node.op_type.as_str()).collect()
     }
 
     /// Bytes of the weights in the type of activations, which is theirs on a GPU.

@@ -77,6 +77,12 @@ impl Model {
         Self { graph_options, opened: Arc::clone(&self.opened) }
     }
 
+    /// The names of this crate's operators in the graph.
+    #[cfg(test)]
+    pub(crate) fn own_operators(&self) -> Vec<String> {
+        self.graph(&mut |_, _| ()).unwrap().own_operators().into_iter().map(str::to_owned).collect()
+    }
+
     /// The encoder of texts under these options.
     ///
     /// # Errors

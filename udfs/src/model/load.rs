@@ -61,9 +61,10 @@ impl Model {
 
     /// The model with the operators that only this crate has, if all of its devices run them.
     fn for_devices(&self) -> Result<Self> {
-        let own = self.graph_options.target == Target::Gpu && self.engine_options().devices.run_own_operators()?;
-        let target = if own { Target::OwnGpu } else { self.graph_options.target };
-        Ok(Self { graph_options: GraphOptions { target, ..self.graph_options.clone() }, ..self.clone() })
+        let has_kernels = self.graph_options.target == Target::Gpu && self.engine_options().devices.run_kernels()?;
+        let target = if has_kernels { Target::GpuWithKernels } else { self.graph_options.target };
+        let graph_options = GraphOptions { target, ..self.graph_options.clone() };
+        Ok(Self { graph_options, opened: Arc::clone(&self.opened) })
     }
 
     /// Calls `then` with [`Self::engine`]: at once if it is loaded, otherwise from a new thread, so that the encoding

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::facts::Model;
 use crate::checkpoint::Weights;
 use crate::error::{Error, Result};
-use crate::graph::{self, OnnxGraph};
+use crate::graph::{self, OnnxGraph, Target};
 use crate::models::GraphOptions;
 use crate::options::Precision;
 use crate::weights::{AdapterOrigin, OnProgress, Origin, convert};
@@ -35,8 +35,9 @@ impl Model {
     /// [`Error::Io`], or [`Error::Model`] if this is already an ONNX export.
     pub fn export(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
-        // Whoever runs the export may give it longer pairs than these options allow.
-        let graph_options = GraphOptions { windowed: true, ..self.graph_options.clone() };
+        // Whoever runs the export may give it longer pairs than these options allow, and has none of our operators.
+        let target = if self.graph_options.target.is_gpu() { Target::Gpu } else { Target::Cpu };
+        let graph_options = GraphOptions { windowed: true, target, ..self.graph_options.clone() };
         let model = Self { graph_options, opened: Arc::clone(&self.opened) };
         graph::export(&model.graph(&mut |_, _| ())?, folder)?;
         for file in self.opened.checkpoint.companions() {

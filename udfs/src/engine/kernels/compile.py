@@ -38,13 +38,17 @@ def main():
     folder = pathlib.Path(__file__).parent
     source = (folder / "kernels.cu").read_bytes()
     nvrtc, program = compiler(), ctypes.c_void_p()
-    nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None)
+    if nvrtc.nvrtcCreateProgram(ctypes.byref(program), source, b"kernels.cu", 0, None, None):
+        sys.exit("the compiler takes no program")
     options = [f"--gpu-architecture={ARCHITECTURE}".encode(), b"--std=c++17"]
     failed = nvrtc.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
     if failed:
         sys.exit(text(nvrtc, program, "ProgramLog"))
     digest = hashlib.sha256(source).hexdigest()
-    (folder / "kernels.ptx").write_text(f"// kernels.cu {digest}\n" + text(nvrtc, program, "PTX"))
+    ptx = text(nvrtc, program, "PTX")
+    if ".entry" not in ptx:
+        sys.exit("the compiler returned no kernels")
+    (folder / "kernels.ptx").write_text(f"// kernels.cu {digest}\n{ptx}")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,11 @@
 //! The operators as ONNX Runtime sees them on a GPU.
 
-use std::ptr::{self, NonNull};
-
 use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
 use ort::value::{DynTensorValueType, TensorElementType};
 
-use super::driver::{Handle, Kernels, TYPES, kernels};
-use super::launch::counts;
+use super::counts::counts;
+use super::driver::{Driver, Handle};
+use super::ptx::{Kernels, TYPES};
 use crate::graph::{OWN_DOMAIN, OwnOperator};
 
 /// All operators, for a session on a GPU.
@@ -14,13 +13,13 @@ use crate::graph::{OWN_DOMAIN, OwnOperator};
 /// # Errors
 /// Why the kernels cannot be loaded, or what ONNX Runtime says.
 pub(in crate::engine) fn cuda_operators() -> ort::Result<OperatorDomain> {
-    let kernels = kernels().map_err(ort::Error::new)?;
+    let kernels = Kernels::get().map_err(ort::Error::new)?;
     let mut domain = OperatorDomain::new(OWN_DOMAIN)?;
     for operator in OwnOperator::ALL {
         for (data_type, _) in TYPES {
-            let kernel = kernels.get(operator, data_type);
+            let kernel = kernels.kernel(operator, data_type);
             let kernel = kernel.ok_or_else(|| ort::Error::new(format!("{} has no kernel", operator.name())))?;
-            domain = domain.add(CudaOperator { operator, data_type, kernels, kernel })?;
+            domain = domain.add(CudaOperator { operator, data_type, driver: kernels.driver, kernel })?;
         }
     }
     Ok(domain)
@@ -31,7 +30,7 @@ pub(in crate::engine) fn cuda_operators() -> ort::Result<OperatorDomain> {
 struct CudaOperator {
     operator: OwnOperator,
     data_type: TensorElementType,
-    kernels: &'static Kernels,
+    driver: &'static Driver,
     kernel: Handle,
 }
 
@@ -74,10 +73,12 @@ impl Kernel for CudaOperator {
         let shape: Vec<i64> = shapes[0].iter().map(|dim| *dim as i64).collect();
         let output = context.output(0, shape)?.ok_or_else(missing)?.downcast::<DynTensorValueType>()?;
         pointers.push(output.data_ptr().cast_mut());
-        let stream = context.stream()?.map_or(ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: the stream is that of the session's run, whose context ONNX Runtime makes current. The tensors are on its GPU,
-        // since the operator is the CUDA provider's and asks for no other memory; their sizes follow from their shapes, like
-        // the counts; and ONNX Runtime orders what else reads and writes them on the same stream.
-        unsafe { self.kernels.launch(self.kernel, &mut pointers, &mut counts, stream.cast()) }.map_err(ort::Error::new)
+        // Without one, the launch would not wait for what comes before it.
+        let stream = context.stream()?.ok_or_else(|| ort::Error::new("ONNX Runtime gives no CUDA stream"))?;
+        // SAFETY: the kernel is that of the operator, whose operands `counts` has checked. The stream is that of the session's run.
+        // The tensors are on its GPU, since the operator is the CUDA provider's and asks for no other memory; their sizes follow
+        // from their shapes, like the counts; and ONNX Runtime orders what else reads and writes them on the same stream.
+        unsafe { self.driver.launch(self.kernel, &mut pointers, &mut counts, stream.as_ptr().cast()) }
+            .map_err(ort::Error::new)
     }
 }

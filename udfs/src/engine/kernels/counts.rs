@@ -6,7 +6,7 @@ use crate::graph::OwnOperator;
 const PACK_BYTES: usize = 16;
 
 /// The most packs of a tensor: the kernels count with 32 bits, beyond the last one too.
-const MOST_PACKS: usize = 1 << 31;
+const MOST_PACKS: u32 = 1 << 31;
 
 /// The counts of a kernel, the first of which are the packs of the result, for operands of these shapes.
 ///
@@ -18,11 +18,10 @@ pub(super) fn counts(operator: OwnOperator, shapes: &[Vec<usize>], element_bytes
     let bad = || format!("{name} does not take operands of the shapes {shapes:?}");
     let packs = |elements: usize| {
         let whole = elements.is_multiple_of(pack).then_some(elements / pack).ok_or_else(bad)?;
-        let fits = Some(whole).filter(|whole| *whole <= MOST_PACKS).and_then(|whole| u32::try_from(whole).ok());
-        fits.ok_or_else(|| {
+        u32::try_from(whole).ok().filter(|packs| *packs <= MOST_PACKS).ok_or_else(|| {
             format!(
                 "{name} takes at most {} GB, got operands of the shapes {shapes:?}; use smaller batches",
-                MOST_PACKS * PACK_BYTES / 1_000_000_000
+                MOST_PACKS as usize * PACK_BYTES / 1_000_000_000
             )
         })
     };
