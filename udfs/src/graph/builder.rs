@@ -354,13 +354,12 @@ impl OnnxGraph {
 
     /// Whether operators of this crate are among the nodes.
     pub(crate) fn has_own_operators(&self) -> bool {
-        self.graph.node.iter().any(|node| node.domain == OWN_DOMAIN)
+        self.own_operators().next().is_some()
     }
 
-    /// The names of this crate's operators among the nodes.
-    #[cfg(test)]
-    pub(crate) fn own_operators(&self) -> BTreeSet<&str> {
-        self.graph.node.iter().filter(|node| node.domain == OWN_DOMAIN).map(|node| node.op_type.as_str()).collect()
+    /// The names of this crate's operators among the nodes, once for each node.
+    pub(crate) fn own_operators(&self) -> impl Iterator<Item = &str> {
+        self.graph.node.iter().filter(|node| node.domain == OWN_DOMAIN).map(|node| node.op_type.as_str())
     }
 
     /// Bytes of the weights in the type of activations, which is theirs on a GPU.

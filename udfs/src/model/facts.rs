@@ -1,5 +1,7 @@
 //! An opened checkpoint and its properties.
 
+#[cfg(test)]
+use std::collections::BTreeSet;
 use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::path::Path;
@@ -79,8 +81,8 @@ impl Model {
 
     /// The names of this crate's operators in the graph.
     #[cfg(test)]
-    pub(crate) fn own_operators(&self) -> Vec<String> {
-        self.graph(&mut |_, _| ()).unwrap().own_operators().into_iter().map(str::to_owned).collect()
+    pub(crate) fn own_operators(&self) -> BTreeSet<String> {
+        self.graph(&mut |_, _| ()).unwrap().own_operators().map(str::to_owned).collect()
     }
 
     /// The encoder of texts under these options.

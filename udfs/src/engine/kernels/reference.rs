@@ -1,41 +1,23 @@
 //! The operators in f32 on the CPU, as their definitions have them, to test the graphs that use them.
 
-use ort::operator::{ComputeContext, Kernel, KernelContext, Operator, OperatorDomain, OperatorInput, OperatorOutput};
+use ort::operator::{ComputeContext, Kernel, OperatorDomain};
 use ort::value::TensorElementType;
 
+use super::operators::TypedOperator;
 use crate::graph::{OWN_DOMAIN, OwnOperator};
 
 /// All operators, for a session on the CPU.
 pub(in crate::engine) fn reference_operators() -> ort::Result<OperatorDomain> {
     let mut domain = OperatorDomain::new(OWN_DOMAIN)?;
     for operator in OwnOperator::ALL {
-        domain = domain.add(Reference(operator))?;
+        let (data_type, kernel) = (TensorElementType::Float32, Reference(operator));
+        domain = domain.add(TypedOperator { operator, data_type, provider: None, kernel })?;
     }
     Ok(domain)
 }
 
 #[derive(Clone, Copy)]
 struct Reference(OwnOperator);
-
-impl Operator for Reference {
-    type Kernel<'attr> = Self;
-
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn inputs(&self) -> impl IntoIterator<Item = OperatorInput> {
-        (0..self.0.operands()).map(|_| OperatorInput::required(TensorElementType::Float32)).collect::<Vec<_>>()
-    }
-
-    fn outputs(&self) -> impl IntoIterator<Item = OperatorOutput> {
-        [OperatorOutput::required(TensorElementType::Float32)]
-    }
-
-    fn create_kernel(&self, _context: &KernelContext<'_>) -> ort::Result<Self> {
-        Ok(*self)
-    }
-}
 
 impl Kernel for Reference {
     fn compute(&mut self, context: &ComputeContext) -> ort::Result<()> {
