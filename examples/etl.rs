@@ -12,7 +12,7 @@ use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
 /// The checkpoint used if none is given: the bundled demonstration.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/udfs/models/tiny");
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/xquad.parquet");
 
 #[tokio::main]

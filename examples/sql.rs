@@ -5,7 +5,7 @@ use datafusion::prelude::SessionContext;
 use datafusion_rerank::{ModelRegistry, RerankFunctions};
 
 /// The checkpoint used for `m3` if none is given: the bundled demonstration.
-const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models/tiny");
+const TINY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/udfs/models/tiny");
 
 const TABLE: &str = "
     CREATE TABLE pairs AS SELECT * FROM (VALUES

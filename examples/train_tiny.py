@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Trains `models/tiny`, a small reranker of XLM-RoBERTa's architecture, on a CPU.
+"""Trains `udfs/models/tiny`, a small reranker of XLM-RoBERTa's architecture, on a CPU.
 
     python train_tiny.py DATA OUTPUT [--steps N] [--threads N]
 

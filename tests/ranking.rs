@@ -1,4 +1,4 @@
-//! Ranking quality of the bundled model `models/tiny`, on lists of real passages that it was not trained on.
+//! Ranking quality of the bundled model `udfs/models/tiny`, on lists of real passages that it was not trained on.
 //!
 //! `tests/fixtures/ranking.parquet` has 100 questions in English and in Chinese, each with 20 passages, one of which is
 //! its own. The measure is the mean reciprocal rank of that passage, compared with BM25 over the same 20 passages, and
@@ -26,7 +26,7 @@ const MAX_MODEL_BYTES: u64 = 8 << 20;
 
 fn tiny() -> PathBuf {
     datafusion_rerank::allow_onnxruntime_search();
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tiny")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("udfs/models/tiny")
 }
 
 /// The sum of reciprocal ranks, and their count.
@@ -110,7 +110,7 @@ fn the_bundled_model_ranks() {
     let table = decode(std::fs::read(fixture("ranking.parquet")).unwrap().into()).unwrap();
     let reranker = Reranker::open(tiny(), &EngineOptions::default()).unwrap();
     let chance = (1..=CANDIDATES).map(|rank| 1.0 / rank as f64).sum::<f64>() / CANDIDATES as f64;
-    println!("MRR of {CANDIDATES}   models/tiny   BM25    random");
+    println!("MRR of {CANDIDATES}   udfs/models/tiny   BM25    random");
     for (language, floor) in FLOORS {
         let first = table.column_by_name("lang").unwrap().as_string::<i32>().iter().position(|l| l == Some(language));
         let table = table.slice(first.unwrap(), LISTS * CANDIDATES);
@@ -150,5 +150,5 @@ fn int8_ranks_alike() {
 fn the_bundled_model_is_small() {
     let sizes = std::fs::read_dir(tiny()).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
     let bytes: u64 = sizes.sum();
-    assert!(bytes <= MAX_MODEL_BYTES, "models/tiny has {bytes} bytes, at most {MAX_MODEL_BYTES} are wanted");
+    assert!(bytes <= MAX_MODEL_BYTES, "udfs/models/tiny has {bytes} bytes, at most {MAX_MODEL_BYTES} are wanted");
 }

@@ -139,7 +139,7 @@ impl Machine {
             std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_rerank"), folder.join("rerank")).unwrap();
         }
         // Small models instead of the published ones.
-        machine.hub.put("BAAI/bge-reranker-v2-m3", "main", &Repository::of(&root.join("models/tiny")));
+        machine.hub.put("BAAI/bge-reranker-v2-m3", "main", &Repository::of(&root.join("udfs/models/tiny")));
         machine.hub.put("BAAI/bge-reranker-v2-gemma", "main", &Repository::of(&fixture("tiny-gemma-reranker")));
         // Files that the reader is assumed to have.
         let pairs = pairs();

@@ -1,7 +1,6 @@
 //! Models as the command line names them.
 
 pub(crate) mod account;
-pub(crate) mod bundled;
 pub(crate) mod conversion;
 pub(crate) mod open;
 mod options;

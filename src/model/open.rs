@@ -3,9 +3,8 @@
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use datafusion_rerank::{Device, EngineOptions, ModelRegistry, Reranker};
+use datafusion_rerank::{BUNDLED_MODEL, Device, EngineOptions, ModelRegistry, Reranker};
 
-use super::bundled;
 use super::options::{engine_options, graph_options, score_options};
 use crate::args::{EngineArgs, GraphOptionArgs, ModelArgs, OptionArgs};
 
@@ -21,7 +20,7 @@ pub(crate) fn open_model(model: &ModelArgs, options: &OptionArgs, engine: &Engin
 
 /// Like [`open_model`], but defaults to the bundled model.
 pub(crate) fn open_model_or_bundled(model: &ModelArgs, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
-    open_with_options(model.model.as_deref().unwrap_or(bundled::NAME), options, engine)
+    open_with_options(model.model.as_deref().unwrap_or(BUNDLED_MODEL), options, engine)
 }
 
 fn open_with_options(model: &str, options: &OptionArgs, engine: &EngineArgs) -> Result<Reranker> {
@@ -38,16 +37,13 @@ pub(crate) fn open_for_graph(model: &str, device: Device, options: &GraphOptionA
 /// Opens a model without options.
 pub(crate) fn open(model: &str, engine: &EngineOptions) -> Result<Reranker> {
     let registry = ModelRegistry::default();
-    let name = register(&registry, model, engine)?;
+    let name = register(&registry, model)?;
     registry.open(&name, engine).with_context(|| format!("cannot open model {model}"))
 }
 
 /// Registers a model, and returns its name in the registry.
-pub(super) fn register(registry: &ModelRegistry, model: &str, engine: &EngineOptions) -> Result<String> {
+pub(super) fn register(registry: &ModelRegistry, model: &str) -> Result<String> {
     let Some((name, directory)) = name_and_directory(model) else {
-        if model == bundled::NAME {
-            registry.register(model, bundled::directory(engine.cache.as_deref())?);
-        }
         return Ok(model.to_owned());
     };
     if !Path::new(directory).is_dir() {

@@ -8,10 +8,10 @@ use anyhow::Context;
 use anyhow::{Result, bail};
 #[cfg(feature = "cluster")]
 use datafusion::common::config::ExtensionOptions;
+#[cfg(feature = "shell")]
+use datafusion_rerank::BUNDLED_MODEL;
 use datafusion_rerank::{Cutoffs, ModelRegistry, RerankConfig};
 
-#[cfg(any(feature = "cluster", feature = "shell"))]
-use super::bundled;
 use super::open::register;
 use super::options::{engine_options, score_options};
 #[cfg(feature = "cluster")]
@@ -55,9 +55,8 @@ pub(crate) fn executor_settings(args: &ExecutorArgs) -> Result<(ModelRegistry, R
     let mut settings = RerankConfig::default();
     settings.engine = engine_options(&args.engine);
     settings.max_models = args.max_models;
-    register(&registry, bundled::NAME, &settings.engine)?;
     for model in &args.model {
-        let name = register(&registry, model, &settings.engine)?;
+        let name = register(&registry, model)?;
         registry
             .open_within(&name, &settings.engine, settings.max_models)
             .with_context(|| format!("cannot open model {model}"))?;
@@ -65,16 +64,13 @@ pub(crate) fn executor_settings(args: &ExecutorArgs) -> Result<(ModelRegistry, R
     Ok((registry, settings))
 }
 
-/// The session of the shell. It includes the bundled model, which is the default of calls unless another is given.
+/// The session of the shell. The bundled model is the default of calls unless another is given.
 #[cfg(feature = "shell")]
 pub(crate) fn shell_settings(args: &SqlArgs) -> Result<(ModelRegistry, RerankConfig)> {
     let given = args.model.iter().map(String::as_str);
-    let models: Vec<&str> = given.filter(|model| *model != bundled::NAME).chain([bundled::NAME]).collect();
+    let models: Vec<&str> = if args.model.is_empty() { vec![BUNDLED_MODEL] } else { given.collect() };
     let (registry, mut settings) = sql_settings(&models, &args.options, &args.engine, args.window.window_rows)?;
     settings.max_delay = args.delay.max_delay.0;
-    if args.model.first().is_some_and(|model| model == bundled::NAME) {
-        bundled::NAME.clone_into(&mut settings.model);
-    }
     Ok((registry, settings))
 }
 
@@ -90,7 +86,7 @@ fn sql_settings(
     settings.engine = engine_options(engine);
     settings.window_rows = window_rows;
     settings.options = score_options(options)?;
-    let names = models.iter().map(|model| register(&registry, model, &settings.engine));
+    let names = models.iter().map(|model| register(&registry, model));
     if let Some(first) = names.collect::<Result<Vec<_>>>()?.into_iter().next() {
         settings.model = first;
     }

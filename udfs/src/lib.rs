@@ -64,6 +64,7 @@
 //!
 //! | feature | default | what it adds |
 //! |---|---|---|
+//! | `bundled` | no | the model `tiny`, a demonstration of 4.7 MB that needs no download |
 //! | `cluster` | no | the module `cluster`: queries on Apache DataFusion Ballista, with the client's session and the codec and settings of schedulers and executors |
 //! | `datafusion` | yes | SQL functions, settings, operator and rules; without it the crate needs Arrow only |
 //!
@@ -123,6 +124,7 @@ mod scores;
 #[cfg(feature = "datafusion")]
 mod sql;
 mod stream;
+mod suggestion;
 mod text;
 mod tuning;
 mod weights;
@@ -149,6 +151,8 @@ pub use options::{Cutoffs, Heads, OPTION_NAMES, OptionDeclaration, OptionKind, P
 /// same version of these types, so it takes them from here. Nothing else in this crate's signatures is from `ort`. It
 /// is a release candidate: code that uses this module may need changes when this crate upgrades it.
 pub use ort;
+#[cfg(feature = "bundled")]
+pub use registry::BUNDLED_MODEL;
 pub use registry::ModelRegistry;
 pub use reranker::Reranker;
 pub use scores::Scores;

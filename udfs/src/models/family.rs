@@ -53,9 +53,9 @@ impl Family {
         }
     }
 
-    /// The family with this short name.
+    /// The family with this short name, in any case.
     pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.iter().copied().find(|family| family.name() == name)
+        Self::ALL.iter().copied().find(|family| family.name().eq_ignore_ascii_case(name))
     }
 }
 
@@ -74,6 +74,7 @@ mod tests {
         for &family in Family::ALL {
             assert_eq!(Family::from_name(family.name()), Some(family));
         }
-        assert_eq!(Family::from_name("M3"), None);
+        assert_eq!(Family::from_name("MiniCPM"), Some(Family::MiniCpm));
+        assert_eq!(Family::from_name("m4"), None);
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Cutoffs;
 use crate::error::{Error, Result};
+use crate::suggestion::did_you_mean;
 
 /// Largest length, in tokens, and largest ratio that an option takes. Lengths are added to each other.
 pub(crate) const MAX_COUNT: u64 = 0x7fff_ffff;
@@ -174,7 +175,11 @@ impl<T: Choice> ReadValue for Word<T> {
 
     fn read(name: &str, value: &Value) -> Result<T> {
         let named = |word: &str| T::ALL.iter().copied().find(|choice| choice.name() == word);
-        value.as_str().and_then(named).ok_or_else(|| wrong(name, value, &words(T::ALL)))
+        let given = value.as_str().unwrap_or_default();
+        named(given).ok_or_else(|| {
+            let suggestion = did_you_mean(given, T::ALL.iter().map(|choice| choice.name()));
+            Error::option(name, format!("expected {}, got {value}{suggestion}", words(T::ALL)))
+        })
     }
 
     fn write(value: &T) -> Value {

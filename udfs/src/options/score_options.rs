@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{OPTION_NAMES, OptionDeclaration, ScoreOptions};
 use crate::error::{Error, Result};
 use crate::models::Family;
+use crate::suggestion::did_you_mean;
 
 impl ScoreOptions {
     /// Reads options from a JSON object; a JSON `null` leaves its option unset.
@@ -28,7 +29,9 @@ impl ScoreOptions {
     /// [`Error::Option`] as for [`Self::from_json`].
     pub fn set(&mut self, name: &str, value: &Value) -> Result<()> {
         let option = Self::declaration(name).ok_or_else(|| {
-            Error::option(name, format!("there is no such option; the options are {}", OPTION_NAMES.join(", ")))
+            let suggestion = did_you_mean(name, OPTION_NAMES.iter().copied());
+            let names = OPTION_NAMES.join(", ");
+            Error::option(name, format!("there is no such option{suggestion}; the options are {names}"))
         })?;
         (option.set)(self, name, value)
     }

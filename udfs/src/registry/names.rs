@@ -4,12 +4,15 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+#[cfg(feature = "bundled")]
+use super::bundled::{self, BUNDLED_MODEL};
 use super::opened::Opened;
 use crate::engine::EngineOptions;
 use crate::error::{Error, Result};
 use crate::hub_cache::{HubCache, HubId};
 use crate::models::Family;
 use crate::reranker::Reranker;
+use crate::suggestion::did_you_mean;
 
 /// How many models a process keeps open by default.
 pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
@@ -17,10 +20,12 @@ pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
 /// Names that stand for checkpoint directories. Clones share the same names.
 ///
 /// A name resolves to the first of these: the location registered for it; for `m3` and the other families' short
-/// names, the family's published checkpoint in the local Hugging Face cache; a directory of that path; a hub id
-/// (`org/name`) in that cache.
+/// names, the family's published checkpoint in the local Hugging Face cache; with the feature `bundled`, the bundled model
+/// for `tiny`; a directory of that path; a hub id (`org/name`) in that cache. The case of names does not matter, that of
+/// directories and hub ids does. `./m3` is the directory.
 #[derive(Debug, Clone, Default)]
 pub struct ModelRegistry {
+    /// By name, in lower case.
     locations: Arc<Mutex<HashMap<String, PathBuf>>>,
     /// `None` stands for the cache that the environment names.
     hub_cache: Option<HubCache>,
@@ -35,17 +40,20 @@ static OPENED: Opened<OpenedKey, Reranker> = Opened::new();
 impl ModelRegistry {
     /// Makes `name` stand for the checkpoint directory `location`. Replaces an earlier location.
     pub fn register(&self, name: impl Into<String>, location: impl Into<PathBuf>) {
-        self.lock().insert(name.into(), location.into());
+        self.lock().insert(name.into().to_lowercase(), location.into());
     }
 
     /// Whether `name` was registered.
     pub fn contains(&self, name: &str) -> bool {
-        self.lock().contains_key(name)
+        self.lock().contains_key(&name.to_lowercase())
     }
 
-    /// Every name that stands for a model: the families' and the registered ones, sorted.
+    /// Every name that stands for a model: the families', the bundled model's and the registered ones, in lower case,
+    /// sorted.
     pub fn names(&self) -> Vec<String> {
         let mut names: Vec<String> = Family::ALL.iter().map(|family| family.name().to_owned()).collect();
+        #[cfg(feature = "bundled")]
+        names.push(BUNDLED_MODEL.to_owned());
         names.extend(self.lock().keys().cloned());
         names.sort();
         names.dedup();
@@ -75,7 +83,7 @@ impl ModelRegistry {
     /// # Errors
     /// Those of [`Self::open`].
     pub fn open_within(&self, name: &str, options: &EngineOptions, max_models: usize) -> Result<Reranker> {
-        let location = self.resolve(name)?;
+        let location = self.resolve_with_cache(name, options.cache.as_deref())?;
         let path = location.canonicalize().unwrap_or_else(|_| location.clone());
         let key = (path, options.clone());
         let (reranker, evicted) = OPENED.get_or_open(&key, max_models, || Reranker::open(&location, options))?;
@@ -96,12 +104,19 @@ impl ModelRegistry {
         Arc::ptr_eq(&self.locations, &other.locations) && self.hub_cache == other.hub_cache
     }
 
-    /// The directory that a name or location stands for.
+    /// The directory that a name or location stands for. The bundled model is written to the default cache folder if it is
+    /// not there.
     ///
     /// # Errors
     /// [`Error::Model`], saying what to do.
     pub fn resolve(&self, name: &str) -> Result<PathBuf> {
-        if let Some(location) = self.lock().get(name) {
+        self.resolve_with_cache(name, None)
+    }
+
+    /// Like [`Self::resolve`], with the folder of [`EngineOptions::cache`](crate::EngineOptions::cache).
+    #[cfg_attr(not(feature = "bundled"), expect(unused_variables, reason = "only the bundled model is written to it"))]
+    pub(crate) fn resolve_with_cache(&self, name: &str, cache: Option<&Path>) -> Result<PathBuf> {
+        if let Some(location) = self.lock().get(&name.to_lowercase()) {
             return Ok(location.clone());
         }
         let path = Path::new(name);
@@ -117,13 +132,20 @@ impl ModelRegistry {
                 )
             });
         }
+        #[cfg(feature = "bundled")]
+        if name.eq_ignore_ascii_case(BUNDLED_MODEL) {
+            return bundled::directory(cache);
+        }
         if path.is_dir() {
             return Ok(path.to_owned());
         }
         self.in_hub_cache(name).ok_or_else(|| {
-            let known = self.names().join(", ");
-            let message =
-                format!("it is neither a known name ({known}), nor a directory, nor in the Hugging Face cache");
+            let names = self.names();
+            let message = format!(
+                "it is neither a known name ({}), nor a directory, nor in the Hugging Face cache{}",
+                names.join(", "),
+                did_you_mean(name, names.iter().map(String::as_str))
+            );
             let remedy = match HubId::parse(name) {
                 Some(_) => format!("; if it is a hub id, run `rerank model pull {name}` or `hf download {name}`"),
                 None => String::new(),
@@ -168,6 +190,12 @@ mod tests {
         registry.register("m3", "/somewhere/else");
         assert!(registry.contains("m3"));
         assert_eq!(registry.clone().resolve("m3").unwrap(), Path::new("/somewhere/else"));
+        registry.register("Mine", "/models/mine");
+        for name in ["mine", "Mine", "MINE"] {
+            assert!(registry.contains(name));
+            assert_eq!(registry.resolve(name).unwrap(), Path::new("/models/mine"));
+        }
+        assert_eq!(registry.resolve("M3").unwrap(), Path::new("/somewhere/else"));
     }
 
     #[test]
@@ -186,6 +214,10 @@ mod tests {
             let error = registry.resolve(name).unwrap_err().to_string();
             assert!(error.starts_with(&format!("model '{name}': it is neither a known name (")), "{error}");
             assert!(error.contains("mine"), "{error}");
+        }
+        for (name, meant) in [("gema", "gemma"), ("m33", "m3"), ("Minicpmm", "minicpm")] {
+            let error = registry.resolve(name).unwrap_err().to_string();
+            assert!(error.ends_with(&format!(" (did you mean '{meant}'?)")), "{error}");
         }
     }
 }

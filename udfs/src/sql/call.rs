@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::config::RerankConfig;
 use crate::error::{Error, Result};
-use crate::models::Family;
 use crate::options::ScoreOptions;
 use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
@@ -28,7 +27,11 @@ impl Call {
     pub(crate) fn open(&self, registry: &ModelRegistry, config: &RerankConfig) -> Result<Reranker> {
         let name = self.model.as_deref().unwrap_or(&config.model);
         let location = config.models.get(&name.to_lowercase());
-        if location.is_none() && !config.allow_locations && !is_known(registry, name) {
+        if name.starts_with('{') {
+            let message = "it is options, not a model; options in the model's place must be a struct, {'max_length': 256}";
+            return Err(Error::model(name, message));
+        }
+        if location.is_none() && !config.allow_locations && !registry.names().contains(&name.to_lowercase()) {
             let mut names = registry.names();
             names.extend(config.models.keys().cloned());
             names.sort();
@@ -57,10 +60,6 @@ impl Call {
         let reranker = reranker.with_options(&self.options.clone().or(&defaults))?;
         Ok(reranker.with_window_rows(config.window_rows).with_max_delay(config.max_delay))
     }
-}
-
-fn is_known(registry: &ModelRegistry, name: &str) -> bool {
-    registry.contains(name) || Family::from_name(name).is_some()
 }
 
 /// The session's defaults that the model accepts; the others were set for other models.

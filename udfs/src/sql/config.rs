@@ -15,6 +15,7 @@ use crate::engine::EngineOptions;
 use crate::max_delay::{DEFAULT_MAX_DELAY, MaxDelay};
 use crate::options::{Cutoffs, OPTION_NAMES, OptionKind, ScoreOptions};
 use crate::registry::DEFAULT_MAX_MODELS;
+use crate::suggestion::did_you_mean;
 use crate::window::DEFAULT_WINDOW_ROWS;
 
 /// The settings of a session.
@@ -298,7 +299,8 @@ impl RerankConfig {
         }
         let keys: Vec<&str> = SETTINGS.iter().map(|setting| setting.key).chain(["models.<name>"]).collect();
         Err(DataFusionError::Configuration(format!(
-            "there is no setting rerank.{key}; the settings are {} and the options {}",
+            "there is no setting rerank.{key}{}; the settings are {} and the options {}",
+            did_you_mean(key, keys.iter().chain(OPTION_NAMES).copied()),
             keys.join(", "),
             OPTION_NAMES.join(", ")
         )))

@@ -9,7 +9,7 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, Signature, TypeSignature, Volatility,
+    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, Signature, Volatility,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 
@@ -23,6 +23,7 @@ use super::options::{self, ResultShape};
 use crate::engine::is_text;
 use crate::error::Error;
 use crate::models::Family;
+use crate::options::ScoreOptions;
 use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
 use crate::window::{WINDOWS_IN_FLIGHT, cut_windows};
@@ -53,6 +54,12 @@ impl Hash for Function {
     }
 }
 
+/// The arguments of a function whose calls name a model.
+const WITH_MODEL: &[&str] = &["query", "passage", "model", "options"];
+
+/// The arguments of a function with a fixed model.
+const WITHOUT_MODEL: &[&str] = &["query", "passage", "options"];
+
 /// Whether an array whose rows are all equal counts as a constant argument. Hosts beyond a foreign function interface
 /// expand constants to arrays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,35 +85,46 @@ impl Function {
         &self.registry
     }
 
-    /// Names of the arguments. The first two must be given.
+    /// Names of the arguments in order. The first two must be given.
     pub(crate) fn parameters(&self) -> &'static [&'static str] {
-        if self.family.is_some() { &["query", "passage", "options"] } else { &["query", "passage", "model", "options"] }
+        if self.family.is_some() { WITHOUT_MODEL } else { WITH_MODEL }
     }
 
-    /// The index of an argument that must be constant.
-    pub(crate) fn position(&self, parameter: &str) -> Option<usize> {
-        self.parameters().iter().position(|name| *name == parameter)
+    /// Names of the arguments after the passage, by their types: a struct in the model's place is the options, if nothing
+    /// follows it.
+    fn constants<'a>(&self, mut types: impl Iterator<Item = &'a DataType>) -> &'static [&'static str] {
+        match (types.next(), types.next()) {
+            (Some(DataType::Struct(_)), None) => &WITHOUT_MODEL[2..],
+            _ => &self.parameters()[2..],
+        }
     }
 
-    /// Accepts any types: [`Self::result_type`] reports a wrong one better than a signature can, and text of any
-    /// layout, dictionaries included, arrives unconverted.
+    /// Accepts any number of arguments of any types: [`Self::result_type`] reports wrong ones better than a signature can,
+    /// and text of any layout, dictionaries included, arrives unconverted.
     pub(crate) fn signature(&self, volatility: Volatility) -> Signature {
-        let parameters = self.parameters();
-        let one_of = (2..=parameters.len()).map(TypeSignature::Any).collect();
-        let names = parameters.iter().map(|name| (*name).to_owned()).collect();
-        let signature = Signature::one_of(one_of, volatility);
-        // Fails only if the number of names differs from that of the longest alternative.
-        signature.clone().with_parameter_names(names).unwrap_or(signature)
+        let names = self.parameters().iter().map(|name| (*name).to_owned()).collect();
+        Signature { parameter_names: Some(names), ..Signature::variadic_any(volatility) }
     }
 
-    /// Checks what planning knows of the arguments (types, and the values of literals). Returns the type of the result.
+    /// Checks what planning knows of the arguments (their number and types, and the values of literals). Returns the type
+    /// of the result.
     ///
     /// # Errors
     /// [`DataFusionError::Plan`] naming the argument.
     pub(crate) fn result_type(&self, args: &ReturnFieldArgs<'_>) -> Result<DataType> {
+        let (given, parameters) = (args.arg_fields.len(), self.parameters());
+        if !(2..=parameters.len()).contains(&given) {
+            return Err(planning(&Error::input(format!(
+                "{0} takes 2 to {1} arguments, {0}({2}); got {given}",
+                self.name,
+                parameters.len(),
+                parameters.join(", ")
+            ))));
+        }
+        let types = || args.arg_fields.iter().map(|field| field.data_type());
+        let names = parameters[..2].iter().chain(self.constants(types().skip(2)));
         let mut shape = ResultShape::Score;
-        for ((parameter, field), value) in self.parameters().iter().zip(args.arg_fields).zip(args.scalar_arguments) {
-            let data_type = field.data_type();
+        for ((parameter, data_type), value) in names.zip(types()).zip(args.scalar_arguments) {
             if *parameter == "options" {
                 shape = options::check_type(data_type, *value).map_err(|error| planning(&error))?;
             } else if !is_text(data_type) {
@@ -119,16 +137,21 @@ impl Function {
         Ok(self.kind.data_type(shape))
     }
 
-    /// The model and options that the constant arguments ask for; `None` for one that was not given.
+    /// The model and options that the arguments after the passage ask for.
     ///
     /// # Errors
     /// [`Error::Option`].
-    pub(crate) fn call(&self, model: Option<&ScalarValue>, options: Option<&ScalarValue>) -> Result<Call, Error> {
-        let model = match self.family {
-            Some(family) => Some(family.name().to_owned()),
-            None => model.and_then(ScalarValue::try_as_str).flatten().map(str::to_owned),
-        };
-        Ok(Call { model, options: options.map(options::from_scalar).transpose()?.unwrap_or_default() })
+    pub(crate) fn call(&self, constants: &[ScalarValue]) -> Result<Call, Error> {
+        let types: Vec<DataType> = constants.iter().map(ScalarValue::data_type).collect();
+        let mut call = Call { model: self.family.map(|family| family.name().to_owned()), options: ScoreOptions::default() };
+        for (parameter, value) in self.constants(types.iter()).iter().zip(constants) {
+            if *parameter == "options" {
+                call.options = options::from_scalar(value)?;
+            } else {
+                call.model = value.try_as_str().flatten().map(str::to_owned);
+            }
+        }
+        Ok(call)
     }
 
     /// Scores a batch without blocking the runtime.
@@ -166,14 +189,11 @@ impl Function {
     /// # Errors
     /// [`DataFusionError::Execution`] for a model or options that are not constant, and the errors of [`Call::open`].
     fn prepare(&self, args: &ScalarFunctionArgs, constants: Constants) -> Result<PreparedCall> {
-        let constant = |parameter| match self.position(parameter).and_then(|position| args.args.get(position)) {
-            None => Ok(None),
-            Some(value) => self.constant(parameter, value, constants),
-        };
-        let call = self.call(constant("model")?.as_ref(), constant("options")?.as_ref())?;
-        let [query, passage, ..] = args.args.as_slice() else {
+        let [query, passage, others @ ..] = args.args.as_slice() else {
             return Err(DataFusionError::Execution(format!("{} needs a query and a passage", self.name)));
         };
+        let others = others.iter().map(|value| self.constant(value, constants));
+        let call = self.call(&others.collect::<Result<Vec<_>>>()?)?;
         let rows = args.number_rows;
         // A call with only constants scores one row.
         let distinct_rows = match (query, passage) {
@@ -189,19 +209,21 @@ impl Function {
         })
     }
 
-    fn constant(&self, parameter: &str, value: &ColumnarValue, constants: Constants) -> Result<Option<ScalarValue>> {
+    fn constant(&self, value: &ColumnarValue, constants: Constants) -> Result<ScalarValue> {
         match value {
-            ColumnarValue::Scalar(value) => Ok(Some(value.clone())),
+            ColumnarValue::Scalar(value) => Ok(value.clone()),
             ColumnarValue::Array(array) if constants == Constants::RepeatedRows && is_repeated(array) => {
-                if array.is_empty() { Ok(None) } else { ScalarValue::try_from_array(array, 0).map(Some) }
+                // No rows, no value: but a struct must still be taken for options.
+                if array.is_empty() { ScalarValue::try_from(array.data_type()) } else { ScalarValue::try_from_array(array, 0) }
             }
-            ColumnarValue::Array(_) => Err(DataFusionError::Execution(self.not_constant(parameter))),
+            ColumnarValue::Array(_) => Err(DataFusionError::Execution(self.not_constant())),
         }
     }
 
-    /// The message for a model or options argument that differs from row to row.
-    pub(crate) fn not_constant(&self, parameter: &str) -> String {
-        format!("{}: {parameter} must be a constant, the same for all rows; write it as a literal", self.name)
+    /// The message for a model or options that differ from row to row.
+    pub(crate) fn not_constant(&self) -> String {
+        let constants = self.parameters()[2..].join(" and ");
+        format!("{}: {constants} must be constant, the same for all rows; write a literal", self.name)
     }
 }
 

@@ -41,9 +41,11 @@ pub fn register_all(ctx: &SessionContext) -> Result<()> {
 ///
 /// | call | returns |
 /// |---|---|
-/// | `rerank(query, passage [, model [, options]])` | `Float32`; `List<Float32>` if the options list cutoff layers |
+/// | `rerank(query, passage [, model] [, options])` | `Float32`; `List<Float32>` if the options list cutoff layers |
 /// | `rerank_<family>(query, passage [, options])`, one for each [`Family`](crate::Family) | the same |
-/// | `rerank_details(query, passage [, model [, options]])` | a struct of `score`, `scores`, `query_tokens`, `passage_tokens`, `truncated`, `error` |
+/// | `rerank_details(query, passage [, model] [, options])` | a struct of `score`, `scores`, `query_tokens`, `passage_tokens`, `truncated`, `error` |
+///
+/// Options without a model are a struct; after one they may be JSON text too.
 ///
 /// ```
 /// use datafusion::prelude::SessionContext;

@@ -6,7 +6,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{Lambda, ScalarFunction};
 use datafusion::logical_expr::simplify::SimplifyContext;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
@@ -17,6 +17,7 @@ use crate::sql::catalogue::KnownFunctions;
 use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
 use crate::sql::function::Function;
+use super::expressions::reads_lambda_variable;
 
 /// Opens the model of every call with the call's options, so that an unknown model, an option that it does not have and
 /// a value that it cannot honour are planning errors. Loads no weights and does not change the plan.
@@ -36,6 +37,25 @@ impl CheckRerankCalls {
     }
 }
 
+impl CheckRerankCalls {
+    /// Refuses calls for the elements of a list: DataFusion evaluates a lambda in the middle of an expression, where no
+    /// asynchronous function can run.
+    fn refuse_in(&self, lambda: &Lambda) -> Result<()> {
+        lambda.body.apply(|part| match part {
+            Expr::ScalarFunction(call)
+                if call.func.as_async().is_some() && self.functions.is_call(part) && reads_lambda_variable(part) =>
+            {
+                let name = call.name();
+                Err(DataFusionError::Plan(format!(
+                    "{name} cannot score what a lambda is called with; UNNEST the list and call {name} for each element"
+                )))
+            }
+            _ => Ok(TreeNodeRecursion::Continue),
+        })?;
+        Ok(())
+    }
+}
+
 impl AnalyzerRule for CheckRerankCalls {
     fn name(&self) -> &'static str {
         Self::NAME
@@ -45,10 +65,14 @@ impl AnalyzerRule for CheckRerankCalls {
         plan.apply_with_subqueries(|node| {
             node.apply_expressions(|expression| {
                 expression.apply(|expression| {
-                    if let Expr::ScalarFunction(call) = expression
-                        && let Some(function) = self.functions.find(&call.func)
-                    {
-                        check(function, call, config)?;
+                    match expression {
+                        Expr::ScalarFunction(call) => {
+                            if let Some(function) = self.functions.find(&call.func) {
+                                check(function, call, config)?;
+                            }
+                        }
+                        Expr::Lambda(lambda) => self.refuse_in(lambda)?,
+                        _ => {}
                     }
                     Ok(TreeNodeRecursion::Continue)
                 })
@@ -66,25 +90,25 @@ enum Argument {
 }
 
 fn check(function: &Function, call: &ScalarFunction, config: &ConfigOptions) -> Result<()> {
-    let argument = |parameter| match function.position(parameter).and_then(|position| call.args.get(position)) {
-        None => Ok(Argument::Value(ScalarValue::Null)),
-        Some(expression) => evaluate(function, parameter, expression, config),
-    };
-    let (Argument::Value(model), options) = (argument("model")?, argument("options")?) else { return Ok(()) };
-    let options = match options {
-        Argument::Value(options) => options,
-        Argument::Later => ScalarValue::Null,
-    };
-    blocking(|| function.call(Some(&model), Some(&options))?.open(function.registry(), &RerankConfig::of(config)))
+    let mut constants = Vec::new();
+    for (position, expression) in call.args.iter().enumerate().skip(2) {
+        match evaluate(function, expression, config)? {
+            Argument::Value(value) => constants.push(value),
+            // Options can be checked with their values only, and only for a known model.
+            Argument::Later if function.parameters()[position] == "model" => return Ok(()),
+            Argument::Later => constants.push(ScalarValue::Null),
+        }
+    }
+    blocking(|| function.call(&constants)?.open(function.registry(), &RerankConfig::of(config)))
         .map(drop)
         .map_err(|error| planning(&error))
 }
 
-fn evaluate(function: &Function, parameter: &str, expression: &Expr, config: &ConfigOptions) -> Result<Argument> {
+fn evaluate(function: &Function, expression: &Expr, config: &ConfigOptions) -> Result<Argument> {
     if expression.exists(|part| Ok(matches!(part, Expr::Placeholder(_))))? {
         return Ok(Argument::Later);
     }
-    let not_constant = || DataFusionError::Plan(function.not_constant(parameter));
+    let not_constant = || DataFusionError::Plan(function.not_constant());
     if expression.any_column_refs() {
         return Err(not_constant());
     }

@@ -85,6 +85,12 @@ pub(super) fn has_call(expression: &Expr, functions: &KnownFunctions) -> Option<
     visited.ok().and(found)
 }
 
+/// Whether an expression reads a variable of a lambda, `x` in `x -> x + 1`.
+pub(super) fn reads_lambda_variable(expression: &Expr) -> bool {
+    // Visiting cannot fail.
+    expression.exists(|part| Ok(matches!(part, Expr::LambdaVariable(_)))).unwrap_or(true)
+}
+
 pub(super) fn has_subquery(expression: &Expr) -> bool {
     let is_subquery = |part: &Expr| Ok(matches!(part, Expr::ScalarSubquery(_) | Expr::Exists(_) | Expr::InSubquery(_)));
     // Visiting cannot fail.

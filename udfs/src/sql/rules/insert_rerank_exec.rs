@@ -20,12 +20,13 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::async_scalar_function::AsyncFuncExpr;
-use datafusion::physical_expr::expressions::Literal;
+use datafusion::physical_expr::expressions::{LambdaVariable, Literal};
+use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::async_func::AsyncFuncExec;
-use datafusion::scalar::ScalarValue;
+use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::hoist_rerank_calls::HoistRerankCalls;
 use crate::sql::blocking::blocking;
@@ -83,16 +84,10 @@ impl InsertRerankExec {
                 HoistRerankCalls::NAME
             )));
         }
-        let [query, passage, ..] = planned.args() else { return Ok(None) };
-        let mut constants: [Option<&ScalarValue>; 2] = [None, None];
-        for (constant, parameter) in constants.iter_mut().zip(["model", "options"]) {
-            if let Some(argument) = function.position(parameter).and_then(|place| planned.args().get(place)) {
-                let Some(literal) = argument.downcast_ref::<Literal>() else { return Ok(None) };
-                *constant = Some(literal.value());
-            }
-        }
-        let [model, options] = constants;
-        let call = function.call(model, options).map_err(|error| planning(&error))?;
+        let [query, passage, constants @ ..] = planned.args() else { return Ok(None) };
+        let literal = |argument: &Arc<dyn PhysicalExpr>| Some(argument.downcast_ref::<Literal>()?.value().clone());
+        let Some(constants) = constants.iter().map(literal).collect::<Option<Vec<_>>>() else { return Ok(None) };
+        let call = function.call(&constants).map_err(|error| planning(&error))?;
         let reranker = blocking(|| call.open(function.registry(), config)).map_err(|error| planning(&error))?;
         Ok(Some(RerankCall {
             expression: Arc::new(expression.clone()),
@@ -117,6 +112,9 @@ impl PhysicalOptimizerRule for InsertRerankExec {
         let config = RerankConfig::of(options);
         let scores = QueryScores::default();
         let replaced = plan.transform_up(|plan| {
+            if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+                return shift_lambda_variables(projection).map(|moved| moved.map_or(Transformed::no(plan), Transformed::yes));
+            }
             if !plan.is::<AsyncFuncExec>() {
                 return Ok(Transformed::no(plan));
             }
@@ -127,4 +125,32 @@ impl PhysicalOptimizerRule for InsertRerankExec {
         })?;
         Ok(replaced.data)
     }
+}
+
+/// Makes room for score columns. The variables of a lambda (`array_transform(list, x -> x + 1)`) are numbered after the
+/// columns of their plan's input, and DataFusion 55 numbers them before it adds the columns of asynchronous functions.
+/// `None` for a projection that is not on an operator or has no lambda.
+fn shift_lambda_variables(projection: &ProjectionExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    let Some(operator) = projection.input().downcast_ref::<RerankExec>() else { return Ok(None) };
+    let added = operator.calls().len();
+    let mut shifted = false;
+    let mut expressions = Vec::with_capacity(projection.expr().len());
+    for ProjectionExpr { expr, alias } in projection.expr() {
+        let moved = Arc::clone(expr).transform_up(|part| {
+            Ok(match part.downcast_ref::<LambdaVariable>() {
+                Some(variable) => {
+                    let moved = LambdaVariable::new(variable.index() + added, Arc::clone(variable.field()));
+                    Transformed::yes(Arc::new(moved) as Arc<dyn PhysicalExpr>)
+                }
+                None => Transformed::no(part),
+            })
+        })?;
+        shifted |= moved.transformed;
+        expressions.push(ProjectionExpr { expr: moved.data, alias: alias.clone() });
+    }
+    if !shifted {
+        return Ok(None);
+    }
+    let (input, schema) = (Arc::clone(projection.input()), projection.schema());
+    Ok(Some(Arc::new(ProjectionExec::try_new_with_schema_metadata(expressions, input, &schema)?)))
 }

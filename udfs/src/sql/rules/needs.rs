@@ -21,7 +21,7 @@ use datafusion::logical_expr::expr::{AggregateFunction, Case, WindowFunction};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
-use super::expressions::{has_call, has_subquery, reads_only, substitute};
+use super::expressions::{has_call, has_subquery, reads_lambda_variable, reads_only, substitute};
 use crate::sql::catalogue::KnownFunctions;
 
 /// A call, and for each place that reads it the conditions under which it does, from the outside in. Each condition is
@@ -107,7 +107,8 @@ impl Places<'_> {
     }
 
     fn record(&mut self, call: &Expr, conditions: &[Expr]) {
-        let place = conditions.to_vec();
+        // A lambda's variables have values within it only, and the call is computed for the row.
+        let place: Vec<Expr> = conditions.iter().take_while(|part| !reads_lambda_variable(part)).cloned().collect();
         match self.found.iter_mut().find(|found| found.call == *call) {
             Some(found) if found.places.contains(&place) => {}
             Some(found) => found.places.push(place),

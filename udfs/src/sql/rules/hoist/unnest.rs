@@ -1,7 +1,8 @@
 //! Separates calls that another rule has merged.
 //!
 //! Plans are optimized several times. DataFusion merges a projection into the one above it, and may so put a call into the
-//! arguments of another. Both would then be planned in one operator, which evaluates neither for the other.
+//! arguments of another, or into a lambda. The first two would then be planned in one operator, which evaluates neither for
+//! the other; in a lambda no operator can compute it.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use crate::sql::catalogue::KnownFunctions;
 use crate::sql::rules::expressions::{columns_of, named, replace};
 
 impl Hoist<'_> {
-    /// Gives placed calls in arguments of others a projection below.
+    /// Gives placed calls in arguments of others and in lambdas a projection below.
     pub(in crate::sql::rules) fn unnest(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         plan.transform_up_with_subqueries(|node| match node {
             LogicalPlan::Projection(projection) => self.separate(projection),
@@ -49,16 +50,17 @@ impl Hoist<'_> {
     }
 }
 
-/// Whether a placed call stands in the arguments of another.
+/// Whether a placed call stands in the arguments of another, or in a lambda.
 pub(in crate::sql::rules) fn has_nested(expression: &Expr, functions: &KnownFunctions) -> Result<bool> {
     let mut nested = Vec::new();
     collect_nested(expression, false, functions, &mut nested)?;
     Ok(!nested.is_empty())
 }
 
-/// The outermost placed calls within arguments of others.
+/// The outermost placed calls within arguments of others and within lambdas.
 fn collect_nested(part: &Expr, within: bool, functions: &KnownFunctions, nested: &mut Vec<Expr>) -> Result<()> {
     let is_placed = functions.is_placed_call(part);
+    let is_lambda = matches!(part, Expr::Lambda(_));
     if is_placed && within {
         if !nested.contains(part) {
             nested.push(part.clone());
@@ -66,7 +68,7 @@ fn collect_nested(part: &Expr, within: bool, functions: &KnownFunctions, nested:
         return Ok(());
     }
     part.apply_children(|child| {
-        collect_nested(child, within || is_placed, functions, nested)?;
+        collect_nested(child, within || is_placed || is_lambda, functions, nested)?;
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())

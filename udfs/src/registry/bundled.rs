@@ -3,11 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use datafusion_rerank::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE, WeightsCache};
+use crate::checkpoint::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
+use crate::error::{Error, Result};
+use crate::weights::WeightsCache;
 
-/// Its name, wherever a model can be given.
-pub(crate) const NAME: &str = "tiny";
+/// The name of the bundled model, wherever a model can be named.
+pub const BUNDLED_MODEL: &str = "tiny";
 
 /// The name of its folder. It contains the version, so that programs of different versions do not replace each other's
 /// files.
@@ -21,15 +22,19 @@ const FILES: &[(&str, &[u8])] = &[
 
 /// The directory of the bundled checkpoint, in `cache` or the default cache folder. Writes missing or damaged files:
 /// ONNX Runtime memory-maps weights from files.
-pub(crate) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
+pub(super) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
     let folder = WeightsCache::open(cache)?.folder().join(FOLDER);
     for (name, content) in FILES {
         let file = folder.join(name);
         if std::fs::read(&file).is_ok_and(|found| found == *content) {
             continue;
         }
-        write(&folder, &file, content).with_context(|| {
-            format!("the bundled model cannot be written to {}; name a writable folder with --cache", folder.display())
+        write(&folder, &file, content).map_err(|error| {
+            let folder = folder.display();
+            Error::model(
+                BUNDLED_MODEL,
+                format!("it cannot be written to {folder}: {error}; name a writable folder with --cache, rerank.cache or RERANK_CACHE"),
+            )
         })?;
     }
     Ok(folder)
@@ -64,7 +69,7 @@ mod tests {
     #[test]
     fn a_cache_that_cannot_be_written_is_named() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        let error = format!("{:#}", directory(Some(file.path())).unwrap_err());
+        let error = directory(Some(file.path())).unwrap_err().to_string();
         assert!(error.contains(&file.path().display().to_string()) && error.contains("--cache"), "{error}");
     }
 }
