@@ -44,6 +44,7 @@ const FLAWS_OF_STORED: &[&str] = &[
     "Cannot concat arrays of different types",
     "Divide by zero",
     "Cast error",
+    "Physical input schema should be the same as the one converted from logical input schema",
 ];
 
 /// Statements of `make test`.
@@ -545,8 +546,10 @@ impl Checker<'_> {
             }
         }
         let sql = reduce(sql, limit, |sql| {
-            let planned = self.wait(self.stored.state().create_logical_plan(&stored(sql)));
-            planned.is_ok() && class_of(sql, &settings) == class
+            // DataFusion panics while it plans some of what a statement is cut down to.
+            let plan = || self.wait(self.stored.state().create_logical_plan(&stored(sql)));
+            let planned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(plan));
+            matches!(planned, Ok(Ok(_))) && class_of(sql, &settings) == class
         });
         (sql, settings)
     }

@@ -37,7 +37,7 @@
 //! |---|---|
 //! | `Limit`, `Sort` with a limit, `Filter` | moves above, unless the node reads its score |
 //! | semi-join and anti-join | moves above, on the side that is kept |
-//! | inner join by keys | moves above, unless `rerank.score_cache` is 0; rows that the join repeats are scored once, as long as the cache has them |
+//! | inner join by keys | moves above, unless `rerank.score_cache` is 0; rows that the join repeats are scored once, as long as the cache has them. So do the conditions with calls of a filter below it, and of one below a semi-join or anti-join, on the side that is kept |
 //! | inner join without keys, outer join, `Sort`, window function, projection, alias | moves above only if a node further up drops rows. On a side of an outer join where NULLs may take the place of rows, only a call that is then NULL does |
 //! | aggregate | stays; but `first_value(call ORDER BY ..)`, which is what `DISTINCT ON` becomes, chooses the call's columns, and the call runs for the chosen row |
 //! | `UNION`, `DISTINCT`, subqueries in expressions, all others | stays |

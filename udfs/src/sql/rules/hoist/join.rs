@@ -19,8 +19,11 @@ impl Hoist<'_> {
     /// other joins, a call that reads one side runs on that side. One that reads both decides which rows have a match:
     /// see [`Self::existence`]; outer joins refuse it.
     pub(super) fn join(&self, join: Join, wanted: &[Need], late: Late) -> Result<Scored> {
-        // Without the scores of the query, rows that the join repeats might be scored once for each match.
-        let is_inner_by_keys = join.join_type == JoinType::Inner && !join.on.is_empty() && self.keeps_scores;
+        let (join, waiting) = self.join_filters(join)?;
+        if let Some(predicate) = conjunction(waiting) {
+            return self.filter(predicate, LogicalPlan::Join(join), wanted, late);
+        }
+        let is_inner_by_keys = self.adds_no_pairs(&join);
         let mut own = [Vec::new(), Vec::new()];
         for (left, right) in &join.on {
             for (own, key) in own.iter_mut().zip([left, right]) {

@@ -8,6 +8,7 @@ mod calls;
 mod existence;
 mod filter;
 mod join;
+mod join_filters;
 mod projection;
 mod rewrite;
 mod scored;
