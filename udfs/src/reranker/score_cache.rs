@@ -169,8 +169,7 @@ impl Claim {
     /// Keeps the scores of the claimed pairs, which are the rows of `scores` in the order of [`Self::keys`], and returns
     /// them.
     pub(crate) fn fill(mut self, scores: &WindowScores) -> Vec<(PairKey, CachedScore)> {
-        let scored: Vec<_> =
-            self.keys.iter().zip(&scores.rows).map(|(key, row)| (*key, cached(row, scores))).collect();
+        let scored: Vec<_> = self.keys.iter().zip(&scores.rows).map(|(key, row)| (*key, cached(row, scores))).collect();
         let mut state = self.cache.lock();
         // From here on others may claim those that are not kept.
         for key in std::mem::take(&mut self.keys) {

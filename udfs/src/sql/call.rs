@@ -28,7 +28,8 @@ impl Call {
         let name = self.model.as_deref().unwrap_or(&config.model);
         let location = config.models.get(&name.to_lowercase());
         if name.starts_with('{') {
-            let message = "it is options, not a model; options in the model's place must be a struct, {'max_length': 256}";
+            let message =
+                "it is options, not a model; options in the model's place must be a struct, {'max_length': 256}";
             return Err(Error::model(name, message));
         }
         if location.is_none() && !config.allow_locations && !registry.names().contains(&name.to_lowercase()) {

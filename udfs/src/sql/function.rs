@@ -8,9 +8,7 @@ use datafusion::arrow::compute::{concat, take};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::error::{DataFusionError, Result};
-use datafusion::logical_expr::{
-    ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, ReturnFieldArgs, ScalarFunctionArgs, Signature, Volatility};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use super::blocking::{blocking, off_runtime};
@@ -143,7 +141,8 @@ impl Function {
     /// [`Error::Option`].
     pub(crate) fn call(&self, constants: &[ScalarValue]) -> Result<Call, Error> {
         let types: Vec<DataType> = constants.iter().map(ScalarValue::data_type).collect();
-        let mut call = Call { model: self.family.map(|family| family.name().to_owned()), options: ScoreOptions::default() };
+        let mut call =
+            Call { model: self.family.map(|family| family.name().to_owned()), options: ScoreOptions::default() };
         for (parameter, value) in self.constants(types.iter()).iter().zip(constants) {
             if *parameter == "options" {
                 call.options = options::from_scalar(value)?;
@@ -214,7 +213,11 @@ impl Function {
             ColumnarValue::Scalar(value) => Ok(value.clone()),
             ColumnarValue::Array(array) if constants == Constants::RepeatedRows && is_repeated(array) => {
                 // No rows, no value: but a struct must still be taken for options.
-                if array.is_empty() { ScalarValue::try_from(array.data_type()) } else { ScalarValue::try_from_array(array, 0) }
+                if array.is_empty() {
+                    ScalarValue::try_from(array.data_type())
+                } else {
+                    ScalarValue::try_from_array(array, 0)
+                }
             }
             ColumnarValue::Array(_) => Err(DataFusionError::Execution(self.not_constant())),
         }

@@ -12,12 +12,12 @@ use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 
+use super::expressions::reads_lambda_variable;
 use crate::sql::blocking::blocking;
 use crate::sql::catalogue::KnownFunctions;
 use crate::sql::config::RerankConfig;
 use crate::sql::errors::planning;
 use crate::sql::function::Function;
-use super::expressions::reads_lambda_variable;
 
 /// Opens the model of every call with the call's options, so that an unknown model, an option that it does not have and
 /// a value that it cannot honour are planning errors. Loads no weights and does not change the plan.

@@ -113,7 +113,8 @@ impl PhysicalOptimizerRule for InsertRerankExec {
         let scores = QueryScores::default();
         let replaced = plan.transform_up(|plan| {
             if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-                return shift_lambda_variables(projection).map(|moved| moved.map_or(Transformed::no(plan), Transformed::yes));
+                return shift_lambda_variables(projection)
+                    .map(|moved| moved.map_or(Transformed::no(plan), Transformed::yes));
             }
             if !plan.is::<AsyncFuncExec>() {
                 return Ok(Transformed::no(plan));

@@ -78,11 +78,11 @@ impl Hoist<'_> {
                 let mut read: Vec<_> = taken.iter().flat_map(Expr::column_refs).cloned().collect();
                 read.sort();
                 for inner in read {
-                    if !names.contains_key(&inner) {
+                    names.entry(inner).or_insert_with_key(|inner| {
                         let name = self.next_name();
                         expr.push(Expr::Column(inner.clone()).alias(&name));
-                        names.insert(inner, Expr::Column(Column::new_unqualified(name)));
-                    }
+                        Expr::Column(Column::new_unqualified(name))
+                    });
                 }
                 let plan = LogicalPlan::Projection(Projection::try_new(expr, Arc::new(input))?);
                 Ok((plan, renamed(taken, &names)?))
