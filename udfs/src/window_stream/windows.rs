@@ -1,129 +1,17 @@
-//! Windows that follow their source.
-//!
-//! ```text
-//! source ──> rows that wait ──cut──> windows in flight ──> answers, in order
-//!            (up to a full window)   (two)
-//! ```
-//!
-//! A window is cut
-//!
-//! 1. when it is full,
-//! 2. when the source has nothing more for now and the engines have nothing to do at all,
-//! 3. when the source has nothing more for now, the first of the rows has waited for the longest delay, and either no
-//!    window of this stream is in flight or the engines' queues are empty,
-//! 4. when the source has ended.
-//!
-//! So a row on its own is scored at once, and while a device is busy the rows behind it become large windows. Rule 3 sends
-//! no rows that would only wait in the queue behind this stream's own. And a stream that keeps the engines busy cannot hold
-//! up another for longer than the delay: then it takes its turn.
-//!
-//! The second window of a stream goes when the first is on the device, or answered. Encoded at the same time, the larger one
-//! might come before it in the queue, and the first rows would be late.
-//!
-//! Without a delay only rules 1 and 4 apply. Windows then depend on the rows alone.
+//! A source becomes windows, and windows become answers.
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::{BoxFuture, MaybeDone, maybe_done, select_all};
+use futures::future::{MaybeDone, maybe_done};
 use futures::stream::{self, Stream};
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::engine::{Activity, Load};
-use crate::window::{Growth, Rows, WINDOWS_IN_FLIGHT, WindowCutter};
-
-/// What windows follow, beside their source.
-#[derive(Debug, Clone)]
-pub(crate) struct Following {
-    /// The longest time that rows wait while the source has no more.
-    pub(crate) max_delay: Duration,
-    /// The engines that score the windows.
-    pub(crate) engines: Vec<Activity>,
-    /// The size of the first window.
-    pub(crate) growth: Growth,
-}
-
-impl Following {
-    /// What windows follow that several models score: every engine, the shorter delay and the smaller first window. `None`
-    /// if one of the models follows nothing.
-    #[cfg(feature = "datafusion")]
-    pub(crate) fn all(models: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
-        models.into_iter().reduce(|one, other| one.zip(other).map(|(one, other)| one.and(other))).flatten()
-    }
-
-    #[cfg(feature = "datafusion")]
-    fn and(mut self, other: Self) -> Self {
-        self.engines.extend(other.engines);
-        Self {
-            max_delay: self.max_delay.min(other.max_delay),
-            growth: self.growth.and(other.growth),
-            engines: self.engines,
-        }
-    }
-}
-
-/// Rows that wait until they are cut into windows.
-pub(crate) trait WaitingRows {
-    /// Rows of the source.
-    type Rows;
-    /// Rows that are scored together.
-    type Window;
-    /// Why rows cannot wait, or not become a window.
-    type Error;
-
-    /// Adds rows.
-    fn push(&mut self, rows: Self::Rows);
-
-    /// Accounts for the rows that wait. Called before more are read.
-    fn account(&mut self) -> Result<(), Self::Error> {
-        Ok(())
-    }
-
-    /// Whether there is a full window.
-    fn has_full(&self) -> bool;
-
-    /// Whether there are rows behind the full windows.
-    fn has_rest(&self) -> bool;
-
-    /// The first full window.
-    fn take_full(&mut self) -> Result<Option<Self::Window>, Self::Error>;
-
-    /// The rows behind the full windows. Called when there are no full windows.
-    fn take_rest(&mut self) -> Result<Option<Self::Window>, Self::Error>;
-}
-
-impl<R: Rows> WaitingRows for WindowCutter<R> {
-    type Rows = R;
-    type Window = Vec<R>;
-    type Error = crate::Error;
-
-    fn push(&mut self, rows: R) {
-        self.push(rows);
-    }
-
-    fn has_full(&self) -> bool {
-        self.has_full()
-    }
-
-    fn has_rest(&self) -> bool {
-        !self.pending().is_empty()
-    }
-
-    fn take_full(&mut self) -> Result<Option<Vec<R>>, Self::Error> {
-        Ok(self.next_full())
-    }
-
-    fn take_rest(&mut self) -> Result<Option<Vec<R>>, Self::Error> {
-        Ok(Some(self.finish()).filter(|rest| !rest.is_empty()))
-    }
-}
+use super::clock::{Clock, TokioClock};
+use super::pace::{Following, Pace};
+use super::waiting_rows::WaitingRows;
+use crate::window::WINDOWS_IN_FLIGHT;
 
 /// Reads `source` into windows and passes each to `score`, at most [`WINDOWS_IN_FLIGHT`] at a time. Returns what that
 /// returns, in order. Reads on while windows are in flight, until a full window waits.
@@ -260,7 +148,7 @@ where
                 let _: Poll<()> = answer.as_mut().poll(context);
                 self.in_flight.push_back(answer);
                 if let Some(pace) = &mut self.pace {
-                    pace.begun = pace.begun.saturating_add(1);
+                    pace.has_begun();
                 }
             }
             Err(error) => self.stop(error),
@@ -284,132 +172,22 @@ where
     }
 }
 
-/// Decides when rows go although they do not fill a window.
-struct Pace<C> {
-    following: Following,
-    clock: C,
-    /// Windows that were submitted.
-    begun: usize,
-    /// Wakes the stream when an engine has less to do.
-    changed: Option<BoxFuture<'static, ()>>,
-}
-
-impl<C: Clock> Pace<C> {
-    fn new(following: Following, clock: C) -> Self {
-        Self { following, clock, begun: 0, changed: None }
-    }
-
-    /// The first of the rows that wait has come.
-    fn start(&mut self) {
-        self.clock.start(self.following.max_delay);
-    }
-
-    /// Whether another window may go behind one that is in flight. If not, wakes the task when that has changed.
-    fn lets_more_go(&mut self, context: &mut Context<'_>) -> bool {
-        self.begun > 1 || self.holds(context, |loads, _, _| loads.iter().copied().all(Load::is_drained))
-    }
-
-    /// Whether the rows that wait go now. If not, wakes the task when that may have changed.
-    fn is_due(&mut self, in_flight: usize, context: &mut Context<'_>) -> bool {
-        self.holds(context, |loads, clock, context| is_due(loads, in_flight, clock.is_over(context)))
-    }
-
-    /// Whether something holds for the engines' loads. If not, wakes the task when one has changed.
-    fn holds(
-        &mut self,
-        context: &mut Context<'_>,
-        mut check: impl FnMut(&[Load], &mut C, &mut Context<'_>) -> bool,
-    ) -> bool {
-        loop {
-            // These see every change from here on.
-            let mut watches: Vec<_> = self.following.engines.iter().map(Activity::watch).collect();
-            let loads: Vec<Load> = watches.iter_mut().map(|watch| *watch.borrow_and_update()).collect();
-            if check(&loads, &mut self.clock, context) {
-                return true;
-            }
-            let mut changed = any_changed(watches);
-            if changed.poll_unpin(context).is_pending() {
-                self.changed = Some(changed);
-                return false;
-            }
-        }
-    }
-}
-
-/// Whether rows that do not fill a window are scored now that the source has no more. `in_flight` is the number of this
-/// stream's own windows; `is_over` whether the first of the rows has waited for the longest delay.
-fn is_due(loads: &[Load], in_flight: usize, is_over: bool) -> bool {
-    let all_are = |state: fn(Load) -> bool| loads.iter().copied().all(state);
-    all_are(Load::is_idle) || is_over && (in_flight == 0 || all_are(Load::is_drained))
-}
-
-/// Completes when one of the engines is idle or drained again.
-fn any_changed(watches: Vec<watch::Receiver<Load>>) -> BoxFuture<'static, ()> {
-    let changed = |mut watch: watch::Receiver<Load>| {
-        async move {
-            // Fails only if nobody can submit to the engine any more, and then nothing changes.
-            if watch.changed().await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        }
-        .boxed()
-    };
-    select_all(watches.into_iter().map(changed)).map(drop).boxed()
-}
-
-/// Measures how long rows wait.
-trait Clock {
-    /// Begins a delay; it replaces the one before.
-    fn start(&mut self, delay: Duration);
-
-    /// Whether the delay is over. If not, wakes the task when it is.
-    fn is_over(&mut self, context: &mut Context<'_>) -> bool;
-}
-
-/// Tokio's clock. Without a runtime, or in one whose timers are disabled, it shows the time but wakes nobody.
-#[derive(Default)]
-struct TokioClock {
-    end: Option<Instant>,
-    timer: Option<Pin<Box<Sleep>>>,
-    has_no_timer: bool,
-}
-
-impl Clock for TokioClock {
-    fn start(&mut self, delay: Duration) {
-        self.end = Instant::now().checked_add(delay);
-    }
-
-    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(end) = self.end else { return false };
-        if Instant::now() >= end {
-            return true;
-        }
-        if self.timer.is_none() && !self.has_no_timer && Handle::try_current().is_ok() {
-            // Nothing tells whether a runtime has timers, and without them this panics.
-            self.timer = catch_unwind(AssertUnwindSafe(|| Box::pin(sleep_until(end)))).ok();
-            self.has_no_timer = self.timer.is_none();
-        }
-        let Some(timer) = &mut self.timer else { return false };
-        if timer.deadline() != end {
-            timer.as_mut().reset(end);
-        }
-        timer.as_mut().poll(context).is_ready()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
     use std::sync::{Arc, Mutex, Weak};
     use std::task::{Wake, Waker};
+    use std::time::Duration;
 
-    use futures::StreamExt;
     use futures::channel::mpsc::{UnboundedSender, unbounded};
+    use futures::future::BoxFuture;
+    use futures::{FutureExt, StreamExt};
     use tokio::sync::oneshot;
 
     use super::*;
     use crate::Error;
-    use crate::engine::Submitted;
+    use crate::engine::{Activity, Submitted};
+    use crate::window::{Growth, WindowCutter};
 
     type Items = Vec<u32>;
 
