@@ -236,6 +236,6 @@ fn synchronous_functions_refuse_constants_that_vary() {
     let udf = udfs.iter().find(|udf| udf.name() == "rerank_sync").unwrap();
     let column = |texts: [&str; 2]| std::sync::Arc::new(arrow::array::StringArray::from(texts.to_vec())) as _;
     let error = invoke_arrays(udf, 2, vec![column(["a", "b"]), column(["c", "d"]), column(["m3", "m4"])]).unwrap_err();
-    assert!(error.to_string().contains("rerank_sync: model and options must be constant"), "{error}");
+    assert!(error.to_string().contains("rerank_sync: model is a column, but must be the same for all rows"), "{error}");
     assert!(invoke(udf, 0, &["a", "b", "m3"]).unwrap().is_empty());
 }

@@ -1,7 +1,5 @@
 //! Scores JSON lines: prints the same objects in the same order, each with its score.
 
-use std::borrow::Borrow;
-use std::collections::HashMap;
 use std::fmt::{self, Formatter};
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write, stdin, stdout};
@@ -14,7 +12,7 @@ use arrow::array::{ArrayRef, AsArray, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::Float32Type;
 use datafusion_rerank::{PairColumns, Reranker, ScoredRows, Scores};
 use futures::stream::{self, StreamExt, TryStreamExt};
-use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio::runtime::Builder;
@@ -22,8 +20,11 @@ use tokio::sync::mpsc;
 
 use crate::terminal::Printer;
 
-/// The most lines that are read at once.
+/// The most lines that are sent at once.
 const BATCH_LINES: usize = 1024;
+
+/// What is read at once: [`BATCH_LINES`] lines of 1 KiB.
+const READ_BYTES: usize = 1 << 20;
 
 /// Batches of lines that wait to be gathered into windows.
 const BATCHES_AHEAD: usize = 1;
@@ -77,14 +78,14 @@ pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Resul
 /// # Errors
 /// A line that cannot be read or is no object. Those before it are sent.
 fn read(input: impl Read, sender: &mpsc::Sender<RecordBatch>) -> Result<()> {
-    let mut input = BufReader::new(input);
+    let mut input = BufReader::with_capacity(READ_BYTES, input);
     let mut lines = Vec::new();
     let send = |lines: &mut Vec<Line>| {
         let batch = (!lines.is_empty()).then(|| batch(lines)).transpose()?;
         lines.clear();
         anyhow::Ok(batch.is_none_or(|batch| sender.blocking_send(batch).is_ok()))
     };
-    for number in 1.. {
+    for number in 1_u64.. {
         let line = match read_line(&mut input).with_context(|| format!("line {number}: cannot be read")) {
             Ok(None) => break,
             Ok(Some(text)) if text.trim().is_empty() => Ok(None),
@@ -176,15 +177,42 @@ pub(crate) fn number(score: f32) -> Value {
     score.to_string().parse().map_or(Value::Null, |score: f64| Value::from(score))
 }
 
-/// A key of an object, which may hold half of a surrogate pair and then is no text.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Key(Vec<u8>);
+/// A JSON object as written: the same key may occur twice.
+struct Object<'a>(Vec<(Key, &'a RawValue)>);
 
-impl Borrow<[u8]> for Key {
-    fn borrow(&self) -> &[u8] {
-        &self.0
+impl<'a> Object<'a> {
+    /// The values of a key.
+    fn values(&self, name: &str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(key, _)| key.0 == name.as_bytes()).map(|(_, value)| value.get())
     }
 }
+
+impl<'de> Deserialize<'de> for Object<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Object<'de>;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object<'de>, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Object(entries))
+            }
+        }
+
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+/// A key of an object, which may hold half of a surrogate pair and then is no text.
+struct Key(Vec<u8>);
 
 impl<'de> Deserialize<'de> for Key {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -209,12 +237,16 @@ impl<'de> Deserialize<'de> for Key {
 /// Reads the texts of a line and leaves the rest as it is.
 fn parse(text: String) -> Result<Line> {
     // Some programs put a byte order mark first.
-    let mut object: HashMap<Key, &RawValue> = serde_json::from_str(text.trim_start_matches('\u{feff}'))
+    let object: Object<'_> = serde_json::from_str(text.trim_start_matches('\u{feff}'))
         .map_err(|error| anyhow!("no JSON object: {error}"))?;
     let mut broken = None;
     let mut take = |name: &str| -> Result<Option<String>> {
-        let value = object.remove(name.as_bytes()).map(RawValue::get);
+        let mut values = object.values(name);
+        let value = values.next();
         let value = value.ok_or_else(|| anyhow!("there is no {name}; a line is an object with query and passage"))?;
+        if let Some(other) = values.next() {
+            bail!("{name} is given twice, as {value} and {other}; keep one");
+        }
         match serde_json::from_str(value) {
             Ok(text) => Ok(text),
             // The line is valid JSON. But JSON, unlike text, may hold half of a pair: half an emoji of a cut string.
@@ -228,7 +260,7 @@ fn parse(text: String) -> Result<Line> {
         }
     };
     let (query, passage) = (take("query")?, take("passage")?);
-    if let Some(name) = [SCORE, SCORE_ERROR].into_iter().find(|name| object.contains_key(name.as_bytes())) {
+    if let Some(name) = [SCORE, SCORE_ERROR].into_iter().find(|name| object.values(name).next().is_some()) {
         bail!("there is a {name} already; rename it");
     }
     Ok(Line { text, query, passage, broken })
@@ -244,6 +276,8 @@ mod tests {
         assert!(error("[1]").starts_with("no JSON object: "));
         assert_eq!(error(r#"{"query": "a"}"#), "there is no passage; a line is an object with query and passage");
         assert_eq!(error(r#"{"query": 1, "passage": "b"}"#), "query is 1, expected a text or null");
+        let twice = "query is given twice, as \"a\" and null; keep one";
+        assert_eq!(error(r#"{"query": "a", "query": null, "passage": "b", "x": 1, "x": 2}"#), twice);
         assert_eq!(error(r#"{"query": "a", "passage": "b", "score": 1}"#), "there is a score already; rename it");
     }
 

@@ -1,7 +1,9 @@
 //! The bundled model: a small trained reranker, for demonstrations without a download.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use crate::checkpoint::{CONFIG_FILE, TOKENIZER_FILE, WEIGHTS_FILE};
 use crate::error::{Error, Result};
@@ -20,16 +22,33 @@ const FILES: &[(&str, &[u8])] = &[
     (WEIGHTS_FILE, include_bytes!("../../models/tiny/model.safetensors")),
 ];
 
-/// The directory of the bundled checkpoint, in `cache` or the default cache folder. Writes missing or damaged files:
-/// ONNX Runtime memory-maps weights from files.
+/// The folders that this process has compared with [`FILES`].
+static INTACT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+
+/// The directory of the bundled checkpoint, in `cache` or the default cache folder. ONNX Runtime memory-maps weights from
+/// files, so they are written there if they are missing or damaged.
+///
+/// # Errors
+/// [`Error::Model`] if they cannot be written.
 pub(super) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
     let folder = WeightsCache::open(cache)?.folder().join(FOLDER);
+    // Names are resolved for every call of a query.
+    let mut intact = INTACT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !intact.contains(&folder) || !folder.is_dir() {
+        restore(&folder)?;
+        intact.insert(folder.clone());
+    }
+    Ok(folder)
+}
+
+/// Writes the files that are missing or damaged.
+fn restore(folder: &Path) -> Result<()> {
     for (name, content) in FILES {
         let file = folder.join(name);
         if std::fs::read(&file).is_ok_and(|found| found == *content) {
             continue;
         }
-        write(&folder, &file, content).map_err(|error| {
+        write(folder, &file, content).map_err(|error| {
             let folder = folder.display();
             Error::model(
                 BUNDLED_MODEL,
@@ -37,7 +56,7 @@ pub(super) fn directory(cache: Option<&Path>) -> Result<PathBuf> {
             )
         })?;
     }
-    Ok(folder)
+    Ok(())
 }
 
 /// Writes a file that appears once complete, even if other processes write it too.
@@ -59,11 +78,13 @@ mod tests {
         let folder = directory(Some(cache.path())).unwrap();
         std::fs::write(folder.join(CONFIG_FILE), "{}").unwrap();
         std::fs::remove_file(folder.join(TOKENIZER_FILE)).unwrap();
-        assert_eq!(directory(Some(cache.path())).unwrap(), folder);
+        restore(&folder).unwrap();
         for (name, content) in FILES {
             assert_eq!(std::fs::read(folder.join(name)).unwrap(), *content, "{name}");
         }
-        assert_eq!(std::fs::read_dir(folder).unwrap().count(), FILES.len());
+        assert_eq!(std::fs::read_dir(&folder).unwrap().count(), FILES.len());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(std::fs::read_dir(directory(Some(cache.path())).unwrap()).unwrap().count(), FILES.len());
     }
 
     #[test]

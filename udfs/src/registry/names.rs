@@ -83,7 +83,19 @@ impl ModelRegistry {
     /// # Errors
     /// Those of [`Self::open`].
     pub fn open_within(&self, name: &str, options: &EngineOptions, max_models: usize) -> Result<Reranker> {
-        let location = self.resolve_with_cache(name, options.cache.as_deref())?;
+        self.open_among(name, options, max_models, || self.names())
+    }
+
+    /// Like [`Self::open_within`], for a caller that knows more names than this registry: `names` are those that an error
+    /// lists.
+    pub(crate) fn open_among(
+        &self,
+        name: &str,
+        options: &EngineOptions,
+        max_models: usize,
+        names: impl FnOnce() -> Vec<String>,
+    ) -> Result<Reranker> {
+        let location = self.locate(name, options.cache.as_deref(), names)?;
         let path = location.canonicalize().unwrap_or_else(|_| location.clone());
         let key = (path, options.clone());
         let (reranker, evicted) = OPENED.get_or_open(&key, max_models, || Reranker::open(&location, options))?;
@@ -110,12 +122,18 @@ impl ModelRegistry {
     /// # Errors
     /// [`Error::Model`], saying what to do.
     pub fn resolve(&self, name: &str) -> Result<PathBuf> {
-        self.resolve_with_cache(name, None)
+        self.locate(name, None, || self.names())
     }
 
-    /// Like [`Self::resolve`], with the folder of [`EngineOptions::cache`](crate::EngineOptions::cache).
+    /// Like [`Self::resolve`], with the folder of [`EngineOptions::cache`](crate::EngineOptions::cache) and the names that
+    /// an error lists.
     #[cfg_attr(not(feature = "bundled"), expect(unused_variables, reason = "only the bundled model is written to it"))]
-    pub(crate) fn resolve_with_cache(&self, name: &str, cache: Option<&Path>) -> Result<PathBuf> {
+    pub(crate) fn locate(
+        &self,
+        name: &str,
+        cache: Option<&Path>,
+        names: impl FnOnce() -> Vec<String>,
+    ) -> Result<PathBuf> {
         if let Some(location) = self.lock().get(&name.to_lowercase()) {
             return Ok(location.clone());
         }
@@ -140,7 +158,7 @@ impl ModelRegistry {
             return Ok(path.to_owned());
         }
         self.in_hub_cache(name).ok_or_else(|| {
-            let names = self.names();
+            let names = names();
             let message = format!(
                 "it is neither a known name ({}), nor a directory, nor in the Hugging Face cache{}",
                 names.join(", "),

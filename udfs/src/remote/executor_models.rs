@@ -45,7 +45,7 @@ impl ExecutorModels {
         let mut unknown = None;
         let mut unfit = None;
         for name in [planned.name(), planned.location()] {
-            if let Err(error) = self.registry.resolve_with_cache(name, engine.cache.as_deref()) {
+            if let Err(error) = self.registry.locate(name, engine.cache.as_deref(), || self.registry.names()) {
                 unknown.get_or_insert(error);
                 continue;
             }

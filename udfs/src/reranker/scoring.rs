@@ -45,7 +45,7 @@ impl Reranker {
                 && let Some((index, window)) = submit.next()
             {
                 let results = results.clone();
-                self.submit(window, cancel.0.clone(), move |result| {
+                self.submit_pieces(window, cancel.0.clone(), move |result| {
                     // The receiver is dropped early only if a window failed.
                     drop(results.send((index, result)));
                 });
@@ -91,7 +91,7 @@ impl Reranker {
             let (sender, receiver) = tokio::sync::oneshot::channel();
             let cancel = CancelOnDrop::default();
             // The receiver is dropped early only if nobody waits any more.
-            reranker.submit(pieces, cancel.0.clone(), move |result| drop(sender.send(result)));
+            reranker.submit_pieces(pieces, cancel.0.clone(), move |result| drop(sender.send(result)));
             let window = receiver.await.map_err(|_| Error::Stopped)??;
             Ok(reranker.scores(vec![window]))
         }
@@ -124,11 +124,11 @@ impl Reranker {
 
     /// Encodes a window on an encoding thread and hands it to the engine. Always calls `on_done`, even after a panic. The
     /// window counts as the engine's work from now on until then.
-    fn submit(
+    pub(super) fn submit<T: Send + 'static>(
         &self,
-        pieces: Vec<(ArrayRef, ArrayRef)>,
         cancel: Cancel,
-        on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
+        encode: impl FnOnce(&Self) -> Result<EncodedWindow<T>> + Send + 'static,
+        on_done: impl FnOnce(Result<T>) + Send + 'static,
     ) {
         let reranker = self.clone();
         let answer = Answer::new(on_done);
@@ -138,20 +138,52 @@ impl Reranker {
                 return;
             }
             let location = reranker.location().display().to_string();
-            match catch_panic(&location, "encoding a window", || reranker.encode(&pieces)) {
+            let encoded = catch_panic(&location, "encoding a window", || encode(&reranker));
+            let (pairs, finish) = match encoded {
+                Ok(EncodedWindow::Scores { pairs, finish }) => (pairs, finish),
+                Ok(EncodedWindow::Known(result)) => {
+                    drop(submitted);
+                    return answer.give(Ok(result));
+                }
+                Err(error) => return answer.give(Err(error)),
+            };
+            reranker.model.with_engine(move |engine| match engine {
                 Err(error) => answer.give(Err(error)),
-                Ok(encoded) => reranker.model.with_engine(move |engine| match engine {
-                    Err(error) => answer.give(Err(error)),
-                    Ok(engine) => engine.submit(encoded, cancel, submitted, |result| answer.give(result)),
+                Ok(engine) => engine.submit(pairs, cancel.clone(), submitted, move |result| {
+                    // Batches of a cancelled window have not run.
+                    if !cancel.is_cancelled() {
+                        answer.give(result.map(finish));
+                    }
                 }),
-            }
+            });
         });
+    }
+
+    /// Like [`Self::submit`], for all pairs of a window.
+    fn submit_pieces(
+        &self,
+        pieces: Vec<(ArrayRef, ArrayRef)>,
+        cancel: Cancel,
+        on_done: impl FnOnce(Result<WindowScores>) + Send + 'static,
+    ) {
+        let encode = move |reranker: &Self| {
+            Ok(EncodedWindow::Scores { pairs: reranker.encode(&pieces)?, finish: Box::new(|scores| scores) })
+        };
+        self.submit(cancel, encode, on_done);
     }
 
     fn encode(&self, pieces: &[(ArrayRef, ArrayRef)]) -> Result<Encoded> {
         let (queries, passages) = window_texts(pieces)?;
         Ok(Encoded::new(&self.encoder, self.model.tokenizer(), &queries, &passages))
     }
+}
+
+/// What becomes of a window once it is encoded.
+pub(super) enum EncodedWindow<T> {
+    /// Nothing has to be scored.
+    Known(T),
+    /// The pairs for the engine, and what their scores are made into.
+    Scores { pairs: Encoded, finish: Box<dyn FnOnce(WindowScores) -> T + Send> },
 }
 
 type Texts<'a> = Vec<Option<&'a str>>;
@@ -175,14 +207,14 @@ pub(super) fn check_lengths(queries: &dyn Array, passages: &dyn Array) -> Result
 
 /// The callback of a caller that waits for a window. Calls it with [`Error::Stopped`] if the window is dropped before
 /// it has scores.
-pub(super) struct Answer<T>(Option<Box<dyn FnOnce(Result<T>) + Send>>);
+struct Answer<T>(Option<Box<dyn FnOnce(Result<T>) + Send>>);
 
 impl<T> Answer<T> {
-    pub(super) fn new(on_done: impl FnOnce(Result<T>) + Send + 'static) -> Self {
+    fn new(on_done: impl FnOnce(Result<T>) + Send + 'static) -> Self {
         Self(Some(Box::new(on_done)))
     }
 
-    pub(super) fn give(mut self, result: Result<T>) {
+    fn give(mut self, result: Result<T>) {
         if let Some(on_done) = self.0.take() {
             on_done(result);
         }

@@ -6,11 +6,10 @@ use arrow::array::ArrayRef;
 use foldhash::{HashMap, HashMapExt};
 
 use super::builder::Reranker;
-use super::score_cache::{CachedScore, Claim, Lookup, PairKey, ScoreCache};
-use super::scoring::{Answer, CancelOnDrop, check_lengths, window_texts};
-use crate::engine::{Cancel, Encoded, RowScore, ScoreStats, WindowScores, run_on_encoding_thread};
+use super::score_cache::{CachedScore, Lookup, PairKey, ScoreCache};
+use super::scoring::{CancelOnDrop, EncodedWindow, check_lengths, window_texts};
+use crate::engine::{Encoded, RowScore, ScoreStats, WindowScores};
 use crate::error::{Error, Result};
-use crate::panics::catch_panic;
 use crate::scores::Scores;
 
 type Found = HashMap<PairKey, CachedScore>;
@@ -28,18 +27,18 @@ struct Round {
 
 impl Reranker {
     /// Like [`Self::score_pieces_async`], but scores only pairs that are not in the cache, and that nobody else who uses
-    /// it is scoring. `model` names this model and its options among all that share the cache. Pairs that were not scored
-    /// here count as duplicates.
+    /// it is scoring. Pairs that were not scored here count as duplicates.
     pub(crate) async fn score_once_async(
         &self,
         pieces: Vec<(ArrayRef, ArrayRef)>,
         cache: Arc<ScoreCache>,
-        model: Arc<str>,
     ) -> Result<Scores> {
         for (queries, passages) in &pieces {
             check_lengths(queries.as_ref(), passages.as_ref())?;
         }
         let pieces = Arc::new(pieces);
+        // All that share the cache run on the same devices.
+        let model: Arc<str> = format!("{} {}", self.location().display(), self.options().to_json()).into();
         let mut found = Found::new();
         let mut stats = ScoreStats::default();
         loop {
@@ -48,7 +47,8 @@ impl Reranker {
             let window =
                 SharedWindow { pieces: Arc::clone(&pieces), cache: Arc::clone(&cache), model: Arc::clone(&model) };
             // The receiver is dropped early only if nobody waits any more.
-            self.submit_once(window, found, cancel.0.clone(), move |round| drop(sender.send(round)));
+            let look_up = move |reranker: &Self| reranker.look_up(&window, found);
+            self.submit(cancel.0.clone(), look_up, move |round| drop(sender.send(round)));
             let round = receiver.await.map_err(|_| Error::Stopped)??;
             stats += round.stats;
             found = round.found;
@@ -62,50 +62,8 @@ impl Reranker {
         }
     }
 
-    /// Looks the pairs up and scores those that nobody else does. Always calls `on_done`.
-    fn submit_once(
-        &self,
-        window: SharedWindow,
-        found: Found,
-        cancel: Cancel,
-        on_done: impl FnOnce(Result<Round>) + Send + 'static,
-    ) {
-        let reranker = self.clone();
-        let answer = Answer::new(on_done);
-        let submitted = self.model.activity().submit();
-        run_on_encoding_thread(move || {
-            if cancel.is_cancelled() {
-                return;
-            }
-            let location = reranker.location().display().to_string();
-            let looked_up = catch_panic(&location, "encoding a window", || reranker.look_up(&window, found));
-            let (mut round, claim, encoded) = match looked_up {
-                Ok(looked_up) => looked_up,
-                Err(error) => return answer.give(Err(error)),
-            };
-            let Some(encoded) = encoded else {
-                drop(submitted);
-                return answer.give(Ok(round));
-            };
-            reranker.model.with_engine(move |engine| match engine {
-                Err(error) => answer.give(Err(error)),
-                Ok(engine) => engine.submit(encoded, cancel.clone(), submitted, move |result| {
-                    // Batches of a cancelled window have not run, and others may want its pairs.
-                    if cancel.is_cancelled() {
-                        return;
-                    }
-                    answer.give(result.map(|scores| {
-                        round.found.extend(claim.fill(&scores));
-                        round.stats = scores.stats;
-                        round.columns = scores.columns;
-                        round
-                    }));
-                }),
-            });
-        });
-    }
-
-    fn look_up(&self, window: &SharedWindow, mut known: Found) -> Result<(Round, Claim, Option<Encoded>)> {
+    /// Looks the pairs up, and encodes those that nobody else scores.
+    fn look_up(&self, window: &SharedWindow, mut known: Found) -> Result<EncodedWindow<Round>> {
         let (queries, passages) = window_texts(&window.pieces)?;
         let mut first_rows: HashMap<PairKey, usize> = HashMap::new();
         let mut distinct = Vec::new();
@@ -126,12 +84,22 @@ impl Reranker {
         }
         let Lookup { found, claim, others } = window.cache.look_up(distinct);
         known.extend(found);
+        // A failed pair has no logits.
+        let columns = known.values().map(|score| score.logits.len()).max().unwrap_or(1).max(1);
+        let mut round = Round { keys, found: known, stats: ScoreStats::default(), columns, others };
+        if claim.keys.is_empty() {
+            return Ok(EncodedWindow::Known(round));
+        }
         let rows = claim.keys.iter().map(|key| first_rows[key]);
         let claimed: (Vec<_>, Vec<_>) = rows.map(|row| (queries[row], passages[row])).unzip();
-        let encoded = (!claim.keys.is_empty())
-            .then(|| Encoded::new(&self.encoder, self.model.tokenizer(), &claimed.0, &claimed.1));
-        let columns = known.values().map(|score| score.logits.len()).max().unwrap_or(1);
-        Ok((Round { keys, found: known, stats: ScoreStats::default(), columns, others }, claim, encoded))
+        let pairs = Encoded::new(&self.encoder, self.model.tokenizer(), &claimed.0, &claimed.1);
+        let finish = Box::new(move |scores: WindowScores| {
+            round.found.extend(claim.fill(&scores));
+            round.stats = scores.stats;
+            round.columns = scores.columns;
+            round
+        });
+        Ok(EncodedWindow::Scores { pairs, finish })
     }
 }
 
@@ -158,7 +126,7 @@ fn assemble(keys: &[Option<PairKey>], found: &Found, columns: usize, scored: Sco
                     stats.truncated += u64::from(*truncated);
                     let index = *places.entry(*key).or_insert_with(|| {
                         logits.extend_from_slice(own);
-                        places_of(logits.len(), columns)
+                        (logits.len() / columns) as u32 - 1
                     });
                     RowScore::Pair {
                         index,
@@ -177,9 +145,4 @@ fn assemble(keys: &[Option<PairKey>], found: &Found, columns: usize, scored: Sco
         .collect();
     stats.duplicates = (stats.pairs - stats.errors).saturating_sub(scored.pairs - scored.errors);
     WindowScores { rows, columns, logits, stats }
-}
-
-/// The index of the last pair in `logits` logits.
-fn places_of(logits: usize, columns: usize) -> u32 {
-    (logits / columns) as u32 - 1
 }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result};
 use crate::options::ScoreOptions;
 use crate::registry::ModelRegistry;
 use crate::reranker::Reranker;
+use crate::suggestion::did_you_mean;
 
 /// The constants of one function call.
 #[derive(Debug, Clone, PartialEq)]
@@ -27,20 +28,24 @@ impl Call {
     pub(crate) fn open(&self, registry: &ModelRegistry, config: &RerankConfig) -> Result<Reranker> {
         let name = self.model.as_deref().unwrap_or(&config.model);
         let location = config.models.get(&name.to_lowercase());
-        if name.starts_with('{') {
+        let names = || {
+            let mut names = [registry.names(), config.models.keys().cloned().collect()].concat();
+            names.sort();
+            names.dedup();
+            names
+        };
+        if name.trim_start().starts_with('{') {
             let message =
                 "it is options, not a model; options in the model's place must be a struct, {'max_length': 256}";
             return Err(Error::model(name, message));
         }
         if location.is_none() && !config.allow_locations && !registry.names().contains(&name.to_lowercase()) {
-            let mut names = registry.names();
-            names.extend(config.models.keys().cloned());
-            names.sort();
-            names.dedup();
+            let names = names();
             return Err(Error::model(
                 name,
                 format!(
-                    "it is no known name, and rerank.allow_locations is false in this session; use one of {}",
+                    "it is no known name{}, and rerank.allow_locations is false in this session; use one of {}",
+                    did_you_mean(name, names.iter().map(String::as_str)),
                     names.join(", ")
                 ),
             ));
@@ -54,7 +59,7 @@ impl Call {
             return Err(Error::option("adapter", message));
         }
         let location = location.map_or(name, String::as_str);
-        let reranker = registry.open_within(location, &config.engine, config.max_models)?;
+        let reranker = registry.open_among(location, &config.engine, config.max_models, names)?;
         let mut defaults = applicable(&config.options, reranker.family().options())?;
         // An adapter fits one model.
         defaults.adapter = defaults.adapter.filter(|_| name.eq_ignore_ascii_case(&config.model));

@@ -1,5 +1,6 @@
 //! A function without its UDF: arguments in, a scored column out.
 
+use std::fmt::Display;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -191,7 +192,7 @@ impl Function {
         let [query, passage, others @ ..] = args.args.as_slice() else {
             return Err(DataFusionError::Execution(format!("{} needs a query and a passage", self.name)));
         };
-        let others = others.iter().map(|value| self.constant(value, constants));
+        let others = others.iter().zip(2..).map(|(value, position)| self.constant(position, value, constants));
         let call = self.call(&others.collect::<Result<Vec<_>>>()?)?;
         let rows = args.number_rows;
         // A call with only constants scores one row.
@@ -208,7 +209,7 @@ impl Function {
         })
     }
 
-    fn constant(&self, value: &ColumnarValue, constants: Constants) -> Result<ScalarValue> {
+    fn constant(&self, position: usize, value: &ColumnarValue, constants: Constants) -> Result<ScalarValue> {
         match value {
             ColumnarValue::Scalar(value) => Ok(value.clone()),
             ColumnarValue::Array(array) if constants == Constants::RepeatedRows && is_repeated(array) => {
@@ -219,14 +220,14 @@ impl Function {
                     ScalarValue::try_from_array(array, 0)
                 }
             }
-            ColumnarValue::Array(_) => Err(DataFusionError::Execution(self.not_constant())),
+            ColumnarValue::Array(_) => Err(DataFusionError::Execution(self.not_constant(position, "a column"))),
         }
     }
 
-    /// The message for a model or options that differ from row to row.
-    pub(crate) fn not_constant(&self) -> String {
-        let constants = self.parameters()[2..].join(" and ");
-        format!("{}: {constants} must be constant, the same for all rows; write a literal", self.name)
+    /// The message for an argument that differs from row to row, and `given` for it.
+    pub(crate) fn not_constant(&self, position: usize, given: impl Display) -> String {
+        let parameter = self.parameters().get(position).copied().unwrap_or("an argument");
+        format!("{}: {parameter} is {given}, but must be the same for all rows; write a literal", self.name)
     }
 }
 

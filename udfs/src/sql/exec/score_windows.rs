@@ -74,7 +74,7 @@ impl ScoreWindows {
         let pairs = pairs.collect::<Result<Vec<_>>>()?;
         let start = Instant::now();
         let scores = match &self.cache {
-            Some(cache) => reranker.score_once_async(pairs, Arc::clone(cache), call.model.to_string().into()).await?,
+            Some(cache) => reranker.score_once_async(pairs, Arc::clone(cache)).await?,
             None => reranker.score_pieces_async(pairs).await?,
         };
         self.metrics.add(&scores.stats());

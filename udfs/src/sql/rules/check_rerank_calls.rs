@@ -35,12 +35,10 @@ impl CheckRerankCalls {
     pub(crate) fn new(functions: KnownFunctions) -> Self {
         Self { functions }
     }
-}
 
-impl CheckRerankCalls {
     /// Refuses calls for the elements of a list: DataFusion evaluates a lambda in the middle of an expression, where no
     /// asynchronous function can run.
-    fn refuse_in(&self, lambda: &Lambda) -> Result<()> {
+    fn refuse_calls_of_elements(&self, lambda: &Lambda) -> Result<()> {
         lambda.body.apply(|part| match part {
             Expr::ScalarFunction(call)
                 if call.func.as_async().is_some() && self.functions.is_call(part) && reads_lambda_variable(part) =>
@@ -71,7 +69,7 @@ impl AnalyzerRule for CheckRerankCalls {
                                 check(function, call, config)?;
                             }
                         }
-                        Expr::Lambda(lambda) => self.refuse_in(lambda)?,
+                        Expr::Lambda(lambda) => self.refuse_calls_of_elements(lambda)?,
                         _ => {}
                     }
                     Ok(TreeNodeRecursion::Continue)
@@ -92,10 +90,10 @@ enum Argument {
 fn check(function: &Function, call: &ScalarFunction, config: &ConfigOptions) -> Result<()> {
     let mut constants = Vec::new();
     for (position, expression) in call.args.iter().enumerate().skip(2) {
-        match evaluate(function, expression, config)? {
+        match evaluate(function, position, expression, config)? {
             Argument::Value(value) => constants.push(value),
             // Options can be checked with their values only, and only for a known model.
-            Argument::Later if function.parameters()[position] == "model" => return Ok(()),
+            Argument::Later if function.parameters().get(position) == Some(&"model") => return Ok(()),
             Argument::Later => constants.push(ScalarValue::Null),
         }
     }
@@ -104,11 +102,11 @@ fn check(function: &Function, call: &ScalarFunction, config: &ConfigOptions) -> 
         .map_err(|error| planning(&error))
 }
 
-fn evaluate(function: &Function, expression: &Expr, config: &ConfigOptions) -> Result<Argument> {
+fn evaluate(function: &Function, position: usize, expression: &Expr, config: &ConfigOptions) -> Result<Argument> {
     if expression.exists(|part| Ok(matches!(part, Expr::Placeholder(_))))? {
         return Ok(Argument::Later);
     }
-    let not_constant = || DataFusionError::Plan(function.not_constant());
+    let not_constant = || DataFusionError::Plan(function.not_constant(position, expression));
     if expression.any_column_refs() {
         return Err(not_constant());
     }

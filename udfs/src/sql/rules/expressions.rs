@@ -85,10 +85,31 @@ pub(super) fn has_call(expression: &Expr, functions: &KnownFunctions) -> Option<
     visited.ok().and(found)
 }
 
-/// Whether an expression reads a variable of a lambda, `x` in `x -> x + 1`.
+/// Whether an expression reads a variable of a lambda around it: `x + 1` in `x -> x + 1` does, the lambda does not.
 pub(super) fn reads_lambda_variable(expression: &Expr) -> bool {
-    // Visiting cannot fail.
-    expression.exists(|part| Ok(matches!(part, Expr::LambdaVariable(_)))).unwrap_or(true)
+    reads_free_variable(expression, &mut Vec::new())
+}
+
+fn reads_free_variable(expression: &Expr, bound: &mut Vec<String>) -> bool {
+    match expression {
+        Expr::LambdaVariable(variable) => !bound.contains(&variable.name),
+        Expr::Lambda(lambda) => {
+            let outer = bound.len();
+            bound.extend(lambda.params.iter().cloned());
+            let found = reads_free_variable(&lambda.body, bound);
+            bound.truncate(outer);
+            found
+        }
+        other => {
+            let mut found = false;
+            let visited = other.apply_children(|child| {
+                found = reads_free_variable(child, bound);
+                Ok(if found { TreeNodeRecursion::Stop } else { TreeNodeRecursion::Continue })
+            });
+            // Visiting cannot fail.
+            found || visited.is_err()
+        }
+    }
 }
 
 pub(super) fn has_subquery(expression: &Expr) -> bool {
@@ -135,6 +156,15 @@ pub(super) fn may_fail(expression: &Expr) -> bool {
         }
         _ => true,
     }
+}
+
+/// The most parts of an expression that waits, or of a condition that is passed down: what it stands for is written out
+/// at each place that reads it, on each level of a plan.
+pub(super) const MOST_NODES: usize = 256;
+
+/// Whether an expression may be evaluated further up, after rows were dropped.
+pub(super) fn may_wait(expression: &Expr) -> bool {
+    !expression.is_volatile() && !has_subquery(expression) && size(expression) <= MOST_NODES
 }
 
 /// The number of an expression's parts.

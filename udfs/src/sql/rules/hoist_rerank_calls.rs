@@ -54,7 +54,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 
 use super::expressions::has_call;
-use super::hoist::{Hoist, has_nested};
+use super::hoist::{Hoist, has_nested_call};
 use crate::sql::catalogue::KnownFunctions;
 
 /// Moves calls into projections and filters. It runs last: other rules would merge the projections and filters again,
@@ -86,7 +86,7 @@ impl OptimizerRule for HoistRerankCalls {
         plan.apply_with_subqueries(|node| {
             node.apply_expressions(|expression| {
                 found = found || has_call(expression, &self.functions).is_some();
-                nested = nested || has_nested(expression, &self.functions)?;
+                nested = nested || has_nested_call(expression, &self.functions)?;
                 Ok(TreeNodeRecursion::Continue)
             })
         })?;
@@ -95,6 +95,6 @@ impl OptimizerRule for HoistRerankCalls {
         }
         let hoist = Hoist::new(&self.functions, config, &plan)?;
         let plan = if found { hoist.rewrite_all(plan)? } else { plan };
-        hoist.unnest(plan).map(|plan| Transformed::yes(plan.data))
+        hoist.separate_nested_calls(plan).map(|plan| Transformed::yes(plan.data))
     }
 }

@@ -111,10 +111,13 @@ impl PhysicalOptimizerRule for InsertRerankExec {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let config = RerankConfig::of(options);
         let scores = QueryScores::default();
-        let replaced = plan.transform_up(|plan| {
-            if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
-                return shift_lambda_variables(projection)
-                    .map(|moved| moved.map_or(Transformed::no(plan), Transformed::yes));
+        // From the top, so that a projection is seen with the operator below it that is still DataFusion's.
+        let replaced = plan.transform_down(|plan| {
+            if let Some(projection) = plan.downcast_ref::<ProjectionExec>()
+                && projection.input().is::<AsyncFuncExec>()
+                && let Some(operator) = self.replace(projection.input(), &config, &scores)?
+            {
+                return on_operator(projection, operator).map(Transformed::yes);
             }
             if !plan.is::<AsyncFuncExec>() {
                 return Ok(Transformed::no(plan));
@@ -128,30 +131,24 @@ impl PhysicalOptimizerRule for InsertRerankExec {
     }
 }
 
-/// Makes room for score columns. The variables of a lambda (`array_transform(list, x -> x + 1)`) are numbered after the
-/// columns of their plan's input, and DataFusion 55 numbers them before it adds the columns of asynchronous functions.
-/// `None` for a projection that is not on an operator or has no lambda.
-fn shift_lambda_variables(projection: &ProjectionExec) -> Result<Option<Arc<dyn ExecutionPlan>>> {
-    let Some(operator) = projection.input().downcast_ref::<RerankExec>() else { return Ok(None) };
+/// The projection on the operator in place of DataFusion's. Makes room for the score columns: the variables of a lambda
+/// (`array_transform(list, x -> x + 1)`) are numbered after the columns of their plan's input, and DataFusion 55 numbers
+/// them before it adds the columns of asynchronous functions.
+fn on_operator(projection: &ProjectionExec, operator: RerankExec) -> Result<Arc<dyn ExecutionPlan>> {
     let added = operator.calls().len();
-    let mut shifted = false;
-    let mut expressions = Vec::with_capacity(projection.expr().len());
-    for ProjectionExpr { expr, alias } in projection.expr() {
-        let moved = Arc::clone(expr).transform_up(|part| {
-            Ok(match part.downcast_ref::<LambdaVariable>() {
-                Some(variable) => {
-                    let moved = LambdaVariable::new(variable.index() + added, Arc::clone(variable.field()));
-                    Transformed::yes(Arc::new(moved) as Arc<dyn PhysicalExpr>)
-                }
-                None => Transformed::no(part),
-            })
-        })?;
-        shifted |= moved.transformed;
-        expressions.push(ProjectionExpr { expr: moved.data, alias: alias.clone() });
-    }
-    if !shifted {
-        return Ok(None);
-    }
-    let (input, schema) = (Arc::clone(projection.input()), projection.schema());
-    Ok(Some(Arc::new(ProjectionExec::try_new_with_schema_metadata(expressions, input, &schema)?)))
+    let shift = |part: Arc<dyn PhysicalExpr>| {
+        Ok(match part.downcast_ref::<LambdaVariable>() {
+            Some(variable) => {
+                let moved = LambdaVariable::new(variable.index() + added, Arc::clone(variable.field()));
+                Transformed::yes(Arc::new(moved) as Arc<dyn PhysicalExpr>)
+            }
+            None => Transformed::no(part),
+        })
+    };
+    let expressions = projection.expr().iter().map(|ProjectionExpr { expr, alias }| {
+        Ok(ProjectionExpr { expr: Arc::clone(expr).transform_up(shift)?.data, alias: alias.clone() })
+    });
+    let expressions = expressions.collect::<Result<Vec<_>>>()?;
+    let schema = projection.schema();
+    Ok(Arc::new(ProjectionExec::try_new_with_schema_metadata(expressions, Arc::new(operator), &schema)?))
 }

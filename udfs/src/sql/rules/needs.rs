@@ -21,7 +21,7 @@ use datafusion::logical_expr::expr::{AggregateFunction, Case, WindowFunction};
 use datafusion::logical_expr::utils::split_conjunction_owned;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 
-use super::expressions::{has_call, has_subquery, reads_lambda_variable, reads_only, substitute};
+use super::expressions::{has_call, has_subquery, may_fail, reads_lambda_variable, reads_only, substitute};
 use crate::sql::catalogue::KnownFunctions;
 
 /// A call, and for each place that reads it the conditions under which it does, from the outside in. Each condition is
@@ -38,6 +38,12 @@ impl Need {
         let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), sources)).collect();
         let places = self.places.iter().map(place).collect::<Result<_>>()?;
         Ok(Self { call: substitute(self.call.clone(), sources)?, places })
+    }
+
+    /// Whether evaluating the texts of the call may be an error.
+    pub(super) fn may_fail(&self) -> bool {
+        let Expr::ScalarFunction(call) = &self.call else { return true };
+        call.args.iter().take(2).any(may_fail)
     }
 
     /// Whether the call and its conditions read only columns of a plan.

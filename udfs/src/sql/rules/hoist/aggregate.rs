@@ -1,4 +1,4 @@
-//! Aggregates and window functions, whose columns are named after their expressions.
+//! Aggregates.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,13 +7,13 @@ use datafusion::common::Column;
 use datafusion::error::Result;
 use datafusion::functions::core::expr_fn::named_struct;
 use datafusion::logical_expr::expr::NullTreatment;
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, Window, lit};
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, lit};
 
 use super::rewrite::Hoist;
 use super::scored::{Late, Scored};
 use crate::sql::kept_field::KeptField;
 use crate::sql::rules::expressions::{has_subquery, substitute};
-use crate::sql::rules::needs::{Need, needs, union};
+use crate::sql::rules::needs::needs;
 
 impl Hoist<'_> {
     /// A call in `first_value(.. ORDER BY ..)`, which is what DISTINCT ON becomes, waits for the row that is chosen: its
@@ -27,7 +27,7 @@ impl Hoist<'_> {
         // Without groups, or with a set of none, there may be a row without a chosen one.
         let chooses = groups > 0 && !expressions.iter().any(|part| matches!(part, Expr::GroupingSet(_)));
         // For each aggregate, the place of what is computed for it, and what is evaluated above in terms of that.
-        let mut places = Vec::new();
+        let mut computed_at = Vec::new();
         let mut kept: Vec<Expr> = Vec::new();
         for expression in expressions.split_off(groups) {
             let (expression, value) = match self.choose_columns(&expression).filter(|_| chooses) {
@@ -36,12 +36,12 @@ impl Hoist<'_> {
             };
             // Two values may be chosen from the same columns.
             let same = value.as_ref().and_then(|_| kept.iter().position(|other| *other == expression));
-            places.push((same.unwrap_or(kept.len()), value));
+            computed_at.push((same.unwrap_or(kept.len()), value));
             if same.is_none() {
                 kept.push(expression);
             }
         }
-        for (place, _) in places.iter().filter(|(_, value)| value.is_some()) {
+        for (place, _) in computed_at.iter().filter(|(_, value)| value.is_some()) {
             if !matches!(kept[*place], Expr::Alias(_)) {
                 kept[*place] = std::mem::take(&mut kept[*place]).alias(self.next_name());
             }
@@ -54,20 +54,20 @@ impl Hoist<'_> {
         let plan = LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(scored.plan), group_expr, aggr_expr)?);
         let mut scored = Scored::of(plan);
         let (mut original, mut columns) = (aggregate.schema.columns(), scored.plan.schema().columns());
-        let aggregates = original.split_off(original.len() - places.len());
+        let aggregates = original.split_off(original.len() - computed_at.len());
         // Grouping sets have more columns than expressions.
         let computed = columns.split_off(columns.len() - computed);
-        for (of, (place, value)) in aggregates.into_iter().zip(places) {
+        for (of, (place, value)) in aggregates.into_iter().zip(computed_at) {
             let column = Expr::Column(computed[place].clone());
             match value {
                 Some(value) => {
                     let chosen = HashMap::from([(chosen_columns(), column)]);
                     scored.sources.insert(of, substitute(value, &chosen)?);
                 }
-                None => scored.rename(vec![of], vec![computed[place].clone()]),
+                None => scored.stand_for(vec![of], vec![computed[place].clone()]),
             }
         }
-        scored.rename(original, columns);
+        scored.stand_for(original, columns);
         self.settle(scored, late, &[])
     }
 
@@ -104,50 +104,9 @@ impl Hoist<'_> {
         function.params.args = vec![named_struct(fields)];
         Some((Expr::AggregateFunction(function), substitute(value.clone(), &sources).ok()?))
     }
-
-    /// Names expressions that have become the same, because they read the same call: a node has no two columns of a name.
-    fn tell_apart(&self, expressions: &mut [Expr]) {
-        for place in 1..expressions.len() {
-            let (before, rest) = expressions.split_at_mut(place);
-            if before.contains(&rest[0]) && !matches!(rest[0], Expr::GroupingSet(_)) {
-                rest[0] = std::mem::take(&mut rest[0]).alias(self.next_name());
-            }
-        }
-    }
-
-    /// Rows pass a window function unchanged. Calls that it does not read may wait for a filter on its result.
-    pub(super) fn window(&self, window: Window, wanted: &[Need], late: Late) -> Result<Scored> {
-        let functions = window.window_expr.len();
-        let own = needs(self.functions, &window.window_expr)?;
-        let input = Arc::clone(window.input.schema());
-        let wanted: Vec<Need> = wanted.iter().filter(|wanted| wanted.reads_only(&input)).cloned().collect();
-        let scored = self.rewrite(Arc::unwrap_or_clone(window.input), &union(own, wanted.clone()), late)?;
-        let expressions = scored.translate_all(window.window_expr)?;
-        let above = scored.read_above(self, &wanted)?;
-        let (mut scored, mut expressions) = self.score(scored, expressions, &above)?;
-        self.tell_apart(&mut expressions);
-        scored.plan = LogicalPlan::Window(Window::try_new(expressions, Arc::new(scored.plan))?);
-        // A window function sorts the rows for itself.
-        scored.order.clear();
-        let last = |mut columns: Vec<_>| columns.split_off(columns.len() - functions);
-        let columns = last(scored.plan.schema().columns());
-        scored.rename(last(window.schema.columns()), columns);
-        self.settle(scored.refresh()?, late, &wanted)
-    }
 }
 
 /// Stands for the struct of chosen columns until its name is known.
 fn chosen_columns() -> Column {
     Column::new_unqualified("__rerank_chosen")
-}
-
-impl Scored {
-    /// Columns that have another name than in the original plan, unless something else stands for them.
-    fn rename(&mut self, original: Vec<Column>, columns: Vec<Column>) {
-        for (original, column) in original.into_iter().zip(columns) {
-            if original != column {
-                self.sources.entry(original).or_insert(Expr::Column(column));
-            }
-        }
-    }
 }

@@ -58,9 +58,10 @@ impl Hoist<'_> {
     /// Like [`Self::plan_calls`] for calls that were collected before.
     pub(super) fn plan_needs(&self, own: Vec<Need>, wanted: &[Need]) -> Result<Calls> {
         let mut calls = Calls::default();
-        for Need { call, places } in own {
+        for need in dependent_last(own)? {
+            let fails = need.may_fail();
+            let Need { call, places } = need;
             let Expr::ScalarFunction(inner) = &call else { continue };
-            let fails = inner.args.iter().take(2).any(may_fail);
             let mut conditions = Vec::new();
             for place in &places {
                 conditions.push(calls.known(self.functions, place, fails)?.0);
@@ -178,7 +179,7 @@ impl Calls {
     }
 
     /// The conditions of a place, with columns in place of calls, up to the first that needs a call that is planned
-    /// later or, unless the arguments may fail, stands too high. Tells whether these are all of them. With fewer conditions,
+    /// later, because it reads this one, or that, unless the arguments may fail, stands too high. Tells whether these are all of them. With fewer conditions,
     /// more rows are scored than necessary.
     fn known(&self, functions: &KnownFunctions, place: &[Expr], fails: bool) -> Result<(Vec<Expr>, bool)> {
         let mut known = Vec::with_capacity(place.len());
@@ -193,6 +194,43 @@ impl Calls {
         }
         Ok((known, true))
     }
+}
+
+/// The calls, those that others read in their arguments and conditions first. Where two read each other, the first comes
+/// first.
+fn dependent_last(needs: Vec<Need>) -> Result<Vec<Need>> {
+    let positions: HashMap<&Expr, usize> = needs.iter().enumerate().map(|(place, need)| (&need.call, place)).collect();
+    let mut reads = Vec::with_capacity(needs.len());
+    for (place, need) in needs.iter().enumerate() {
+        let mut read = BTreeSet::new();
+        for part in need.places.iter().flatten().chain([&need.call]) {
+            part.apply(|part| {
+                let call = if matches!(part, Expr::ScalarFunction(_)) { positions.get(part) } else { None };
+                read.extend(call.filter(|call| **call != place));
+                Ok(TreeNodeRecursion::Continue)
+            })?;
+        }
+        reads.push(read);
+    }
+    let mut order = Vec::with_capacity(needs.len());
+    let mut visited = vec![false; needs.len()];
+    for start in 0..needs.len() {
+        let mut path = Vec::new();
+        let mut next = Some(start);
+        loop {
+            if let Some(place) = next.filter(|place| !std::mem::replace(&mut visited[*place], true)) {
+                path.push((place, reads[place].iter()));
+            }
+            let Some((place, read)) = path.last_mut() else { break };
+            next = read.next().copied();
+            if next.is_none() {
+                order.push(*place);
+                path.pop();
+            }
+        }
+    }
+    let mut needs: Vec<_> = needs.into_iter().map(Some).collect();
+    Ok(order.into_iter().filter_map(|place| needs[place].take()).collect())
 }
 
 /// The call with NULL arguments unless all conditions of one of the `places` are true. The call itself if there are no

@@ -35,13 +35,15 @@ use super::scored::Scored;
 use crate::sql::rules::expressions::{columns_of, named};
 use crate::sql::rules::needs::Need;
 
-/// What is kept of a side.
+/// What a join keeps of its first side.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    WithMatch,
-    WithoutMatch,
+enum MatchKind {
+    /// Rows with a match.
+    Semi,
+    /// Rows without one.
+    Anti,
     /// All rows, with a column that tells whether there is a match.
-    Marked,
+    Mark,
 }
 
 impl Hoist<'_> {
@@ -54,10 +56,10 @@ impl Hoist<'_> {
         above: Vec<Expr>,
         own: [Vec<Need>; 2],
     ) -> Result<Scored> {
-        let wanted = match join.join_type {
-            JoinType::LeftAnti | JoinType::RightAnti => Wanted::WithoutMatch,
-            JoinType::LeftMark | JoinType::RightMark => Wanted::Marked,
-            _ => Wanted::WithMatch,
+        let kind = match join.join_type {
+            JoinType::LeftAnti | JoinType::RightAnti => MatchKind::Anti,
+            JoinType::LeftMark | JoinType::RightMark => MatchKind::Mark,
+            _ => MatchKind::Semi,
         };
         let from_left = matches!(join.join_type, JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark);
         let [left_own, right_own] = own;
@@ -67,8 +69,8 @@ impl Hoist<'_> {
             (join.right, right_own, join.left, left_own)
         };
         let schema = Arc::clone(first.schema());
-        let first = self.plain_side(first, &first_own)?;
-        let second = self.plain_side(second, &second_own)?;
+        let first = self.scored_side(first, &first_own)?;
+        let second = self.scored_side(second, &second_own)?;
         let on = join.on.into_iter().map(|(left, right)| if from_left { (left, right) } else { (right, left) });
         let on = on.map(|(key, other)| Ok((first.translate(key)?, second.translate(other)?)));
         let on = on.collect::<Result<Vec<_>>>()?;
@@ -108,15 +110,15 @@ impl Hoist<'_> {
         let mut plan =
             LogicalPlan::Aggregate(Aggregate::try_new(Arc::new(scored.plan), vec![generated(&row)], aggregates)?);
         let found = generated(&found).is_true();
-        let condition = match wanted {
-            Wanted::WithMatch => Some(found.clone()),
-            Wanted::WithoutMatch => Some(found.clone().is_not_true()),
-            Wanted::Marked => None,
+        let condition = match kind {
+            MatchKind::Semi => Some(found.clone()),
+            MatchKind::Anti => Some(found.clone().is_not_true()),
+            MatchKind::Mark => None,
         };
         if let Some(condition) = condition {
             plan = LogicalPlan::Filter(Filter::try_new(condition, Arc::new(plan))?);
         }
-        if wanted == Wanted::Marked {
+        if kind == MatchKind::Mark {
             columns.push(found);
         }
         let projected = columns.into_iter().zip(join.schema.iter());

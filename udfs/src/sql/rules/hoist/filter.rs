@@ -48,11 +48,10 @@ impl Hoist<'_> {
 
     /// Filters a rewritten plan by conditions in terms of it: first by those that need no more calls, then by one call
     /// after the other, so that a row that one of them drops is not scored by the next.
-    pub(super) fn filter_scored(&self, parts: Vec<Expr>, scored: Scored, wanted: &[Need]) -> Result<Scored> {
+    pub(super) fn filter_scored(&self, parts: Vec<Expr>, mut scored: Scored, wanted: &[Need]) -> Result<Scored> {
         let above = scored.read_above(self, wanted)?;
         let mut calls = self.plan_calls(&parts, &above)?;
         let parts = parts.into_iter().map(|part| calls.replace(part)).collect::<Result<Vec<_>>>()?;
-        let mut scored = scored;
         for stage in stages(parts, &calls) {
             scored = Self::compute(scored, &mut calls, &stage)?;
             scored.plan = filtered(stage, scored.plan)?;

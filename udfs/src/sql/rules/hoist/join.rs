@@ -34,8 +34,13 @@ impl Hoist<'_> {
         for condition in join.filter.clone().map(split_conjunction_owned).unwrap_or_default() {
             let of_condition = needs(self.functions, std::slice::from_ref(&condition))?;
             let inputs = [&join.left, &join.right].map(|input| input.schema());
+            // Without all of its conditions, an argument might be evaluated where it fails.
+            let is_of = |need: &Need, input: &DFSchema| {
+                reads_only(&need.call, input) && (!need.may_fail() || need.reads_only(input))
+            };
             let sides: Vec<_> =
-                of_condition.iter().map(|need| inputs.iter().position(|input| reads_only(&need.call, input))).collect();
+                of_condition.iter().map(|need| inputs.iter().position(|input| is_of(need, input))).collect();
+            // One that cannot leave the join with the others still waits.
             let waits = is_inner_by_keys && !of_condition.is_empty();
             if waits || sides.contains(&None) {
                 above.push(condition);
@@ -116,8 +121,8 @@ impl Hoist<'_> {
         Ok(Side { scored, calls })
     }
 
-    /// A side whose calls do not wait.
-    pub(super) fn plain_side(&self, plan: Arc<LogicalPlan>, own: &[Need]) -> Result<Side> {
+    /// Rewrites a side and computes all its calls there.
+    pub(super) fn scored_side(&self, plan: Arc<LogicalPlan>, own: &[Need]) -> Result<Side> {
         self.side(plan, JoinInput::Kept, own, &[], Late::No)
     }
 }

@@ -1,7 +1,8 @@
 //! Filters by scores below joins, which wait until the join has dropped rows.
 //!
-//! DataFusion pushes filters below joins, where a condition with a call scores every row of its side. `SELECT id FROM t JOIN
-//! u USING (k) WHERE rerank(q, p) > 1` becomes a join of `id, k, q, p` with `u`, and a filter above it.
+//! DataFusion pushes filters below joins, where a condition with a call scores every row of its side. `SELECT id FROM t
+//! JOIN u USING (k) WHERE rerank(q, p) > 1` becomes a join of `id, k, q, p` with `u`, and a filter above it. The price is
+//! that the join passes the texts of all rows on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,21 +13,29 @@ use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, Projection, SubqueryAlias};
 
 use super::rewrite::Hoist;
-use crate::sql::rules::expressions::{has_subquery, substitute};
+use crate::sql::rules::expressions::{may_wait, substitute};
 
 impl Hoist<'_> {
-    /// Takes the conditions with calls out of the inputs of a join, if the join only drops rows of that input. They are
-    /// in terms of the join's result, which may have more columns than before.
+    /// Takes the conditions with calls out of the inputs of a join that only drops rows of them, and then out of the join
+    /// itself. They are in terms of the join's result, which may have more columns than before.
+    ///
+    /// Leaves them where they are if the join scores pairs to decide which rows match: a filter below it saves those.
     pub(super) fn join_filters(&self, join: Join) -> Result<(Join, Vec<Expr>)> {
-        let [take_left, take_right] = match join.join_type {
+        let takes = match join.join_type {
             JoinType::Inner => [self.adds_no_pairs(&join); 2],
             JoinType::LeftSemi | JoinType::LeftAnti => [true, false],
             JoinType::RightSemi | JoinType::RightAnti => [false, true],
             JoinType::Left | JoinType::Right | JoinType::Full | JoinType::LeftMark | JoinType::RightMark => [false; 2],
         };
+        let is_inner = join.join_type == JoinType::Inner;
+        let keys_score = join.on.iter().flat_map(|(left, right)| [left, right]).any(|key| self.scores(key));
+        let condition_scores = join.filter.iter().any(|condition| self.scores(condition));
+        if keys_score || condition_scores && !is_inner {
+            return Ok((join, Vec::new()));
+        }
         let mut taken = Vec::new();
         let mut inputs = Vec::with_capacity(2);
-        for (input, takes) in [(&join.left, take_left), (&join.right, take_right)] {
+        for (input, takes) in [&join.left, &join.right].into_iter().zip(takes) {
             if takes {
                 let (input, conditions) = self.take_conditions(LogicalPlan::clone(input))?;
                 taken.extend(conditions);
@@ -35,9 +44,15 @@ impl Hoist<'_> {
                 inputs.push(Arc::clone(input));
             }
         }
+        let mut filter = join.filter.clone();
+        if is_inner && takes[0] {
+            let (own, stays) = filter.map(|condition| self.split(condition)).unwrap_or_default();
+            taken.extend(own);
+            filter = stays;
+        }
         let ([left, right], false) = (inputs.as_slice(), taken.is_empty()) else { return Ok((join, taken)) };
         let (left, right) = (Arc::clone(left), Arc::clone(right));
-        let Join { on, filter, join_type, join_constraint, null_equality, null_aware, .. } = join;
+        let Join { on, join_type, join_constraint, null_equality, null_aware, .. } = join;
         let join = Join::try_new(left, right, on, filter, join_type, join_constraint, null_equality, null_aware)?;
         Ok((join, taken))
     }
@@ -61,7 +76,11 @@ impl Hoist<'_> {
                 let alias = SubqueryAlias::try_new(Arc::new(input), alias)?;
                 let outer = alias.schema.columns().into_iter().map(Expr::Column);
                 let names: HashMap<Column, Expr> = inner.into_iter().zip(outer).collect();
-                Ok((LogicalPlan::SubqueryAlias(alias), renamed(taken, &names)?))
+                Ok((LogicalPlan::SubqueryAlias(alias), in_terms_of(taken, &names)?))
+            }
+            // What stays here is scored for the rows that the filters below leave.
+            LogicalPlan::Projection(projection) if projection.expr.iter().any(|part| self.stays(part)) => {
+                Ok((LogicalPlan::Projection(projection), Vec::new()))
             }
             LogicalPlan::Projection(Projection { mut expr, input, schema, .. }) => {
                 let (input, taken) = self.take_conditions(Arc::unwrap_or_clone(input))?;
@@ -85,29 +104,33 @@ impl Hoist<'_> {
                     });
                 }
                 let plan = LogicalPlan::Projection(Projection::try_new(expr, Arc::new(input))?);
-                Ok((plan, renamed(taken, &names)?))
+                Ok((plan, in_terms_of(taken, &names)?))
             }
             LogicalPlan::Join(join) => {
-                let (mut join, mut taken) = self.join_filters(join)?;
-                if self.adds_no_pairs(&join)
-                    && let Some(condition) = join.filter.take()
-                {
-                    let (own, stays) = self.split(condition);
-                    taken.extend(own);
-                    join.filter = stays;
-                }
+                let (join, taken) = self.join_filters(join)?;
                 Ok((LogicalPlan::Join(join), taken))
             }
             plan => Ok((plan, Vec::new())),
         }
     }
 
-    /// The parts of a condition that wait, and the rest of it.
+    /// The parts of a condition that wait, and the rest of it. None waits if the rest scores too.
     fn split(&self, condition: Expr) -> (Vec<Expr>, Option<Expr>) {
-        let waits =
-            |part: &Expr| self.has_calls(std::slice::from_ref(part)) && !part.is_volatile() && !has_subquery(part);
-        let (waiting, stays): (Vec<_>, Vec<_>) = split_conjunction_owned(condition).into_iter().partition(waits);
+        let parts = split_conjunction_owned(condition);
+        if parts.iter().any(|part| self.stays(part)) {
+            return (Vec::new(), conjunction(parts));
+        }
+        let (waiting, stays): (Vec<_>, Vec<_>) = parts.into_iter().partition(|part| self.scores(part));
         (waiting, conjunction(stays))
+    }
+
+    /// Whether an expression has calls and cannot wait.
+    fn stays(&self, expression: &Expr) -> bool {
+        self.scores(expression) && !may_wait(expression)
+    }
+
+    fn scores(&self, expression: &Expr) -> bool {
+        self.has_calls(std::slice::from_ref(expression))
     }
 
     /// Whether a join of both inputs has no more pairs to score than they have. A row that an inner join repeats is scored
@@ -117,6 +140,6 @@ impl Hoist<'_> {
     }
 }
 
-fn renamed(conditions: Vec<Expr>, names: &HashMap<Column, Expr>) -> Result<Vec<Expr>> {
+fn in_terms_of(conditions: Vec<Expr>, names: &HashMap<Column, Expr>) -> Result<Vec<Expr>> {
     conditions.into_iter().map(|condition| substitute(condition, names)).collect()
 }

@@ -9,11 +9,12 @@ mod existence;
 mod filter;
 mod join;
 mod join_filters;
+mod nested_calls;
 mod projection;
 mod rewrite;
 mod scored;
 mod sort;
-mod unnest;
+mod window;
 
+pub(super) use nested_calls::has_nested_call;
 pub(super) use rewrite::Hoist;
-pub(super) use unnest::has_nested;

@@ -9,12 +9,8 @@ use datafusion::logical_expr::{Expr, LogicalPlan, Projection, SortExpr, Subquery
 
 use super::rewrite::Hoist;
 use super::scored::{Late, Scored};
-use crate::sql::rules::expressions::{find, has_subquery, named, size, sources, substitute};
+use crate::sql::rules::expressions::{MOST_NODES, find, may_wait, named, size, sources, substitute};
 use crate::sql::rules::needs::{Need, needs, union};
-
-/// The most parts of an expression that waits, or of a condition that is passed down: what it stands for is written out
-/// at each place that reads it, on each level of a plan.
-const MOST_NODES: usize = 256;
 
 impl Hoist<'_> {
     pub(super) fn projection(&self, projection: Projection, wanted: &[Need], late: Late) -> Result<Scored> {
@@ -30,10 +26,7 @@ impl Hoist<'_> {
         let mut columns = Vec::new();
         for ((expression, column), (qualifier, field)) in expr.into_iter().zip(schema.columns()).zip(schema.iter()) {
             let expression = scored.translate(expression)?;
-            let waits = late == Late::Yes
-                && !expression.is_volatile()
-                && !has_subquery(&expression)
-                && size(&expression) <= MOST_NODES;
+            let waits = late == Late::Yes && may_wait(&expression);
             if waits && self.has_calls(std::slice::from_ref(&expression)) {
                 waiting.insert(column, expression.unalias_nested().data);
             } else {

@@ -71,6 +71,15 @@ impl Scored {
         Ok(self)
     }
 
+    /// Makes columns stand for those of the original plan that had another name, unless something else does already.
+    pub(super) fn stand_for(&mut self, original: Vec<Column>, columns: Vec<Column>) {
+        for (original, column) in original.into_iter().zip(columns) {
+            if original != column {
+                self.sources.entry(original).or_insert(Expr::Column(column));
+            }
+        }
+    }
+
     /// Exactly the columns of the original plan.
     pub(super) fn restore(self, schema: &DFSchema) -> Result<LogicalPlan> {
         let columns = schema.columns();
@@ -116,13 +125,40 @@ impl Hoist<'_> {
         }
         let sources = leaving.iter().map(|of| scored.sources[of].clone()).collect();
         let (mut scored, sources) = self.score(scored, sources, &[])?;
-        let mut projected = columns_of(scored.plan.schema());
-        for (of, source) in leaving.into_iter().zip(sources) {
-            let name = self.next_name();
-            projected.push(source.alias(&name));
-            scored.sources.insert(of, Expr::Column(Column::new_unqualified(name)));
-        }
-        scored.plan = LogicalPlan::Projection(Projection::try_new(projected, Arc::new(scored.plan))?);
+        let columns = self.columns_for(&mut scored, sources)?;
+        scored.sources.extend(leaving.into_iter().zip(columns));
         Ok(scored)
+    }
+
+    /// Makes columns of expressions that are not.
+    pub(super) fn columns_for(&self, scored: &mut Scored, expressions: Vec<Expr>) -> Result<Vec<Expr>> {
+        let is_column = |expression: &Expr| matches!(expression, Expr::Column(_));
+        if expressions.iter().all(is_column) {
+            return Ok(expressions);
+        }
+        let mut projected = columns_of(scored.plan.schema());
+        let mut columns = Vec::with_capacity(expressions.len());
+        for expression in expressions {
+            if is_column(&expression) {
+                columns.push(expression);
+                continue;
+            }
+            let name = self.next_name();
+            projected.push(expression.alias(&name));
+            columns.push(Expr::Column(Column::new_unqualified(name)));
+        }
+        let plan = std::mem::take(&mut scored.plan);
+        scored.plan = LogicalPlan::Projection(Projection::try_new(projected, Arc::new(plan))?);
+        Ok(columns)
+    }
+
+    /// Names expressions that have become the same, because they read the same call: a node has no two columns of a name.
+    pub(super) fn tell_apart(&self, expressions: &mut [Expr]) {
+        for place in 1..expressions.len() {
+            let (before, rest) = expressions.split_at_mut(place);
+            if before.contains(&rest[0]) && !matches!(rest[0], Expr::GroupingSet(_)) {
+                rest[0] = std::mem::take(&mut rest[0]).alias(self.next_name());
+            }
+        }
     }
 }

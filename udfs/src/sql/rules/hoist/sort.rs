@@ -2,13 +2,11 @@
 
 use std::sync::Arc;
 
-use datafusion::common::Column;
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Projection, Sort, SortExpr};
+use datafusion::logical_expr::{Expr, Limit, LogicalPlan, Sort, SortExpr};
 
 use super::rewrite::Hoist;
 use super::scored::{Late, Scored};
-use crate::sql::rules::expressions::columns_of;
 use crate::sql::rules::needs::{Need, needs, union};
 
 impl Hoist<'_> {
@@ -21,33 +19,12 @@ impl Hoist<'_> {
         let keys = scored.translate_all(keys)?;
         let above = scored.read_above(self, wanted)?;
         let (mut scored, keys) = self.score(scored, keys, &above)?;
-        let keys = if scored.sources.is_empty() { keys } else { self.with_key_columns(&mut scored, keys)? };
+        // Where rows are spread over partitions, DataFusion does not find every expression again in the order of its input.
+        let keys = if scored.sources.is_empty() { keys } else { self.columns_for(&mut scored, keys)? };
         let expr: Vec<_> = keys.into_iter().zip(sort.expr).map(|(expr, key)| SortExpr { expr, ..key }).collect();
         scored.order.clone_from(&expr);
         scored.plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(scored.plan), fetch: sort.fetch });
         self.settle(scored.refresh()?, late, wanted)
-    }
-
-    /// Makes columns of keys that are not: where rows are spread over partitions, DataFusion does not find every expression
-    /// again in the order of its input.
-    fn with_key_columns(&self, scored: &mut Scored, keys: Vec<Expr>) -> Result<Vec<Expr>> {
-        if keys.iter().all(|key| matches!(key, Expr::Column(_))) {
-            return Ok(keys);
-        }
-        let mut projected = columns_of(scored.plan.schema());
-        let mut columns = Vec::with_capacity(keys.len());
-        for key in keys {
-            if matches!(key, Expr::Column(_)) {
-                columns.push(key);
-                continue;
-            }
-            let name = self.next_name();
-            projected.push(key.alias(&name));
-            columns.push(Expr::Column(Column::new_unqualified(name)));
-        }
-        let plan = std::mem::take(&mut scored.plan);
-        scored.plan = LogicalPlan::Projection(Projection::try_new(projected, Arc::new(plan))?);
-        Ok(columns)
     }
 
     pub(super) fn limit(&self, limit: Limit, wanted: &[Need], late: Late) -> Result<Scored> {

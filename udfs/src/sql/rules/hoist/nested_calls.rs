@@ -1,8 +1,8 @@
 //! Separates calls that another rule has merged.
 //!
 //! Plans are optimized several times. DataFusion merges a projection into the one above it, and may so put a call into the
-//! arguments of another, or into a lambda. The first two would then be planned in one operator, which evaluates neither for
-//! the other; in a lambda no operator can compute it.
+//! arguments of another, or into a lambda. Two nested calls would share one operator, which evaluates neither for the
+//! other. In a lambda no operator can compute a call.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::sql::rules::expressions::{columns_of, named, replace};
 
 impl Hoist<'_> {
     /// Gives placed calls in arguments of others and in lambdas a projection below.
-    pub(in crate::sql::rules) fn unnest(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
+    pub(in crate::sql::rules) fn separate_nested_calls(&self, plan: LogicalPlan) -> Result<Transformed<LogicalPlan>> {
         plan.transform_up_with_subqueries(|node| match node {
             LogicalPlan::Projection(projection) => self.separate(projection),
             node => Ok(Transformed::no(node)),
@@ -27,7 +27,7 @@ impl Hoist<'_> {
     fn separate(&self, projection: Projection) -> Result<Transformed<LogicalPlan>> {
         let mut inner = Vec::new();
         for expression in &projection.expr {
-            collect_nested(expression, false, self.functions, &mut inner)?;
+            collect_nested_calls(expression, false, self.functions, &mut inner)?;
         }
         if inner.is_empty() {
             return Ok(Transformed::no(LogicalPlan::Projection(projection)));
@@ -51,14 +51,14 @@ impl Hoist<'_> {
 }
 
 /// Whether a placed call stands in the arguments of another, or in a lambda.
-pub(in crate::sql::rules) fn has_nested(expression: &Expr, functions: &KnownFunctions) -> Result<bool> {
+pub(in crate::sql::rules) fn has_nested_call(expression: &Expr, functions: &KnownFunctions) -> Result<bool> {
     let mut nested = Vec::new();
-    collect_nested(expression, false, functions, &mut nested)?;
+    collect_nested_calls(expression, false, functions, &mut nested)?;
     Ok(!nested.is_empty())
 }
 
 /// The outermost placed calls within arguments of others and within lambdas.
-fn collect_nested(part: &Expr, within: bool, functions: &KnownFunctions, nested: &mut Vec<Expr>) -> Result<()> {
+fn collect_nested_calls(part: &Expr, within: bool, functions: &KnownFunctions, nested: &mut Vec<Expr>) -> Result<()> {
     let is_placed = functions.is_placed_call(part);
     let is_lambda = matches!(part, Expr::Lambda(_));
     if is_placed && within {
@@ -68,7 +68,7 @@ fn collect_nested(part: &Expr, within: bool, functions: &KnownFunctions, nested:
         return Ok(());
     }
     part.apply_children(|child| {
-        collect_nested(child, within || is_placed || is_lambda, functions, nested)?;
+        collect_nested_calls(child, within || is_placed || is_lambda, functions, nested)?;
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(())
