@@ -30,6 +30,7 @@ impl Hoist<'_> {
         let mut computed_at = Vec::new();
         let mut kept: Vec<Expr> = Vec::new();
         for expression in expressions.split_off(groups) {
+            let expression = without_repeated_keys(expression);
             let (expression, value) = match self.choose_columns(&expression).filter(|_| chooses) {
                 Some((columns, value)) => (columns, Some(value)),
                 None => (expression, None),
@@ -104,6 +105,22 @@ impl Hoist<'_> {
         function.params.args = vec![named_struct(fields)];
         Some((Expr::AggregateFunction(function), substitute(value.clone(), &sources).ok()?))
     }
+}
+
+/// The aggregate sorted by each key once. `DISTINCT ON` repeats its expressions among the keys, and where these are
+/// columns of scores, DataFusion 55 panics.
+fn without_repeated_keys(mut expression: Expr) -> Expr {
+    let inner = if let Expr::Alias(alias) = &mut expression { alias.expr.as_mut() } else { &mut expression };
+    if let Expr::AggregateFunction(function) = inner {
+        let keys = &mut function.params.order_by;
+        let mut known: Vec<Expr> = Vec::with_capacity(keys.len());
+        keys.retain(|key| {
+            let is_new = !known.contains(&key.expr);
+            known.extend(is_new.then(|| key.expr.clone()));
+            is_new
+        });
+    }
+    expression
 }
 
 /// Stands for the struct of chosen columns until its name is known.
