@@ -1,7 +1,7 @@
 //! `rerank.toml`: defaults for the options of the command line.
 //!
-//! Keys are the long names of options. A key outside any table applies to every command that has the option; a key in the
-//! table of a command applies to that command, and takes precedence:
+//! Keys are the long names of options. A key outside any table applies to every command that has the option; a key in
+//! the table of a command applies to that command, and takes precedence:
 //!
 //! ```toml
 //! model = "m3=/models/bge-reranker-v2-m3"
@@ -22,7 +22,8 @@ use toml::{Table, Value};
 /// Commands whose options can be settings.
 const COMMANDS: &[&str] = &["run", "score", "sql"];
 
-/// Options that cannot be settings, because they are about a single call: what to do, to which files, permission to delete.
+/// Options that cannot be settings, because they are about a single call: what to do, to which files, permission to
+/// delete.
 const NOT_SETTINGS: &[&str] = &[
     "command",
     "config",

@@ -37,8 +37,8 @@ const REFUSALS: &[&str] = &["cannot read both sides of a", "cannot be used in VA
 /// What DataFusion fails with on its own, depending on the plan around a call.
 const FLAWS: &[&str] = &["SanityCheckPlan"];
 
-/// What the stored statement alone fails with: flaws of DataFusion again. In a condition of a join it evaluates branches
-/// of a CASE that are not taken.
+/// What the stored statement alone fails with: flaws of DataFusion again. In a condition of a join it evaluates
+/// branches of a CASE that are not taken.
 const FLAWS_OF_STORED: &[&str] = &[
     "column types must match schema types",
     "Cannot concat arrays of different types",
@@ -119,8 +119,8 @@ const CONSTRUCTS: &[&str] = &[
     "nested call",
 ];
 
-/// Switches of the optimizer. Without `enable_physical_uncorrelated_scalar_subquery`, DataFusion drops a column that a filter
-/// reads, so that one stays on.
+/// Switches of the optimizer. Without `enable_physical_uncorrelated_scalar_subquery`, DataFusion drops a column that a
+/// filter reads, so that one stays on.
 const FLAGS: &[&str] = &[
     "datafusion.optimizer.prefer_hash_join",
     "datafusion.optimizer.prefer_existing_sort",

@@ -1,5 +1,6 @@
-//! Checkpoints as other programs save them: spelled as by transformers 4 or 5, with or without the optional files, with an
-//! output layer of their own, in bf16, with LoRA adapters. Scores are those of the reference library on the same folder.
+//! Checkpoints as other programs save them: spelled as by transformers 4 or 5, with or without the optional files, with
+//! an output layer of their own, in bf16, with LoRA adapters. Scores are those of the reference library on the same
+//! folder.
 //!
 //! `tests/fixtures/reference/variants.py` defines the variants, as edits of the tiny checkpoints, and writes
 //! `goldens/variants.json` and `adapters/`.

@@ -11,8 +11,8 @@ use super::scoring::{EngineArgs, at_least_one};
 /// A process of a cluster.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
-    /// Run the scheduler, which divides plans into tasks, assigns them to executors and detects lost executors. It needs no
-    /// access to models or data.
+    /// Run the scheduler, which divides plans into tasks, assigns them to executors and detects lost executors. It
+    /// needs no access to models or data.
     #[command(after_long_help = SCHEDULER_MANUAL)]
     Scheduler(SchedulerArgs),
     /// Run an executor, which reads, scores and writes.
@@ -35,8 +35,8 @@ pub(crate) struct SchedulerArgs {
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
 
-    /// Seconds without a heartbeat after which an executor counts as lost and its tasks are reassigned. At least twice the
-    /// executors' `--heartbeat`.
+    /// Seconds without a heartbeat after which an executor counts as lost and its tasks are reassigned. At least twice
+    /// the executors' `--heartbeat`.
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) executor_timeout: u64,
 }
@@ -56,13 +56,13 @@ pub(crate) struct ExecutorArgs {
     #[arg(long, default_value_t = 50051, value_parser = clap::value_parser!(u16).range(1..65535))]
     pub(crate) port: u16,
 
-    /// Name or address at which the scheduler, other executors and clients reach this machine. With the port it is also the
-    /// executor's name in errors [default: the address that the scheduler sees].
+    /// Name or address at which the scheduler, other executors and clients reach this machine. With the port it is also
+    /// the executor's name in errors [default: the address that the scheduler sees].
     #[arg(long, value_name = "HOST")]
     pub(crate) host: Option<String>,
 
-    /// Concurrent tasks: units of a job, partitions of a query. Two keep a device busy: one is read or written while the
-    /// other is scored.
+    /// Concurrent tasks: units of a job, partitions of a query. Two keep a device busy: one is read or written while
+    /// the other is scored.
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub(crate) slots: usize,
 
@@ -76,8 +76,8 @@ pub(crate) struct ExecutorArgs {
     #[arg(long, value_name = "DIR")]
     pub(crate) work_dir: Option<PathBuf>,
 
-    /// A model that plans refer to, as NAME=DIR; may be repeated. The directory may differ between machines, the checkpoint
-    /// may not. Other models are looked up in the Hugging Face cache, then at the client's path.
+    /// A model that plans refer to, as NAME=DIR; may be repeated. The directory may differ between machines, the
+    /// checkpoint may not. Other models are looked up in the Hugging Face cache, then at the client's path.
     #[arg(long, help_heading = "Model", value_name = "MODEL", env = "RERANK_MODEL")]
     pub(crate) model: Vec<String>,
 

@@ -43,9 +43,9 @@ pub(crate) struct Cli {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
 
-    /// Read settings from this file: TOML whose keys are the long names of options (`model = "m3"`), for all commands or in
-    /// the table of one (`[run]`) [default: `rerank.toml` in this folder, or else `rerank/rerank.toml` in the user's
-    /// configuration folder]. The command line and environment variables take precedence.
+    /// Read settings from this file: TOML whose keys are the long names of options (`model = "m3"`), for all commands
+    /// or in the table of one (`[run]`) [default: `rerank.toml` in this folder, or else `rerank/rerank.toml` in the
+    /// user's configuration folder]. The command line and environment variables take precedence.
     #[arg(long, global = true, value_name = "FILE", env = "RERANK_CONFIG")]
     pub(crate) config: Option<PathBuf>,
 

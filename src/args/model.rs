@@ -15,16 +15,17 @@ use crate::hub::HubModel;
 /// The subcommand of `rerank model`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModelCommand {
-    /// Write a checkpoint as a standard ONNX directory that other tools can run, merged with its adapter if one is given.
+    /// Write a checkpoint as a standard ONNX directory that other tools can run, merged with its adapter if one is
+    /// given.
     Export(ExportArgs),
-    /// Show the family and shape of a checkpoint, and what becomes of each of its files, keys and tensors, without loading its
-    /// weights.
+    /// Show the family and shape of a checkpoint, and what becomes of each of its files, keys and tensors, without
+    /// loading its weights.
     Inspect(InspectArgs),
     /// Download a model from the Hugging Face Hub into the cache shared with Python, and print its folder.
     ///
     /// Downloads only what scoring needs: configuration, tokenizer and safetensors weights. Files in the cache are not
-    /// downloaded again, and an interrupted download is resumed. Every file is checked against the id that the hub lists for
-    /// its content.
+    /// downloaded again, and an interrupted download is resumed. Every file is checked against the id that the hub
+    /// lists for its content.
     #[cfg(feature = "hub")]
     #[command(after_long_help = PULL_MANUAL)]
     Pull(PullArgs),
@@ -33,8 +34,8 @@ pub(crate) enum ModelCommand {
     List(ListArgs),
     /// Remove converted weights. They are converted again when needed.
     ///
-    /// Never touches the Hugging Face cache; use `hf cache` for that. Loaded models keep their weights, and weights that a
-    /// process is about to load stay.
+    /// Never touches the Hugging Face cache; use `hf cache` for that. Loaded models keep their weights, and weights
+    /// that a process is about to load stay.
     #[command(after_long_help = PRUNE_MANUAL)]
     Prune(PruneArgs),
 }
@@ -75,8 +76,8 @@ pub(crate) struct InspectArgs {
 #[cfg(feature = "hub")]
 #[derive(Debug, Args)]
 pub(crate) struct PullArgs {
-    /// The name of a published model (`m3`, `gemma`, `minicpm`, `gemma2`) or the id of a repository on the hub (`ORG/REPO`),
-    /// with `@REVISION` (a branch, a tag or a commit) for another revision than `main`.
+    /// The name of a published model (`m3`, `gemma`, `minicpm`, `gemma2`) or the id of a repository on the hub
+    /// (`ORG/REPO`), with `@REVISION` (a branch, a tag or a commit) for another revision than `main`.
     #[arg(value_name = "NAME|ORG/REPO[@REVISION]")]
     pub(crate) model: HubModel,
 }
@@ -96,7 +97,8 @@ pub(crate) struct ListArgs {
 /// `rerank model prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Remove the weights of this model only: the name of a published model, a Hugging Face id or a checkpoint directory.
+    /// Remove the weights of this model only: the name of a published model, a Hugging Face id or a checkpoint
+    /// directory.
     pub(crate) model: Option<String>,
 
     /// Folder of converted weights [default: `rerank` in the user's cache folder].

@@ -33,10 +33,10 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Columns", value_name = "COLUMN", default_value = "score")]
     pub(crate) score: String,
 
-    /// A query that returns the rows of the output, in place of `SELECT *, rerank(query, passage) AS score FROM input`. The
-    /// table `input` is INPUT; other files are named by their paths (`JOIN 'languages.parquet' AS l`). `--model`, its
-    /// options and `--window-rows` are the defaults of calls of `rerank`. A query that needs more than one row of the
-    /// input at a time (ORDER BY, GROUP BY, LIMIT, window functions) is refused.
+    /// A query that returns the rows of the output, in place of `SELECT *, rerank(query, passage) AS score FROM input`.
+    /// The table `input` is INPUT; other files are named by their paths (`JOIN 'languages.parquet' AS l`). `--model`,
+    /// its options and `--window-rows` are the defaults of calls of `rerank`. A query that needs more than one row of
+    /// the input at a time (ORDER BY, GROUP BY, LIMIT, window functions) is refused.
     #[arg(long, value_name = "QUERY", conflicts_with_all = ["query", "passage", "score", "on_error"])]
     pub(crate) sql: Option<String>,
 
@@ -80,8 +80,8 @@ pub(crate) struct RunArgs {
     #[arg(long, help_heading = "Job")]
     pub(crate) restart: bool,
 
-    /// Write a report of the run to this file, as JSON. If its name ends in `.html` it is a page with throughput over time
-    /// and the distributions of scores and lengths, and the JSON is written beside it.
+    /// Write a report of the run to this file, as JSON. If its name ends in `.html` it is a page with throughput over
+    /// time and the distributions of scores and lengths, and the JSON is written beside it.
     #[arg(long, help_heading = "Job", value_name = "FILE")]
     pub(crate) report: Option<String>,
 

@@ -19,8 +19,8 @@ pub(crate) struct ModelArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Device")]
 pub(crate) struct EngineArgs {
-    /// Device that runs the model: `cpu`, `cuda`, `cuda:N`, or `cuda:N,M` for several GPUs, each with its own copy of the
-    /// weights, which share one queue. A GPU that cannot be used is an error.
+    /// Device that runs the model: `cpu`, `cuda`, `cuda:N`, or `cuda:N,M` for several GPUs, each with its own copy of
+    /// the weights, which share one queue. A GPU that cannot be used is an error.
     #[arg(long, default_value_t = Devices::default())]
     pub(crate) device: Devices,
 
@@ -28,8 +28,8 @@ pub(crate) struct EngineArgs {
     #[arg(long, value_parser = at_least_one)]
     pub(crate) threads: Option<usize>,
 
-    /// Token budget of a device batch, padding included [default: as measured by a large job; otherwise 512 per thread on the
-    /// CPU, 16384 on a GPU].
+    /// Token budget of a device batch, padding included [default: as measured by a large job; otherwise 512 per thread
+    /// on the CPU, 16384 on a GPU].
     #[arg(long, value_name = "TOKENS", value_parser = at_least_one)]
     pub(crate) batch_tokens: Option<usize>,
 
@@ -50,9 +50,9 @@ pub(crate) struct WindowArgs {
 /// How long rows wait for others.
 #[derive(Debug, Args)]
 pub(crate) struct DelayArgs {
-    /// Longest time that rows wait for others while their source has no more: `50ms`, `1s`, a number of milliseconds. Rows
-    /// are scored earlier if the device has nothing else to do, and later if they would only wait in its queue. `off`
-    /// scores full windows only, so that the same rows have the same scores to the last bit.
+    /// Longest time that rows wait for others while their source has no more: `50ms`, `1s`, a number of milliseconds.
+    /// Rows are scored earlier if the device has nothing else to do, and later if they would only wait in its queue.
+    /// `off` scores full windows only, so that the same rows have the same scores to the last bit.
     #[arg(long, value_name = "TIME", default_value_t = MaxDelay::default())]
     pub(crate) max_delay: MaxDelay,
 }

@@ -29,8 +29,8 @@ pub(crate) struct SqlArgs {
     #[arg(long, value_name = "ROWS", default_value = "40")]
     pub(crate) max_rows: datafusion_cli::print_options::MaxRows,
 
-    /// A model for SQL, as NAME=DIR, DIR, `m3`, a Hugging Face id, or `tiny`, the bundled one; may be repeated. The first is
-    /// the default of calls [default: tiny].
+    /// A model for SQL, as NAME=DIR, DIR, `m3`, a Hugging Face id, or `tiny`, the bundled one; may be repeated. The
+    /// first is the default of calls [default: tiny].
     #[arg(long, help_heading = "Model", value_name = "MODEL", env = "RERANK_MODEL")]
     pub(crate) model: Vec<String>,
 

@@ -26,8 +26,8 @@ use crate::terminal::{Stopped, one_line};
 static SCHEMA: LazyLock<SchemaRef> =
     LazyLock::new(|| Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)])));
 
-/// Does the work of the messages of its input, and returns the ids of their units. Dropping the stream stops the work within
-/// one device batch and removes the unfinished file.
+/// Does the work of the messages of its input, and returns the ids of their units. Dropping the stream stops the work
+/// within one device batch and removes the unfinished file.
 #[derive(Debug, Clone)]
 pub(crate) struct ScoreUnitsExec {
     job: Arc<JobMessage>,

@@ -17,8 +17,8 @@ use crate::terminal::{Printer, human_count, stop};
 /// Runs the subcommand.
 pub(crate) fn run(args: RunArgs, printer: Printer) -> Result<()> {
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    // After a failure a thread may still be loading a model or reading from a store. Nobody needs the result, and it would
-    // panic without the runtime.
+    // After a failure a thread may still be loading a model or reading from a store. Nobody needs the result, and it
+    // would panic without the runtime.
     let runtime = ManuallyDrop::new(runtime);
     runtime.block_on(execute(args, printer))
 }

@@ -1,8 +1,8 @@
 //! INTERVAL columns of Parquet files: months, days and milliseconds, 12 bytes.
 //!
 //! The Parquet library reads either the months or the rest of them and cannot write all three. So it is shown plain
-//! bytes here, in both directions, and Arrow arrays of months, days and nanoseconds are made from these. Only columns of
-//! their own are covered, not intervals inside of lists and structs.
+//! bytes here, in both directions, and Arrow arrays of months, days and nanoseconds are made from these. Only columns
+//! of their own are covered, not intervals inside of lists and structs.
 
 use std::sync::Arc;
 

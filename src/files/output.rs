@@ -185,8 +185,8 @@ impl OutputFile {
         Ok(Self { destination, encoder })
     }
 
-    /// Begins a copy of some row groups of a Parquet file with added columns; the rows that are written have only these. Once `stopped`
-    /// is true, writing ends with an error at the next opportunity.
+    /// Begins a copy of some row groups of a Parquet file with added columns; the rows that are written have only
+    /// these. Once `stopped` is true, writing ends with an error at the next opportunity.
     pub(crate) async fn splice(
         destination: Destination,
         input: InputFile,

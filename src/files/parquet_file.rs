@@ -89,8 +89,8 @@ fn footer(file: &ObjectFile, options: ParquetMetaDataOptions) -> Result<ParquetM
     Ok(ParquetMetaDataReader::new().with_metadata_options(Some(options)).parse_and_finish(file)?)
 }
 
-/// Refuses files whose columns cannot be told apart or cannot be read, and footers that contradict themselves: rows would
-/// be cut in other places for one column than for another.
+/// Refuses files whose columns cannot be told apart or cannot be read, and footers that contradict themselves: rows
+/// would be cut in other places for one column than for another.
 fn check(metadata: &ParquetMetaData, size_bytes: u64) -> Result<()> {
     let mut names = HashSet::new();
     for field in metadata.file_metadata().schema().get_fields() {

@@ -54,8 +54,8 @@ fn leaf(data_type: &DataType, column: &Type) -> DataType {
     }
 }
 
-/// The key that marks the field of a column whose type or values an output would not keep. Its value says which type the
-/// column has, because what is made of the column may be kept.
+/// The key that marks the field of a column whose type or values an output would not keep. Its value says which type
+/// the column has, because what is made of the column may be kept.
 const MARK: &str = "rerank:not-kept";
 
 /// The fields with those marked that an output which encodes them would not keep.

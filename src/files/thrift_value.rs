@@ -1,7 +1,7 @@
 //! Thrift structures without their definitions, so that what nobody here knows is kept.
 //!
-//! The footer of a Parquet file is such a structure. The Parquet library reads it into types of its own, and does not write
-//! again what these have no place for. The numbers of fields are those of
+//! The footer of a Parquet file is such a structure. The Parquet library reads it into types of its own, and does not
+//! write again what these have no place for. The numbers of fields are those of
 //! [parquet.thrift](https://github.com/apache/parquet-format/blob/master/src/main/thrift/parquet.thrift).
 
 use std::io::Cursor;

@@ -1,7 +1,7 @@
 //! Requests to the hub, and messages for its errors.
 //!
-//! `hf-hub` implements the protocol: addresses, redirects, tokens, retries of requests. Its downloads are not used: they
-//! restart a file after every broken connection, and save an error page as the content.
+//! `hf-hub` implements the protocol: addresses, redirects, tokens, retries of requests. Its downloads are not used:
+//! they restart a file after every broken connection, and save an error page as the content.
 
 use std::error::Error;
 use std::time::Duration;

@@ -61,8 +61,8 @@ pub(crate) async fn survey(files: &[InputFile], columns: Option<&Columns>, forma
     Ok(Survey { schema: common.context("there are no input files")?, groups })
 }
 
-/// Makes the columns such that those of another file fit too: a column that is all NULL and has no type takes the type of
-/// the other, and may be NULL if it may be in the other.
+/// Makes the columns such that those of another file fit too: a column that is all NULL and has no type takes the type
+/// of the other, and may be NULL if it may be in the other.
 fn widen(common: &mut SchemaRef, other: &Schema) {
     let fields = common.fields().iter().zip(other.fields()).map(|(field, other)| -> FieldRef {
         let (data_type, there) = (field.data_type(), other.data_type());

@@ -40,10 +40,11 @@ pub(crate) struct Piece {
 }
 
 impl Unit {
-    /// The path of the file that the unit commits, relative to OUTPUT: an output file, or for a piece of one its scores.
+    /// The path of the file that the unit commits, relative to OUTPUT: an output file, or for a piece of one its
+    /// scores.
     ///
-    /// Scores are a Parquet file among the records, without the extension: other programs that search OUTPUT for Parquet
-    /// files must not find it.
+    /// Scores are a Parquet file among the records, without the extension: other programs that search OUTPUT for
+    /// Parquet files must not find it.
     pub(crate) fn data_name(&self, input: &str) -> String {
         match self.piece {
             Some(_) => format!("{RECORDS}/scores/{}", self.id),

@@ -11,9 +11,9 @@ use tokio::runtime::Handle;
 use super::unit::Unit;
 use crate::files::{Batches, InputFile, PartitionValue, Rows, Source, partition_value};
 
-/// Reads columns of a unit that consists of groups, in batches of at most `batch_rows` rows. Columns that the file lacks
-/// are in its path. `each` takes a batch and returns whether to continue. Returns whether the unit was read to its end.
-/// Blocks.
+/// Reads columns of a unit that consists of groups, in batches of at most `batch_rows` rows. Columns that the file
+/// lacks are in its path. `each` takes a batch and returns whether to continue. Returns whether the unit was read to
+/// its end. Blocks.
 pub(super) fn read_unit(
     input: &InputFile,
     unit: &Unit,

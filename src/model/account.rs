@@ -11,8 +11,8 @@ struct Group<'a> {
     names: Vec<(String, usize)>,
 }
 
-/// One line per file and fate: the names of the keys and tensors that are used, or that are ignored for a reason. Tensors
-/// that differ in a number only share an entry, `layers.*.norm.weight (18)`. Files themselves are left out.
+/// One line per file and fate: the names of the keys and tensors that are used, or that are ignored for a reason.
+/// Tensors that differ in a number only share an entry, `layers.*.norm.weight (18)`. Files themselves are left out.
 pub(crate) fn lines(parts: &[CheckpointPart]) -> Vec<String> {
     let mut groups: Vec<Group<'_>> = Vec::new();
     for part in parts {

@@ -20,12 +20,12 @@ use crate::args::ExecutorArgs;
 use crate::args::SqlArgs;
 use crate::args::{EngineArgs, OptionArgs};
 
-/// Whether joins pass on filters that they learn while they run. DataFusion 55 finds the columns of such a filter by name,
-/// and drops rows where both sides of a join have a column of that name.
+/// Whether joins pass on filters that they learn while they run. DataFusion 55 finds the columns of such a filter by
+/// name, and drops rows where both sides of a join have a column of that name.
 pub(crate) const JOIN_DYNAMIC_FILTERS: bool = false;
 
-/// The session of a job's query. Calls that name no model use `model`. Windows depend on the rows alone, so that a job that
-/// is resumed has the same scores.
+/// The session of a job's query. Calls that name no model use `model`. Windows depend on the rows alone, so that a job
+/// that is resumed has the same scores.
 pub(crate) fn query_settings(
     model: Option<&str>,
     options: &OptionArgs,

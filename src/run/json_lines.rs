@@ -43,8 +43,9 @@ struct Line {
     broken: Option<String>,
 }
 
-/// Scores the objects of a file (`-`: standard input) and prints them, those of a window as soon as it is scored. A line that
-/// is not an object is an error, after the lines before it. A pair that cannot be scored gets a reason in its object.
+/// Scores the objects of a file (`-`: standard input) and prints them, those of a window as soon as it is scored. A
+/// line that is not an object is an error, after the lines before it. A pair that cannot be scored gets a reason in its
+/// object.
 pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Result<()> {
     let input: Box<dyn Read + Send> = if file == Path::new("-") {
         Box::new(stdin())
@@ -72,8 +73,8 @@ pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Resul
     Ok(())
 }
 
-/// Reads lines and sends those that are there at once as a batch, so that nobody waits for a line to come. Stops when the
-/// receiver is dropped.
+/// Reads lines and sends those that are there at once as a batch, so that nobody waits for a line to come. Stops when
+/// the receiver is dropped.
 ///
 /// # Errors
 /// A line that cannot be read or is no object. Those before it are sent.

@@ -55,8 +55,8 @@ impl fmt::Display for Stopped {
 
 impl std::error::Error for Stopped {}
 
-/// Waits for the first request to stop. A second one ends the process at once, in case cleaning up hangs (an object store
-/// that does not respond).
+/// Waits for the first request to stop. A second one ends the process at once, in case cleaning up hangs (an object
+/// store that does not respond).
 pub(crate) async fn requested() -> Stopped {
     let first = Stopped::new(signal().await);
     tokio::spawn(async { exit_now(Stopped::new(signal().await).exit_code()) });

@@ -133,8 +133,8 @@ impl StoredScores {
         })
     }
 
-    /// Scores all pairs of some texts. Returns values between those scores, from low to high, for a variant that returns
-    /// scores; of those that return more than a score, values between their (first) scores.
+    /// Scores all pairs of some texts. Returns values between those scores, from low to high, for a variant that
+    /// returns scores; of those that return more than a score, values between their (first) scores.
     pub(crate) fn levels(&self, number: usize, queries: &[String], passages: &[String]) -> Vec<f32> {
         let pairs: Vec<Pair> = queries
             .iter()

@@ -2,8 +2,8 @@
 //!
 //! Calls are marks of `stand_ins`. The tables `t` and `u`, and `tm` and `um` with the same rows, have the columns `id`
 //! (unique), `v`, `b`, `lang`, `q`, `p` and `pid` (an `id`, or none). Whatever picks rows by their order (LIMIT,
-//! `row_number`, DISTINCT ON) orders them completely. What can fail for a row (a division, a CAST) stands in a branch of
-//! a CASE that is not taken for that row.
+//! `row_number`, DISTINCT ON) orders them completely. What can fail for a row (a division, a CAST) stands in a branch
+//! of a CASE that is not taken for that row.
 
 mod aggregates;
 mod expressions;

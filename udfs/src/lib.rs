@@ -23,8 +23,8 @@
 //! ```
 //!
 //! **Streams.** [`Reranker::score_stream`] appends a score column to any stream of record batches. It keeps their order
-//! and has two windows of rows in flight. A row of a slow stream is scored when it comes; those of a fast one are gathered
-//! while the device is busy.
+//! and has two windows of rows in flight. A row of a slow stream is scored when it comes; those of a fast one are
+//! gathered while the device is busy.
 //!
 //! ```no_run
 //! use arrow::array::RecordBatch;
@@ -84,9 +84,10 @@
 //!
 //! A loaded model has its own worker threads; texts are encoded on rayon's pool. Memory holds the weights, one device
 //! batch, the windows in flight and the one that is read, whatever the length of the input: a window is at most
-//! [`DEFAULT_WINDOW_ROWS`] rows, sorted by length and cut into batches by tokens. Clones of a [`Reranker`] share tokenizer, weights and device, and so do
-//! rerankers whose options differ only in what does not change the graph. Each other precision, list of cutoff layers or
-//! compression that a model is asked for is a graph with weights of its own, kept as long as the model is open.
+//! [`DEFAULT_WINDOW_ROWS`] rows, sorted by length and cut into batches by tokens. Clones of a [`Reranker`] share
+//! tokenizer, weights and device, and so do rerankers whose options differ only in what does not change the graph. Each
+//! other precision, list of cutoff layers or compression that a model is asked for is a graph with weights of its own,
+//! kept as long as the model is open.
 //!
 //! # Errors
 //!

@@ -15,8 +15,8 @@ const OFF: &str = "off";
 /// The longest time that rows of a stream wait for others to be scored with, as people write it; `None` is no limit:
 /// see [`Reranker::with_max_delay`](crate::Reranker::with_max_delay).
 ///
-/// Its text is a time with units (`50ms`, `1s`, `1m 30s`), a whole number of milliseconds, or `off` for `None`. Default:
-/// [`DEFAULT_MAX_DELAY`].
+/// Its text is a time with units (`50ms`, `1s`, `1m 30s`), a whole number of milliseconds, or `off` for `None`.
+/// Default: [`DEFAULT_MAX_DELAY`].
 ///
 /// ```
 /// use std::time::Duration;

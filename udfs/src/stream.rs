@@ -70,18 +70,19 @@ impl Reranker {
 
     /// Appends the column `score` to every batch of a stream, and keeps the batches in order.
     ///
-    /// Scores rows in windows of at most [`Self::window_rows`], two of which are in flight while a third is read, so memory
-    /// does not grow with the stream. Windows follow the input. While the device is busy, rows become large windows, which
-    /// have little padding. While the input has no more, the rows that wait are scored as soon as the device has nothing else
-    /// to do, or once the first has waited for [`Self::max_delay`] and they would not wait in the device's queue instead. The
-    /// first window is about one device batch, and each of the next at most four times larger. Without a delay, all windows
-    /// but the last are full, and scores are the same to the last bit however the rows arrive; with one, they are the same up
-    /// to rounding.
+    /// Scores rows in windows of at most [`Self::window_rows`], two of which are in flight while a third is read, so
+    /// memory does not grow with the stream. Windows follow the input. While the device is busy, rows become large
+    /// windows, which have little padding. While the input has no more, the rows that wait are scored as soon as the
+    /// device has nothing else to do, or once the first has waited for [`Self::max_delay`] and they would not wait in
+    /// the device's queue instead. The first window is about one device batch, and each of the next at most four times
+    /// larger. Without a delay, all windows but the last are full, and scores are the same to the last bit however the
+    /// rows arrive; with one, they are the same up to rounding.
     ///
     /// The score is NULL where the query or passage is. Dropping the stream stops the work within one device batch.
     ///
-    /// Any executor can poll the stream. The delay needs a tokio runtime with timers: elsewhere nothing wakes the stream when
-    /// it is over, and rows wait until the window is full, the device has nothing to do, or the input has more or ends.
+    /// Any executor can poll the stream. The delay needs a tokio runtime with timers: elsewhere nothing wakes the
+    /// stream when it is over, and rows wait until the window is full, the device has nothing to do, or the input has
+    /// more or ends.
     ///
     /// ```no_run
     /// use datafusion_rerank::{EngineOptions, PairColumns, Reranker};

@@ -1,7 +1,7 @@
 //! Suggestions for names that were misspelt.
 
-/// Similarity (Jaro-Winkler, 0 to 1) from which a known name is suggested. Two letters in each other's place, or one too
-/// many in a name of three, are above 0.85; names that only start alike are below 0.8.
+/// Similarity (Jaro-Winkler, 0 to 1) from which a known name is suggested. Two letters in each other's place, or one
+/// too many in a name of three, are above 0.85; names that only start alike are below 0.8.
 const SIMILAR: f64 = 0.8;
 
 /// ` (did you mean 'max_length'?)`, with the known name that is most like the given one; nothing if none is like it.

@@ -5,11 +5,12 @@
 //! windows    [ 7 + 3 ] [ 10 ] [ 10 ]        finish [ 5 ]
 //! ```
 //!
-//! A score depends, by rounding, on the window of its row. All entry points of the crate cut windows here. Rows that are all
-//! there, as in an array, fall into the same windows each time. So do those of a stream without a longest delay
+//! A score depends, by rounding, on the window of its row. All entry points of the crate cut windows here. Rows that
+//! are all there, as in an array, fall into the same windows each time. So do those of a stream without a longest delay
 //! ([`Reranker::with_max_delay`](crate::Reranker::with_max_delay)): then the same rows in the same order have the same
-//! scores, to the last bit, however they arrive. With a delay, which is the default, windows also follow the arrival of rows
-//! and what else is being scored ([`window_stream`](crate::window_stream)), and scores are the same up to rounding.
+//! scores, to the last bit, however they arrive. With a delay, which is the default, windows also follow the arrival of
+//! rows and what else is being scored ([`window_stream`](crate::window_stream)), and scores are the same up to
+//! rounding.
 
 use std::collections::VecDeque;
 
@@ -154,8 +155,8 @@ impl<T> Rows for Vec<T> {
     }
 }
 
-/// Cuts rows, in whatever pieces they arrive, into windows of equal size; only the last may be smaller, and windows that
-/// would have more than [`WINDOW_TEXT_BYTES`] of text.
+/// Cuts rows, in whatever pieces they arrive, into windows of equal size; only the last may be smaller, and windows
+/// that would have more than [`WINDOW_TEXT_BYTES`] of text.
 ///
 /// A window consists of the pieces of its rows, in order. Nothing is copied.
 ///
@@ -283,8 +284,8 @@ impl<R: Rows> WindowCutter<R> {
         &self.pending
     }
 
-    /// The window being filled, as it is; empty if no rows are left. Call it when all complete windows are taken. Rows that
-    /// are pushed after it begin another window.
+    /// The window being filled, as it is; empty if no rows are left. Call it when all complete windows are taken. Rows
+    /// that are pushed after it begin another window.
     pub fn finish(&mut self) -> Vec<R> {
         self.growth = self.growth.and_then(Growth::next);
         self.pending_rows = 0;

@@ -42,8 +42,8 @@ pub(crate) struct Splice {
 }
 
 impl Splice {
-    /// Begins a copy of these row groups of `input` with the columns `added`. Reads the input's footer. Copying ends with
-    /// an error soon after `stopped` is true.
+    /// Begins a copy of these row groups of `input` with the columns `added`. Reads the input's footer. Copying ends
+    /// with an error soon after `stopped` is true.
     ///
     /// # Errors
     /// If the file cannot be read, or cannot be copied with more columns.

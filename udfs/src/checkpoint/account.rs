@@ -3,14 +3,14 @@
 /// A file of a checkpoint, or a key or tensor in one, and what became of it. [`Model::account`](crate::Model::account)
 /// lists them all.
 ///
-/// Each part is used, or is in a list below and changes no score. Any other key or tensor is refused by name when the model is
-/// opened: it may change scores.
+/// Each part is used, or is in a list below and changes no score. Any other key or tensor is refused by name when the
+/// model is opened: it may change scores.
 ///
 /// # `config.json`
 ///
-/// A key that the checkpoint's family reads is used, even if it is in a list. An unknown key that is null or empty is ignored.
-/// Keys that matter only if they are set (`is_decoder`, `quantization_config`, `pruned_heads`) are read, and refused if they are
-/// set.
+/// A key that the checkpoint's family reads is used, even if it is in a list. An unknown key that is null or empty is
+/// ignored. Keys that matter only if they are set (`is_decoder`, `quantization_config`, `pruned_heads`) are read, and
+/// refused if they are set.
 #[doc = config_keys_table!()]
 ///
 /// # `tokenizer_config.json` and `special_tokens_map.json`

@@ -8,8 +8,8 @@
 //! | `base_model.model.<module>.weight`, `.bias`, also of `<module>.base_layer` | replaces the tensor: `modules_to_save`, trained biases, stored embeddings |
 //! | `...original_module...`, `...modules_to_save...` | nothing: wrappers' copies, which peft does not load either |
 //!
-//! `scaling` is `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`; `alpha_pattern` and `rank_pattern` change
-//! both for some modules. The merge is peft's own (`LoraLayer.merge`, `get_delta_weight`, peft 0.13.2,
+//! `scaling` is `lora_alpha / r`, or `lora_alpha / sqrt(r)` with `use_rslora`; `alpha_pattern` and `rank_pattern`
+//! change both for some modules. The merge is peft's own (`LoraLayer.merge`, `get_delta_weight`, peft 0.13.2,
 //! `tuners/lora/layer.py`), computed in f32 from the stored base weights.
 
 use std::collections::BTreeMap;
@@ -111,8 +111,8 @@ impl Adapter {
     /// Reads an adapter and applies it to the tensors of its base. Merges nothing yet.
     ///
     /// # Errors
-    /// [`Error::Option`] if `folder` is no adapter, [`Error::Checkpoint`] if it is of another kind, holds something that
-    /// is not known, or does not fit the base; [`Error::Io`] if it cannot be read.
+    /// [`Error::Option`] if `folder` is no adapter, [`Error::Checkpoint`] if it is of another kind, holds something
+    /// that is not known, or does not fit the base; [`Error::Io`] if it cannot be read.
     pub(crate) fn open(folder: &Path, base: &Tensors, tied: Option<Tied>) -> Result<Self> {
         let file = folder.join(ADAPTER_CONFIG_FILE);
         if !file.exists() {

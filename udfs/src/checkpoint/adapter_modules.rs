@@ -1,4 +1,5 @@
-//! What `adapter_config.json` says of a module: whether it has an update, of which rank, and how much the update counts.
+//! What `adapter_config.json` says of a module: whether it has an update, of which rank, and how much the update
+//! counts.
 
 use fancy_regex::Regex;
 use serde_json::Value;
@@ -18,9 +19,9 @@ const LAYER: &str = r"^.*\.[^.]*\.(\d+)\.";
 
 /// The settings of an adapter that depend on the module.
 ///
-/// Versions of peft differ on how they match the keys of `rank_pattern` and `alpha_pattern`. A configuration that says which
-/// version wrote it follows the rule since 0.15; for others, both rules must agree.
-/// (`_create_and_replace`, peft 0.13.2, `tuners/lora/model.py`; `get_pattern_key`, peft 0.21.2, `utils/other.py`)
+/// Versions of peft differ on how they match the keys of `rank_pattern` and `alpha_pattern`. A configuration that says
+/// which version wrote it follows the rule since 0.15; for others, both rules must agree. (`_create_and_replace`, peft
+/// 0.13.2, `tuners/lora/model.py`; `get_pattern_key`, peft 0.21.2, `utils/other.py`)
 pub(super) struct AdapterModules<'a> {
     config: &'a Config,
     targets: Option<Selection>,
@@ -151,8 +152,8 @@ impl<'a> AdapterModules<'a> {
         number.and_then(|number| number.as_str().parse().ok()).is_some_and(|number: u64| layers.contains(&number))
     }
 
-    /// What the versions of peft that count make of `patterns` for a module. Before 0.15, an entry was looked up under the
-    /// first key that matched, which may be one of `others`, or else under the module's name.
+    /// What the versions of peft that count make of `patterns` for a module. Before 0.15, an entry was looked up under
+    /// the first key that matched, which may be one of `others`, or else under the module's name.
     fn values(&self, module: &str, default: f64, patterns: &[Pattern], others: &[Pattern]) -> Vec<f64> {
         let matching = |rule: usize| move |pattern: &&Pattern| is_match(&pattern.rules[rule], module);
         let of_key = |key: &str| patterns.iter().find(|pattern| pattern.key == key).map_or(default, |p| p.value);
@@ -179,8 +180,8 @@ fn is_recent(version: &str) -> bool {
     (numbers.next(), numbers.next()) >= (Some(0), Some(15))
 }
 
-/// The name of a module is short, and a search that gives up all the same matches: the update is then refused or its factor
-/// is ambiguous, never silently another.
+/// The name of a module is short, and a search that gives up all the same matches: the update is then refused or its
+/// factor is ambiguous, never silently another.
 fn is_match(regex: &Regex, module: &str) -> bool {
     regex.is_match(module).unwrap_or(true)
 }

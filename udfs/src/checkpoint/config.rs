@@ -1,5 +1,5 @@
-//! A JSON file of settings: typed access with errors that name the key, and an account of the keys that refuses those that
-//! nobody read.
+//! A JSON file of settings: typed access with errors that name the key, and an account of the keys that refuses those
+//! that nobody read.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -120,7 +120,8 @@ impl Config {
         self.get(key).map(|value| value.as_f64().ok_or_else(|| self.wrong(key, value, "a number"))).transpose()
     }
 
-    /// A number that `null` turns off, and that is `absent` if the key is missing: the default of the reference's class.
+    /// A number that `null` turns off, and that is `absent` if the key is missing: the default of the reference's
+    /// class.
     pub(crate) fn number_or_off(&self, key: &str, absent: f64) -> Result<Option<f64>> {
         if self.contains(key) { self.optional_positive(key) } else { Ok(Some(absent)) }
     }
@@ -183,8 +184,8 @@ impl Config {
         Ok(self.texts("architectures")?.into_iter().next())
     }
 
-    /// What became of each key. Call this when everything that matters has been read. `ignored` tells why a key changes no
-    /// score.
+    /// What became of each key. Call this when everything that matters has been read. `ignored` tells why a key changes
+    /// no score.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] for a key that was not read and is not ignored: it may change scores.

@@ -121,7 +121,8 @@ impl Checkpoint {
         })
     }
 
-    /// The names of the files of a ready-made graph, sorted: weights beside it are named after it (`model.onnx.data`, `model.onnx_data`).
+    /// The names of the files of a ready-made graph, sorted: weights beside it are named after it (`model.onnx.data`,
+    /// `model.onnx_data`).
     pub(super) fn onnx_names(&self) -> Result<Vec<String>> {
         Ok(file_names(&self.path)?.into_iter().filter(|name| name.starts_with(ONNX_FILE)).collect())
     }
@@ -165,7 +166,8 @@ fn unused_index(folder: &Path, shards: &BTreeSet<String>) -> String {
     }
 }
 
-/// The error for a folder with an adapter. transformers opens the adapter's base, even if there are whole weights beside it.
+/// The error for a folder with an adapter. transformers opens the adapter's base, even if there are whole weights
+/// beside it.
 fn adapter_error(folder: &Path, config: &Config) -> Error {
     let kind = config.optional_text("peft_type").ok().flatten().unwrap_or(LORA);
     if kind != LORA {

@@ -10,8 +10,8 @@ impl Checkpoint {
     ///
     /// Hashes every byte of `config.json` and of the tokenizer's files, and of each weights file its length, its first
     /// 256 KiB and 64 evenly spaced blocks of 4 KiB. This takes milliseconds for a 37 GB checkpoint. It detects another
-    /// training run, precision or architecture, but not a change of a few bytes between two blocks (a patched embedding, a
-    /// flipped bit) that keeps the file's length.
+    /// training run, precision or architecture, but not a change of a few bytes between two blocks (a patched
+    /// embedding, a flipped bit) that keeps the file's length.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if a file cannot be read.

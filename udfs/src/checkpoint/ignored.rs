@@ -1,4 +1,5 @@
-//! What may be in a checkpoint without changing a score, and why. [`CheckpointPart`](super::CheckpointPart) shows the lists.
+//! What may be in a checkpoint without changing a score, and why. [`CheckpointPart`](super::CheckpointPart) shows the
+//! lists.
 
 /// Declares a list once: as a constant, and as a table for documentation.
 macro_rules! ignored {

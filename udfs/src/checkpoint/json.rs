@@ -33,8 +33,8 @@ pub(crate) fn parse<T: DeserializeOwned>(path: &Path, json: &[u8]) -> Result<T> 
     })
 }
 
-/// The same JSON without a byte order mark, and with `NaN`, `Infinity` and `-Infinity` as texts, so that whoever expects a
-/// number there refuses them by name.
+/// The same JSON without a byte order mark, and with `NaN`, `Infinity` and `-Infinity` as texts, so that whoever
+/// expects a number there refuses them by name.
 pub(crate) fn standard(json: &[u8]) -> Cow<'_, [u8]> {
     let json = json.strip_prefix(BYTE_ORDER_MARK).unwrap_or(json);
     let mut standard = Vec::new();

@@ -1,5 +1,5 @@
-//! A model directory as its authors publish it: `config.json`, safetensors weights, `tokenizer.json`; and the adapters that
-//! change it.
+//! A model directory as its authors publish it: `config.json`, safetensors weights, `tokenizer.json`; and the adapters
+//! that change it.
 
 // First: the documentation of `account` uses its macros.
 #[macro_use]

@@ -46,8 +46,8 @@ pub(crate) struct Tensor {
     pub(crate) update: Option<Arc<LowRank>>,
 }
 
-/// The update of a matrix by a LoRA adapter: `weight + scaling * up · down`, each row scaled to its magnitude if there are
-/// any.
+/// The update of a matrix by a LoRA adapter: `weight + scaling * up · down`, each row scaled to its magnitude if there
+/// are any.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct LowRank {
     /// `[rows, rank]`

@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// Modules of the reference classes that are not in their base model.
 const HEADS: [&str; 2] = ["classifier.", "lm_head."];
 
-/// All tensors of a checkpoint by the names of its class. It remembers which were read: [`Tensors::account`] refuses the
-/// others, unless they are known to change no score.
+/// All tensors of a checkpoint by the names of its class. It remembers which were read: [`Tensors::account`] refuses
+/// the others, unless they are known to change no score.
 #[derive(Debug, Default)]
 pub(crate) struct Tensors {
     by_name: BTreeMap<String, Tensor>,
@@ -119,8 +119,8 @@ impl Tensors {
     }
 
     /// The same tensors under the names of their class. Programs that wrap a model save it with a prefix (`module.`,
-    /// `base_model.model.`); the base model alone is saved without the first part of its names. `anchor` is a tensor that
-    /// every checkpoint of the class has.
+    /// `base_model.model.`); the base model alone is saved without the first part of its names. `anchor` is a tensor
+    /// that every checkpoint of the class has.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if several tensors could be the anchor, or two become one.

@@ -9,8 +9,8 @@ use rayon::prelude::*;
 use super::tensor::{DType, Factor, Tensor};
 use crate::error::{Error, Result};
 
-/// Stored values read at a time. Bounds the memory that they take, whatever the size of a tensor. An update's factors are
-/// read whole.
+/// Stored values read at a time. Bounds the memory that they take, whatever the size of a tensor. An update's factors
+/// are read whole.
 const CHUNK_ELEMENTS: usize = 16 << 20;
 
 /// Reads all values of a tensor as f32, and calls `take` with one chunk after another, each of whole rows.

@@ -15,8 +15,8 @@ pub(super) const DRIVER: &str = "libcuda.so.1";
 /// The CUDA runtime, which also tells how much memory is free.
 const RUNTIME: &str = "libcudart.so.13";
 
-/// What `libonnxruntime_providers_cuda.so` of ONNX Runtime 1.28 and newer is linked with besides the driver, dependencies
-/// first. It needs no cuDNN. (`readelf --dynamic` on the wheel of 1.31.1)
+/// What `libonnxruntime_providers_cuda.so` of ONNX Runtime 1.28 and newer is linked with besides the driver,
+/// dependencies first. It needs no cuDNN. (`readelf --dynamic` on the wheel of 1.31.1)
 const LIBRARIES: [&str; 4] = [RUNTIME, "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"];
 
 /// Installs all of them in the active Python, together with ONNX Runtime. Its own extra, `cuda`, leaves out cuBLAS.
@@ -38,9 +38,10 @@ impl fmt::Display for GpuMemory {
     }
 }
 
-/// Loads the CUDA libraries: those of the system (`LD_LIBRARY_PATH`, `ldconfig`), or else those of pip's `nvidia` packages
-/// beside the `onnxruntime` package that is used, or in the active Python if searching it is allowed. A library that is
-/// loaded already is the one that ONNX Runtime gets. Returns the names of those that were not found; looks only once.
+/// Loads the CUDA libraries: those of the system (`LD_LIBRARY_PATH`, `ldconfig`), or else those of pip's `nvidia`
+/// packages beside the `onnxruntime` package that is used, or in the active Python if searching it is allowed. A
+/// library that is loaded already is the one that ONNX Runtime gets. Returns the names of those that were not found;
+/// looks only once.
 pub(super) fn load_libraries() -> &'static [&'static str] {
     static MISSING: OnceLock<Vec<&str>> = OnceLock::new();
     MISSING.get_or_init(|| {
@@ -63,7 +64,8 @@ fn is_loaded(library: &Path) -> bool {
     ort::util::preload_dylib(library).is_ok()
 }
 
-/// The folders of CUDA libraries under a folder of Python packages: `nvidia/cu13/lib`, or one per package before CUDA 13.
+/// The folders of CUDA libraries under a folder of Python packages: `nvidia/cu13/lib`, or one per package before CUDA
+/// 13.
 fn cuda_folders(site: &Path) -> Vec<PathBuf> {
     let Ok(packages) = std::fs::read_dir(site.join("nvidia")) else { return Vec::new() };
     let mut folders: Vec<PathBuf> = packages.flatten().map(|package| package.path().join("lib")).collect();

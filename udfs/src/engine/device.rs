@@ -12,8 +12,8 @@ use crate::error::Error;
 /// activations spill out of the L2 cache, and the work takes 8 to 32 % longer.
 const CPU_BATCH_TOKENS_PER_THREAD: usize = 512;
 
-/// 10 TFLOP of work for m3's layers, so that starting a batch costs little. Larger batches have more padding, take more memory,
-/// and are 2 % faster for m3 at best (an H100: 4,096 to 131,072 tokens, four families).
+/// 10 TFLOP of work for m3's layers, so that starting a batch costs little. Larger batches have more padding, take more
+/// memory, and are 2 % faster for m3 at best (an H100: 4,096 to 131,072 tokens, four families).
 const GPU_BATCH_TOKENS: usize = 16_384;
 
 /// Environment variable: `off` runs ONNX Runtime's operators where this crate has faster ones for GPUs.
@@ -130,8 +130,8 @@ impl Devices {
         self.0.iter().copied()
     }
 
-    /// Whether all of them run this crate's kernels: GPUs of compute capability 8.0 or newer, unless [`KERNELS_VARIABLE`] says
-    /// otherwise. Warns if they could, but the kernels cannot be loaded.
+    /// Whether all of them run this crate's kernels: GPUs of compute capability 8.0 or newer, unless
+    /// [`KERNELS_VARIABLE`] says otherwise. Warns if they could, but the kernels cannot be loaded.
     ///
     /// # Errors
     /// [`Error::Option`] for a value that the variable does not have.

@@ -146,8 +146,8 @@ fn library_version(file_name: &str) -> Option<Vec<u32>> {
     version.split('.').filter(|part| !part.is_empty()).map(|part| part.parse().ok()).collect()
 }
 
-/// Folders of Python packages: the one that holds the loaded `onnxruntime/capi/libonnxruntime.so`, if it is in one; after a
-/// call of [`allow_onnxruntime_search`], also those of the active Python's `nvidia` packages.
+/// Folders of Python packages: the one that holds the loaded `onnxruntime/capi/libonnxruntime.so`, if it is in one;
+/// after a call of [`allow_onnxruntime_search`], also those of the active Python's `nvidia` packages.
 pub(super) fn python_packages() -> Vec<PathBuf> {
     let package = loaded_from().and_then(Path::parent).filter(|folder| folder.ends_with("onnxruntime/capi"));
     let beside = package.and_then(|capi| capi.parent()?.parent());
@@ -166,8 +166,8 @@ fn in_active_python() -> Option<PathBuf> {
     python_package("onnxruntime").iter().find_map(|package| library_in(&package.join("capi")))
 }
 
-/// The folders of a package of the Python on the `PATH`: several for a namespace that packages share. Python itself would
-/// look into the working directory first.
+/// The folders of a package of the Python on the `PATH`: several for a namespace that packages share. Python itself
+/// would look into the working directory first.
 fn python_package(name: &str) -> Vec<PathBuf> {
     const FIND: &str = "
 import sys, importlib.util

@@ -104,8 +104,8 @@ impl Engine {
     /// Cuts the rows into batches and queues them. Calls `on_done` with the scores, on a worker thread, or on this
     /// thread if there is nothing to run. Drops it if the engine stops before that.
     ///
-    /// The queue is unbounded: callers bound the windows in flight. `submitted` counts the window until `on_done` is called
-    /// or dropped.
+    /// The queue is unbounded: callers bound the windows in flight. `submitted` counts the window until `on_done` is
+    /// called or dropped.
     pub(crate) fn submit(
         &self,
         encoded: Encoded,

@@ -18,8 +18,8 @@ use crate::text::EncodedPair;
 /// the gap between two batches.
 const SPIN_MICROSECONDS: &str = "100";
 
-/// Environment variable that turns on ONNX Runtime's profiler: the path and first part of the name of the JSON files that
-/// it writes, one for each session.
+/// Environment variable that turns on ONNX Runtime's profiler: the path and first part of the name of the JSON files
+/// that it writes, one for each session.
 const PROFILE_VARIABLE: &str = "RERANK_PROFILE";
 
 /// Batches that are profiled. ONNX Runtime writes the file when the profile ends, which a process may not live to see

@@ -88,7 +88,8 @@ impl GraphBuilder {
         self.target.is_gpu()
     }
 
-    /// Whether this crate's operators may work on rows of `width` elements; for [`OwnOperator::Rotate`] these are half a head.
+    /// Whether this crate's operators may work on rows of `width` elements; for [`OwnOperator::Rotate`] these are half
+    /// a head.
     pub(super) fn takes_own_operators(&self, width: usize) -> bool {
         self.target == Target::GpuWithKernels && width.is_multiple_of(WIDTH_MULTIPLE)
     }
@@ -187,8 +188,8 @@ impl GraphBuilder {
     }
 
     /// The weights of `tensor` in the type of activations. In a 16-bit graph, a matrix stored in another type becomes
-    /// one of [`OnnxGraph::converted`], and so does one with an update in any graph. Other weights are cast in the graph:
-    /// ONNX Runtime folds the cast while it loads, so no converted copy is written.
+    /// one of [`OnnxGraph::converted`], and so does one with an update in any graph. Other weights are cast in the
+    /// graph: ONNX Runtime folds the cast while it loads, so no converted copy is written.
     pub(crate) fn weight(&mut self, tensor: &Tensor) -> Value {
         let half = self.precision.half();
         let is_other_half = half.is_some_and(|half| tensor.dtype != half) && tensor.shape.len() > 1;
@@ -208,8 +209,8 @@ impl GraphBuilder {
         self.cast_from(&stored, data_type(tensor.dtype), DataType::Float)
     }
 
-    /// Rows of a table in the type of activations. An f32 graph casts only the rows of a 16-bit table, not the table, unless
-    /// an adapter updates it.
+    /// Rows of a table in the type of activations. An f32 graph casts only the rows of a 16-bit table, not the table,
+    /// unless an adapter updates it.
     pub(crate) fn rows(&mut self, table: &Tensor, ids: &Value) -> Value {
         if self.precision.half().is_some() || table.update.is_some() {
             let table = self.weight(table);
@@ -368,8 +369,8 @@ impl OnnxGraph {
         elements * self.precision.activations().bytes() as u64
     }
 
-    /// The matrices that the graph needs in another form than the stored one, and in which precision: the graph's, or fp32
-    /// for those that an adapter updates and that the graph keeps in f32.
+    /// The matrices that the graph needs in another form than the stored one, and in which precision: the graph's, or
+    /// fp32 for those that an adapter updates and that the graph keeps in f32.
     pub(crate) fn converted(&self) -> &[(Tensor, Precision)] {
         &self.converted
     }

@@ -93,8 +93,8 @@ pub(crate) fn linear(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias: Opt
     }
     let width = weight.shape[0];
     let weight = g.weight(weight);
-    // ONNX Runtime writes the bias into each row of the output before the product, which takes an H100 twice as long as adding
-    // it afterwards: 60 against 28 us for 16,384 rows of 1,024.
+    // ONNX Runtime writes the bias into each row of the output before the product, which takes an H100 twice as long as
+    // adding it afterwards: 60 against 28 us for 16,384 rows of 1,024.
     if let Some(bias) = &bias
         && g.takes_own_operators(width)
     {
@@ -112,8 +112,8 @@ pub(crate) fn linear_f32(g: &mut GraphBuilder, x: &Value, weight: &Tensor, bias:
     gemm(g, &x, &weight, bias.as_ref(), &[])
 }
 
-/// `weight · constant + bias`, `[out]`: the bias of a linear layer whose input lacks `constant`, `[in]`. Computed in f32; ONNX
-/// Runtime folds it while it loads.
+/// `weight · constant + bias`, `[out]`: the bias of a linear layer whose input lacks `constant`, `[in]`. Computed in
+/// f32; ONNX Runtime folds it while it loads.
 pub(crate) fn bias_after_constant(g: &mut GraphBuilder, weight: &Tensor, bias: &Tensor, constant: &Tensor) -> Value {
     let (weight, bias, constant) = (g.weight_f32(weight), g.weight_f32(bias), g.weight_f32(constant));
     let product = g.op("MatMul", &[&weight, &constant], &[]);
@@ -163,8 +163,8 @@ impl<'a> LayerNorm<'a> {
         g.op("LayerNormalization", &[x, &weight, &shift], &[("epsilon", Attr::Float(self.eps as f32))])
     }
 
-    /// `layer_norm(x + y + bias)`; the bias is `[hidden]`. One fused operator on a GPU only: its CPU kernel takes eight times as long as a sum
-    /// and a norm (ONNX Runtime 1.32: 4.1 against 0.5 ns an element).
+    /// `layer_norm(x + y + bias)`; the bias is `[hidden]`. One fused operator on a GPU only: its CPU kernel takes eight
+    /// times as long as a sum and a norm (ONNX Runtime 1.32: 4.1 against 0.5 ns an element).
     pub(crate) fn of_sum(&self, g: &mut GraphBuilder, x: &Value, y: &Value, bias: &Value) -> Value {
         if !g.on_gpu() {
             let sum = g.op("Add", &[x, bias], &[]);
@@ -344,10 +344,10 @@ impl Rotary {
 /// Attention of every query to all real tokens of its row, on `[batch, sequence, heads * head_dim]` operands. A row has
 /// any number of queries, and one key per token, padding included.
 ///
-/// The other operators of ONNX Runtime 1.31.1 on an H100, with m3's layers: with `MultiHeadAttention` the model is 4 % slower
-/// in fp16, and its scores in fp32 are wrong, because a kernel ignores the lengths; `GroupQueryAttention` without a causal
-/// mask gives wrong scores; `PackedMultiHeadAttention` on unpadded tokens is as fast, takes three times the memory and has
-/// no bf16. On the CPU, `MultiHeadAttention` takes a third longer.
+/// The other operators of ONNX Runtime 1.31.1 on an H100, with m3's layers: with `MultiHeadAttention` the model is 4 %
+/// slower in fp16, and its scores in fp32 are wrong, because a kernel ignores the lengths; `GroupQueryAttention`
+/// without a causal mask gives wrong scores; `PackedMultiHeadAttention` on unpadded tokens is as fast, takes three
+/// times the memory and has no bf16. On the CPU, `MultiHeadAttention` takes a third longer.
 pub(crate) fn full_attention(
     g: &mut GraphBuilder,
     sequences: &Sequences,

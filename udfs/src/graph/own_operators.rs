@@ -1,8 +1,8 @@
 //! Operators of this crate, for a GPU: what lies between two matrix products, in one pass over memory each.
 //!
-//! ONNX Runtime's operators for the same take more passes, or have kernels that are slow in 16 bits. With these, an H100 scores
-//! 1.07 times as many pairs of m3, 1.15 times as many of gemma, 1.21 of minicpm and 1.11 of gemma2. A graph that is exported has
-//! none of them, since only this crate can run them.
+//! ONNX Runtime's operators for the same take more passes, or have kernels that are slow in 16 bits. With these, an
+//! H100 scores 1.07 times as many pairs of m3, 1.15 times as many of gemma, 1.21 of minicpm and 1.11 of gemma2. A graph
+//! that is exported has none of them, since only this crate can run them.
 
 /// The domain of these operators in a graph.
 pub(crate) const OWN_DOMAIN: &str = "datafusion.rerank";
@@ -13,8 +13,8 @@ pub(crate) const OWN_OPSET: i64 = 1;
 /// Rows have to be a multiple of this wide: a kernel reads 16 bytes at once, which are up to 8 elements.
 pub(super) const WIDTH_MULTIPLE: usize = 8;
 
-/// One of the operators. All operands and results are of one type, which is that of activations; values are computed in f32
-/// and rounded once.
+/// One of the operators. All operands and results are of one type, which is that of activations; values are computed in
+/// f32 and rounded once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OwnOperator {
     /// `x + bias`; x is `[.., width]`, the bias `[width]`.

@@ -123,9 +123,9 @@ impl Model {
         parameters
     }
 
-    /// What the checkpoint's folder holds and what became of it: every file, every key of the settings and every tensor. With
-    /// an adapter, its files, keys and tensors too. Subfolders are neither read nor listed. `rerank model inspect` prints the
-    /// account.
+    /// What the checkpoint's folder holds and what became of it: every file, every key of the settings and every
+    /// tensor. With an adapter, its files, keys and tensors too. Subfolders are neither read nor listed. `rerank model
+    /// inspect` prints the account.
     pub fn account(&self) -> Vec<CheckpointPart> {
         let mut account = self.opened.account.clone();
         if let Some(adapter) = &self.graph_options.adapter {
@@ -140,13 +140,14 @@ impl Model {
         account
     }
 
-    /// 32 hexadecimal digits that identify the checkpoint and its adapter, wherever they are stored: the same for copies,
-    /// different for another training run, stored precision, tokenizer or adapter. Other options do not change it.
+    /// 32 hexadecimal digits that identify the checkpoint and its adapter, wherever they are stored: the same for
+    /// copies, different for another training run, stored precision, tokenizer or adapter. Other options do not change
+    /// it.
     ///
-    /// Computed once per opened checkpoint and adapter. An adapter is read whole, when the model is opened with it. Of the
-    /// checkpoint, reads configuration and tokenizer whole, but only lengths, headers and
-    /// evenly spaced samples of the weights. It takes milliseconds for any size, and does not detect a change of a few
-    /// bytes between two samples.
+    /// Computed once per opened checkpoint and adapter. An adapter is read whole, when the model is opened with it. Of
+    /// the checkpoint, reads configuration and tokenizer whole, but only lengths, headers and evenly spaced samples of
+    /// the weights. It takes milliseconds for any size, and does not detect a change of a few bytes between two
+    /// samples.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if a file of the checkpoint cannot be read.
@@ -166,8 +167,8 @@ impl Model {
         self.shape().map(|shape| shape.pair_flops(&self.graph_options, tokens))
     }
 
-    /// What the model takes on a GPU: an estimate. Counts cutoff layers. For a model opened on the CPU, in 16 bits and with
-    /// the default batches of a GPU. `None` for an ONNX export.
+    /// What the model takes on a GPU: an estimate. Counts cutoff layers. For a model opened on the CPU, in 16 bits and
+    /// with the default batches of a GPU. `None` for an ONNX export.
     pub fn gpu_bytes(&self) -> Option<GpuBytes> {
         let is_cpu = self.engine_options().devices.is_cpu();
         let width = if is_cpu { DType::F16 } else { self.precision().activations() }.bytes();
@@ -180,8 +181,8 @@ impl Model {
         &self.opened.options
     }
 
-    /// Checks that ONNX Runtime supports the devices, that there are a driver and GPUs of these numbers, before anything
-    /// large is read. Whether they have enough memory shows when the weights are loaded.
+    /// Checks that ONNX Runtime supports the devices, that there are a driver and GPUs of these numbers, before
+    /// anything large is read. Whether they have enough memory shows when the weights are loaded.
     ///
     /// # Errors
     /// [`Error::Library`](crate::Error::Library) or [`Error::Device`](crate::Error::Device).

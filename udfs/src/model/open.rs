@@ -134,8 +134,8 @@ impl OpenedModel {
         Ok(adapter)
     }
 
-    /// Whether a sliding window limits attention. On a GPU it does only if a pair can be longer: the windowed operator takes
-    /// up to twice the memory and has no fp32. On the CPU it is the faster one for heads of 256.
+    /// Whether a sliding window limits attention. On a GPU it does only if a pair can be longer: the windowed operator
+    /// takes up to twice the memory and has no fp32. On the CPU it is the faster one for heads of 256.
     fn is_windowed(&self, options: &ScoreOptions) -> Result<bool> {
         let Some(window) = self.architecture.sliding_window() else { return Ok(false) };
         Ok(self.options.devices.is_cpu() || self.encoder(options)?.longest() > window)

@@ -12,9 +12,9 @@ use crate::options::Precision;
 use crate::weights::{AdapterOrigin, OnProgress, Origin, convert};
 
 impl Model {
-    /// Converts the weights to [`Self::precision`], merged with the adapter if there is one, now instead of while loading, unless the cache has them or no
-    /// conversion is needed. Calls `on_progress` with the checkpoint's bytes converted so far and their total; never if
-    /// there is nothing to do.
+    /// Converts the weights to [`Self::precision`], merged with the adapter if there is one, now instead of while
+    /// loading, unless the cache has them or no conversion is needed. Calls `on_progress` with the checkpoint's bytes
+    /// converted so far and their total; never if there is nothing to do.
     ///
     /// # Errors
     /// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight

@@ -30,8 +30,8 @@ pub(crate) trait Architecture: Debug + Send + Sync {
         None
     }
 
-    /// A tensor that every checkpoint of the class has, by which its names are recognised: its name, and others under which it
-    /// may have been saved. None if only the graph knows.
+    /// A tensor that every checkpoint of the class has, by which its names are recognised: its name, and others under
+    /// which it may have been saved. None if only the graph knows.
     fn anchors(&self) -> &'static [&'static str];
 
     /// The embeddings that are the output layer too, if they are.

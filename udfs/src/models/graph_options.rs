@@ -18,8 +18,8 @@ pub(crate) struct GraphOptions {
     pub(crate) exits: Vec<Exit>,
     /// Token compression, if any takes place.
     pub(crate) compression: Option<TokenCompression>,
-    /// Whether attention is limited to the checkpoint's sliding window, if it has one. No pair of a call that does without
-    /// can exceed it.
+    /// Whether attention is limited to the checkpoint's sliding window, if it has one. No pair of a call that does
+    /// without can exceed it.
     pub(crate) windowed: bool,
     /// Whether the checkpoint's attention soft-capping is applied.
     pub(crate) attention_softcap: bool,

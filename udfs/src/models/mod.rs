@@ -1,8 +1,8 @@
 //! The model families, one file each, all behind one trait.
 //!
-//! To add a family, write its file (configuration, text recipe, graph, all exits and the tensor that its names are known by),
-//! give it a [`Family`] variant and add its architecture to `recognise.rs`. Keys of its configuration that change no score
-//! belong in `checkpoint/ignored.rs`.
+//! To add a family, write its file (configuration, text recipe, graph, all exits and the tensor that its names are
+//! known by), give it a [`Family`] variant and add its architecture to `recognise.rs`. Keys of its configuration that
+//! change no score belong in `checkpoint/ignored.rs`.
 
 mod architecture;
 mod decoder;

@@ -28,8 +28,8 @@ pub struct ModelShape {
     pub exits: Option<(usize, usize, usize)>,
 }
 
-/// What a model takes on a GPU, in bytes: an estimate. On an H100, runs of the four families took 6 % less to 13 % more, and
-/// one of gemma two thirds more.
+/// What a model takes on a GPU, in bytes: an estimate. On an H100, runs of the four families took 6 % less to 13 %
+/// more, and one of gemma two thirds more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct GpuBytes {
@@ -60,7 +60,8 @@ impl ModelShape {
         2.0 * tokens * weights + 4.0 * tokens * tokens * queries
     }
 
-    /// Weights of the layers that run and of the embeddings, in elements. Leaves out norms, biases and heads (less than 1 %).
+    /// Weights of the layers that run and of the embeddings, in elements. Leaves out norms, biases and heads (less than
+    /// 1 %).
     fn weights(&self, options: &GraphOptions) -> usize {
         let (queries, keys) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);
         let layer = self.hidden * (2 * queries + 2 * keys + self.mlp_matrices * self.intermediate);
@@ -78,7 +79,8 @@ impl ModelShape {
         options.exits.iter().map(|exit| exit.layer).max().unwrap_or(self.layers)
     }
 
-    /// Bytes that the model takes on a GPU, `width` bytes to a weight, with batches of `batch_tokens` tokens: an estimate.
+    /// Bytes that the model takes on a GPU, `width` bytes to a weight, with batches of `batch_tokens` tokens: an
+    /// estimate.
     pub(crate) fn gpu_bytes(&self, options: &GraphOptions, width: usize, batch_tokens: usize) -> GpuBytes {
         GpuBytes {
             weights: (width * self.weights(options)) as u64,

@@ -129,9 +129,9 @@ impl XlmRoberta {
         let norm = |part: &str| LayerNorm::named(tensors, &format!("{prefix}.{part}"), hidden, self.layer_norm_eps);
 
         let value = "attention.self.value";
-        // On a GPU, a product with a bias writes its output twice. Only the queries' bias is needed. The keys' changes all
-        // logits of a query alike, which softmax ignores. The values' passes through attention, whose weights sum to one, and
-        // becomes part of the output's.
+        // On a GPU, a product with a bias writes its output twice. Only the queries' bias is needed. The keys' changes
+        // all logits of a query alike, which softmax ignores. The values' passes through attention, whose weights sum
+        // to one, and becomes part of the output's.
         let folds_biases = g.on_gpu();
         let projection = |g: &mut GraphBuilder, x: &Value, part: &str, has_bias: bool| -> Result<Value> {
             let bias = if has_bias { Some(bias(part, hidden)?) } else { None };

@@ -25,8 +25,8 @@ const FILES: &[(&str, &[u8])] = &[
 /// The folders that this process has compared with [`FILES`].
 static INTACT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
 
-/// The directory of the bundled checkpoint, in `cache` or the default cache folder. ONNX Runtime memory-maps weights from
-/// files, so they are written there if they are missing or damaged.
+/// The directory of the bundled checkpoint, in `cache` or the default cache folder. ONNX Runtime memory-maps weights
+/// from files, so they are written there if they are missing or damaged.
 ///
 /// # Errors
 /// [`Error::Model`] if they cannot be written.

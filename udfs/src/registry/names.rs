@@ -19,9 +19,9 @@ pub(crate) const DEFAULT_MAX_MODELS: usize = 4;
 
 /// Names that stand for checkpoint directories. Clones share the same names.
 ///
-/// A name resolves to the first of these: the location registered for it; for `m3` and the other families' short
-/// names, the family's published checkpoint in the local Hugging Face cache; with the feature `bundled`, the bundled model
-/// for `tiny`; a directory of that path; a hub id (`org/name`) in that cache. The case of names does not matter, that of
+/// A name resolves to the first of these: the location registered for it; for `m3` and the other families' short names,
+/// the family's published checkpoint in the local Hugging Face cache; with the feature `bundled`, the bundled model for
+/// `tiny`; a directory of that path; a hub id (`org/name`) in that cache. The case of names does not matter, that of
 /// directories and hub ids does. `./m3` is the directory.
 #[derive(Debug, Clone, Default)]
 pub struct ModelRegistry {
@@ -86,8 +86,8 @@ impl ModelRegistry {
         self.open_among(name, options, max_models, || self.names())
     }
 
-    /// Like [`Self::open_within`], for a caller that knows more names than this registry: `names` are those that an error
-    /// lists.
+    /// Like [`Self::open_within`], for a caller that knows more names than this registry: `names` are those that an
+    /// error lists.
     pub(crate) fn open_among(
         &self,
         name: &str,
@@ -116,8 +116,8 @@ impl ModelRegistry {
         Arc::ptr_eq(&self.locations, &other.locations) && self.hub_cache == other.hub_cache
     }
 
-    /// The directory that a name or location stands for. The bundled model is written to the default cache folder if it is
-    /// not there.
+    /// The directory that a name or location stands for. The bundled model is written to the default cache folder if it
+    /// is not there.
     ///
     /// # Errors
     /// [`Error::Model`], saying what to do.
@@ -125,8 +125,8 @@ impl ModelRegistry {
         self.locate(name, None, || self.names())
     }
 
-    /// Like [`Self::resolve`], with the folder of [`EngineOptions::cache`](crate::EngineOptions::cache) and the names that
-    /// an error lists.
+    /// Like [`Self::resolve`], with the folder of [`EngineOptions::cache`](crate::EngineOptions::cache) and the names
+    /// that an error lists.
     #[cfg_attr(not(feature = "bundled"), expect(unused_variables, reason = "only the bundled model is written to it"))]
     pub(crate) fn locate(
         &self,

@@ -50,16 +50,17 @@ impl std::fmt::Debug for Reranker {
 }
 
 impl Reranker {
-    /// Opens a checkpoint directory: `config.json`, `model.safetensors` (or else its shards and index, or a `model.onnx`) and
-    /// `tokenizer.json`, with the settings of the tokenizer beside it.
+    /// Opens a checkpoint directory: `config.json`, `model.safetensors` (or else its shards and index, or a
+    /// `model.onnx`) and `tokenizer.json`, with the settings of the tokenizer beside it.
     ///
-    /// Reads headers and the tokenizer only. The first call loads the weights, or [`Self::load`] does. Whatever is in the
-    /// directory is used, or known to change no score, or refused: see [`CheckpointPart`](crate::CheckpointPart).
+    /// Reads headers and the tokenizer only. The first call loads the weights, or [`Self::load`] does. Whatever is in
+    /// the directory is used, or known to change no score, or refused: see [`CheckpointPart`](crate::CheckpointPart).
     ///
     /// # Errors
     /// [`Error::Model`](crate::Error::Model) if there is no such directory,
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) or [`Error::Io`](crate::Error::Io) if a file is wrong or holds a key or
-    /// a tensor that may change scores and is not known, [`Error::Option`](crate::Error::Option) for invalid engine options.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) or [`Error::Io`](crate::Error::Io) if a file is wrong or holds a
+    /// key or a tensor that may change scores and is not known, [`Error::Option`](crate::Error::Option) for invalid
+    /// engine options.
     pub fn open(location: impl AsRef<Path>, options: &EngineOptions) -> Result<Self> {
         let model = Model::open(location.as_ref(), options)?;
         let options = ScoreOptions::default();
@@ -90,9 +91,10 @@ impl Reranker {
         self.window_rows
     }
 
-    /// Sets the longest time that rows of a stream wait for others while the stream has no more, unless they would wait in
-    /// the device's queue instead. `None` scores full windows only: then the same rows in the same order fall into the same
-    /// windows whatever their timing, and have the same scores to the last bit. Default: [`DEFAULT_MAX_DELAY`].
+    /// Sets the longest time that rows of a stream wait for others while the stream has no more, unless they would wait
+    /// in the device's queue instead. `None` scores full windows only: then the same rows in the same order fall into
+    /// the same windows whatever their timing, and have the same scores to the last bit. Default:
+    /// [`DEFAULT_MAX_DELAY`].
     ///
     /// It concerns [`Self::score_stream`] and [`Self::score_batches`] only: the rows of arrays are all there.
     #[must_use]
@@ -196,8 +198,8 @@ mod tests {
         assert!(expected.iter().any(|score| (score - expected[0]).abs() > 0.1), "{expected:?}");
     }
 
-    /// Each family's tiny checkpoint, and the operators of this crate that its graph has. The heads of the third are too narrow
-    /// for [`Rotate`](crate::graph::OwnOperator::Rotate).
+    /// Each family's tiny checkpoint, and the operators of this crate that its graph has. The heads of the third are
+    /// too narrow for [`Rotate`](crate::graph::OwnOperator::Rotate).
     const OWN_OPERATORS: [(&str, &[&str]); 4] = [
         ("tiny-xlmr-reranker", &["AddBias", "BiasGelu"]),
         ("tiny-gemma-reranker", &["GatedGelu", "Rotate"]),
@@ -205,8 +207,8 @@ mod tests {
         ("tiny-gemma2-lightweight-reranker", &["GatedGelu", "Rotate"]),
     ];
 
-    /// The graphs differ in operators and in where biases are added. In fp32, ONNX Runtime's operators all have CPU kernels, and
-    /// our own have theirs for this test.
+    /// The graphs differ in operators and in where biases are added. In fp32, ONNX Runtime's operators all have CPU
+    /// kernels, and our own have theirs for this test.
     #[test]
     fn the_graph_of_a_gpu_scores_like_that_of_the_cpu() {
         let plain = ScoreOptions::default();

@@ -166,8 +166,8 @@ impl Drop for ScoreCache {
 }
 
 impl Claim {
-    /// Keeps the scores of the claimed pairs, which are the rows of `scores` in the order of [`Self::keys`], and returns
-    /// them.
+    /// Keeps the scores of the claimed pairs, which are the rows of `scores` in the order of [`Self::keys`], and
+    /// returns them.
     pub(crate) fn fill(mut self, scores: &WindowScores) -> Vec<(PairKey, CachedScore)> {
         let scored: Vec<_> = self.keys.iter().zip(&scores.rows).map(|(key, row)| (*key, cached(row, scores))).collect();
         let mut state = self.cache.lock();

@@ -122,8 +122,8 @@ impl Reranker {
         Scores::new(windows, self.options.normalize.unwrap_or(false), self.scores_are_lists())
     }
 
-    /// Encodes a window on an encoding thread and hands it to the engine. Always calls `on_done`, even after a panic. The
-    /// window counts as the engine's work from now on until then.
+    /// Encodes a window on an encoding thread and hands it to the engine. Always calls `on_done`, even after a panic.
+    /// The window counts as the engine's work from now on until then.
     pub(super) fn submit<T: Send + 'static>(
         &self,
         cancel: Cancel,

@@ -26,8 +26,8 @@ struct Round {
 }
 
 impl Reranker {
-    /// Like [`Self::score_pieces_async`], but scores only pairs that are not in the cache, and that nobody else who uses
-    /// it is scoring. Pairs that were not scored here count as duplicates.
+    /// Like [`Self::score_pieces_async`], but scores only pairs that are not in the cache, and that nobody else who
+    /// uses it is scoring. Pairs that were not scored here count as duplicates.
     pub(crate) async fn score_once_async(
         &self,
         pieces: Vec<(ArrayRef, ArrayRef)>,

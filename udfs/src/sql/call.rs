@@ -23,8 +23,8 @@ impl Call {
     /// Reads the tokenizer if the model was not open: seconds, for a large vocabulary. Weights are not loaded.
     ///
     /// # Errors
-    /// [`Error::Model`] for a model that cannot be found or must not be named here, [`Error::Option`], also for an adapter
-    /// that must not be named here, and the errors of [`Reranker::open`].
+    /// [`Error::Model`] for a model that cannot be found or must not be named here, [`Error::Option`], also for an
+    /// adapter that must not be named here, and the errors of [`Reranker::open`].
     pub(crate) fn open(&self, registry: &ModelRegistry, config: &RerankConfig) -> Result<Reranker> {
         let name = self.model.as_deref().unwrap_or(&config.model);
         let location = config.models.get(&name.to_lowercase());

@@ -42,11 +42,12 @@ use crate::window::DEFAULT_WINDOW_ROWS;
 /// # Locked sessions
 ///
 /// A session in which `rerank.allow_locations` is false is locked for good: a server can run other people's SQL in it.
-/// Models must be known names, the only adapter is that of the session, and `SET` changes none of the settings marked above.
-/// The server decides where and how models run: another device, number of threads or batch size loads another copy of the
-/// weights, and memory grows with batches, windows and open models. What remains is what a call can set itself:
-/// `rerank.model`, a known name, and the scoring options other than `adapter`. Of these, each other `precision`, list of `cutoff_layers` and compression also loads another copy of
-/// the weights, which stays while the model is open. The host can still change every field of the struct.
+/// Models must be known names, the only adapter is that of the session, and `SET` changes none of the settings marked
+/// above. The server decides where and how models run: another device, number of threads or batch size loads another
+/// copy of the weights, and memory grows with batches, windows and open models. What remains is what a call can set
+/// itself: `rerank.model`, a known name, and the scoring options other than `adapter`. Of these, each other
+/// `precision`, list of `cutoff_layers` and compression also loads another copy of the weights, which stays while the
+/// model is open. The host can still change every field of the struct.
 ///
 /// [`register_all`](crate::register_all) adds the settings to a session that exists already. To set them from the
 /// start:

@@ -89,8 +89,8 @@ impl Function {
         if self.family.is_some() { WITHOUT_MODEL } else { WITH_MODEL }
     }
 
-    /// Names of the arguments after the passage, by their types: a struct in the model's place is the options, if nothing
-    /// follows it.
+    /// Names of the arguments after the passage, by their types: a struct in the model's place is the options, if
+    /// nothing follows it.
     fn constants<'a>(&self, mut types: impl Iterator<Item = &'a DataType>) -> &'static [&'static str] {
         match (types.next(), types.next()) {
             (Some(DataType::Struct(_)), None) => &WITHOUT_MODEL[2..],
@@ -98,15 +98,15 @@ impl Function {
         }
     }
 
-    /// Accepts any number of arguments of any types: [`Self::result_type`] reports wrong ones better than a signature can,
-    /// and text of any layout, dictionaries included, arrives unconverted.
+    /// Accepts any number of arguments of any types: [`Self::result_type`] reports wrong ones better than a signature
+    /// can, and text of any layout, dictionaries included, arrives unconverted.
     pub(crate) fn signature(&self, volatility: Volatility) -> Signature {
         let names = self.parameters().iter().map(|name| (*name).to_owned()).collect();
         Signature { parameter_names: Some(names), ..Signature::variadic_any(volatility) }
     }
 
-    /// Checks what planning knows of the arguments (their number and types, and the values of literals). Returns the type
-    /// of the result.
+    /// Checks what planning knows of the arguments (their number and types, and the values of literals). Returns the
+    /// type of the result.
     ///
     /// # Errors
     /// [`DataFusionError::Plan`] naming the argument.

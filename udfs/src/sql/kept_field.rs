@@ -67,8 +67,8 @@ impl ScalarUDFImpl for KeptField {
         get_field().invoke_with_args(args)
     }
 
-    /// Any value of the field's type. DataFusion's own has bounds of no type, with which a comparison of the field cannot
-    /// be analyzed: a window partitioned by it then fails while planning.
+    /// Any value of the field's type. DataFusion's own has bounds of no type, with which a comparison of the field
+    /// cannot be analyzed: a window partitioned by it then fails while planning.
     fn evaluate_bounds(&self, inputs: &[&Interval]) -> Result<Interval> {
         let [details, key] = inputs else { return Interval::make_unbounded(&DataType::Null) };
         let (DataType::Struct(fields), Some(Some(name))) = (details.data_type(), key.lower().try_as_str()) else {

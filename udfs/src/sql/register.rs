@@ -102,8 +102,8 @@ impl RerankFunctions {
         let optimizer_rules = builder.optimizer_rules().get_or_insert_default();
         optimizer_rules.retain(|rule| rule.name() != HoistRerankCalls::NAME);
         optimizer_rules.push(Arc::new(HoistRerankCalls::new(self.known())));
-        // First: the rule that notes which order the result must have looks through the operator, which keeps it, and those
-        // that add sorts and repartitioning see its properties.
+        // First: the rule that notes which order the result must have looks through the operator, which keeps it, and
+        // those that add sorts and repartitioning see its properties.
         let physical = builder.physical_optimizers().get_or_insert_default();
         physical.rules.retain(|rule| rule.name() != InsertRerankExec::NAME);
         physical.rules.insert(0, Arc::new(InsertRerankExec::new(self.known())));

@@ -162,8 +162,8 @@ impl PairEncoder {
         }
     }
 
-    /// An upper bound of a pair's ids. A query that leaves the passage no room is not cut, and neither is the passage then:
-    /// see [`only_second`].
+    /// An upper bound of a pair's ids. A query that leaves the passage no room is not cut, and neither is the passage
+    /// then: see [`only_second`].
     pub(crate) fn longest(&self) -> usize {
         let (before, separator, tail) = match &self.recipe {
             Recipe::Encoder { .. } => (SPECIAL, 0, 0),

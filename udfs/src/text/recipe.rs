@@ -29,7 +29,8 @@ impl Recipe {
     /// `class` is the tokenizer's class if its own settings name none.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if a token is missing, or the reference joins pairs in another way.
+    /// [`Error::Checkpoint`](crate::Error::Checkpoint) if a token is missing, or the reference joins pairs in another
+    /// way.
     pub(crate) fn encoder(tokenizer: &Tokenizer, class: Option<&str>, max_tokens: Option<usize>) -> Result<Self> {
         tokenizer.check_pairs(class)?;
         Ok(Self::Encoder { cls: tokenizer.cls()?, sep: tokenizer.sep()?, max_tokens })

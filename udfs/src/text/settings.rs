@@ -102,9 +102,9 @@ impl Settings {
         Ok(self.config.as_ref().map(split).transpose()?.flatten().unwrap_or(false))
     }
 
-    /// Whether a space is to be put before a text, if a file says and the class of the reference heeds it: for this setting it
-    /// builds another tokenizer than that of `tokenizer.json`.
-    /// (`LlamaTokenizerFast.__init__`, transformers 4.46.3, `tokenization_llama_fast.py`)
+    /// Whether a space is to be put before a text, if a file says and the class of the reference heeds it: for this
+    /// setting it builds another tokenizer than that of `tokenizer.json`. (`LlamaTokenizerFast.__init__`, transformers
+    /// 4.46.3, `tokenization_llama_fast.py`)
     pub(super) fn adds_prefix_space(&self) -> Result<Option<bool>> {
         let Some(config) = &self.config else { return Ok(None) };
         let adds = config.optional_bool("add_prefix_space")?;

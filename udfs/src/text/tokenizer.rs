@@ -53,12 +53,12 @@ pub(crate) struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` and the settings beside it, as transformers does. Also returns what became of each file and
-    /// key.
+    /// Reads `tokenizer.json` and the settings beside it, as transformers does. Also returns what became of each file
+    /// and key.
     ///
-    /// A special token comes from `special_tokens_map.json` or `tokenizer_config.json`. If neither names it, it is the one
-    /// that the post-processor of `tokenizer.json` puts at the place that it is for, where transformers takes its class's
-    /// default.
+    /// A special token comes from `special_tokens_map.json` or `tokenizer_config.json`. If neither names it, it is the
+    /// one that the post-processor of `tokenizer.json` puts at the place that it is for, where transformers takes its
+    /// class's default.
     ///
     /// # Errors
     /// [`Error::Checkpoint`] if a file is invalid, or holds something that may change ids and is not known.
@@ -175,8 +175,8 @@ impl Tokenizer {
         )))
     }
 
-    /// The ids of `text` alone. Special tokens that occur literally in it are encoded as such, unless the settings split
-    /// them.
+    /// The ids of `text` alone. Special tokens that occur literally in it are encoded as such, unless the settings
+    /// split them.
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, Untokenizable> {
         match self.inner.encode_fast(text, false) {
             Ok(encoding) => Ok(encoding.get_ids().to_vec()),

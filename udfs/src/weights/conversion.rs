@@ -1,5 +1,5 @@
-//! Converts weights to a form other than the checkpoint's, once per checkpoint, adapter and precision: to another precision, and
-//! merged with an adapter's updates.
+//! Converts weights to a form other than the checkpoint's, once per checkpoint, adapter and precision: to another
+//! precision, and merged with an adapter's updates.
 //!
 //! The result is a file in the cache folder ([`WeightsCache`]). It appears once it is complete, is read like a weights
 //! file of the checkpoint, and may be deleted at any time.
@@ -30,9 +30,9 @@ const ALIGNMENT_BYTES: u64 = 64;
 /// Called with the bytes of the checkpoint's matrices converted so far, and their total.
 pub(crate) type OnProgress<'a> = &'a mut dyn FnMut(u64, u64);
 
-/// Returns the parts of all `matrices`, each in its own precision, for a graph in `precision`; converts them first if the
-/// cache does not have them. `origin` is their checkpoint, `cache` the folder that keeps them (`None` for the default). Keep the returned file open until the
-/// weights are loaded: nobody removes them meanwhile.
+/// Returns the parts of all `matrices`, each in its own precision, for a graph in `precision`; converts them first if
+/// the cache does not have them. `origin` is their checkpoint, `cache` the folder that keeps them (`None` for the
+/// default). Keep the returned file open until the weights are loaded: nobody removes them meanwhile.
 ///
 /// # Errors
 /// [`Error::Io`] if the checkpoint cannot be read or the cache cannot be written, [`Error::Checkpoint`] if a weight is

@@ -13,12 +13,12 @@
 //!    window of this stream is in flight or the engines' queues are empty,
 //! 4. when the source has ended.
 //!
-//! So a row on its own is scored at once, and while a device is busy the rows behind it become large windows. Rule 3 sends
-//! no rows that would only wait in the queue behind this stream's own. And a stream that keeps the engines busy cannot hold
-//! up another for longer than the delay: then it takes its turn.
+//! So a row on its own is scored at once, and while a device is busy the rows behind it become large windows. Rule 3
+//! sends no rows that would only wait in the queue behind this stream's own. And a stream that keeps the engines busy
+//! cannot hold up another for longer than the delay: then it takes its turn.
 //!
-//! The second window of a stream goes when the first is on the device, or answered. Encoded at the same time, the larger one
-//! might come before it in the queue, and the first rows would be late.
+//! The second window of a stream goes when the first is on the device, or answered. Encoded at the same time, the
+//! larger one might come before it in the queue, and the first rows would be late.
 //!
 //! Without a delay only rules 1 and 4 apply. Windows then depend on the rows alone.
 

@@ -23,8 +23,8 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// What windows follow that several models score: every engine, the shorter delay and the smaller first window. `None`
-    /// if one of the models follows nothing.
+    /// What windows follow that several models score: every engine, the shorter delay and the smaller first window.
+    /// `None` if one of the models follows nothing.
     #[cfg(feature = "datafusion")]
     pub(crate) fn all(models: impl IntoIterator<Item = Option<Self>>) -> Option<Self> {
         models.into_iter().reduce(|one, other| one.zip(other).map(|(one, other)| one.and(other))).flatten()

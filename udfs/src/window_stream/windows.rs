@@ -16,8 +16,8 @@ use crate::window::WINDOWS_IN_FLIGHT;
 /// Reads `source` into windows and passes each to `score`, at most [`WINDOWS_IN_FLIGHT`] at a time. Returns what that
 /// returns, in order. Reads on while windows are in flight, until a full window waits.
 ///
-/// `following` says what windows follow beside their source; `None` for full windows only. What `score` returns must need
-/// no more than one poll to begin its work.
+/// `following` says what windows follow beside their source; `None` for full windows only. What `score` returns must
+/// need no more than one poll to begin its work.
 ///
 /// The first error is the last item. One of the source comes after the rows before it.
 pub(crate) fn score_windows<R, W, A, T, E>(
@@ -313,7 +313,8 @@ mod tests {
             self.source.as_ref().unwrap().unbounded_send(item).unwrap();
         }
 
-        /// Polls while there are answers or somebody wakes the stream. Returns the windows that then wait for an answer.
+        /// Polls while there are answers or somebody wakes the stream. Returns the windows that then wait for an
+        /// answer.
         fn run(&mut self) -> Vec<Items> {
             while !self.ended && self.woken.0.swap(false, Ordering::SeqCst) {
                 let waker = Waker::from(Arc::clone(&self.woken));

@@ -137,17 +137,18 @@ impl Driver {
     /// Compiles a kernel for a GPU, which the driver otherwise puts off until the first launch.
     pub(super) fn compile(&self, Handle(kernel): Handle, index: u16) -> Result<(), String> {
         let (device, mut registers) = (self.device(index)?, 0);
-        // SAFETY: the pointer is valid for a write while the call lasts; kernel and device are ones that the driver gave.
+        // SAFETY: the pointer is valid for a write while the call lasts; kernel and device are ones that the driver
+        // gave.
         let code = unsafe { (self.kernel_get_attribute)(&raw mut registers, REGISTERS, kernel, device) };
         self.check(code)
     }
 
-    /// Starts a kernel on a stream; does not wait for it. It takes the pointers first, then the counts, the first of which are
-    /// the packs of the result.
+    /// Starts a kernel on a stream; does not wait for it. It takes the pointers first, then the counts, the first of
+    /// which are the packs of the result.
     ///
     /// # Safety
-    /// The kernel takes that many pointers and counts. `stream` is a stream, and the pointers are to memory of its GPU that is
-    /// as large as the counts say, and that no other stream writes meanwhile.
+    /// The kernel takes that many pointers and counts. `stream` is a stream, and the pointers are to memory of its GPU
+    /// that is as large as the counts say, and that no other stream writes meanwhile.
     pub(super) unsafe fn launch(
         &self,
         Handle(kernel): Handle,

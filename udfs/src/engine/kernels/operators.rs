@@ -86,9 +86,10 @@ impl Kernel for CudaKernel {
         pointers.push(output.data_ptr().cast_mut());
         // Without one, the launch would not wait for what comes before it.
         let stream = context.stream()?.ok_or_else(|| ort::Error::new("ONNX Runtime gives no CUDA stream"))?;
-        // SAFETY: the kernel is that of the operator, whose operands `counts` has checked. The stream is that of the session's run.
-        // The tensors are on its GPU, since the operator is the CUDA provider's and asks for no other memory; their sizes follow
-        // from their shapes, like the counts; and ONNX Runtime orders what else reads and writes them on the same stream.
+        // SAFETY: the kernel is that of the operator, whose operands `counts` has checked. The stream is that of the
+        // session's run. The tensors are on its GPU, since the operator is the CUDA provider's and asks for no other
+        // memory; their sizes follow from their shapes, like the counts; and ONNX Runtime orders what else reads and
+        // writes them on the same stream.
         unsafe { self.driver.launch(self.handle, &mut pointers, &mut counts, stream.as_ptr().cast()) }
             .map_err(ort::Error::new)
     }

@@ -25,8 +25,8 @@ pub(super) struct Kernels {
     handles: HashMap<String, Handle>,
 }
 
-/// Loads the kernels, and compiles them for the GPUs of these numbers. Returns whether all of the GPUs run them; they are not
-/// loaded if one is too old.
+/// Loads the kernels, and compiles them for the GPUs of these numbers. Returns whether all of the GPUs run them; they
+/// are not loaded if one is too old.
 ///
 /// # Errors
 /// Why they cannot be loaded or compiled.

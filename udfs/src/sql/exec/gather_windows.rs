@@ -13,8 +13,8 @@ pub(super) struct ReservedWindow {
     pub(super) memory: MemoryReservation,
 }
 
-/// Cuts rows into windows. Reserves memory for the rows of the window being filled before more are read, and for those of
-/// a full window when it is taken: until then they are slices of the batch that the input holds.
+/// Cuts rows into windows. Reserves memory for the rows of the window being filled before more are read, and for those
+/// of a full window when it is taken: until then they are slices of the batch that the input holds.
 pub(super) struct GatherWindows {
     /// Cuts pieces that are no longer than an output batch.
     cutter: WindowCutter<RecordBatch>,

@@ -11,8 +11,8 @@ use crate::reranker::{Budget, ScoreCache};
 pub(crate) struct QueryScores(Arc<Mutex<Weak<ScoreCache>>>);
 
 impl QueryScores {
-    /// The cache of the running query, of at most `capacity` bytes and an eighth of the pool: the rest of the query needs
-    /// memory more. `None` if it may keep no bytes.
+    /// The cache of the running query, of at most `capacity` bytes and an eighth of the pool: the rest of the query
+    /// needs memory more. `None` if it may keep no bytes.
     pub(super) fn open(&self, capacity: usize, pool: &Arc<dyn MemoryPool>) -> Option<Arc<ScoreCache>> {
         let capacity = match pool.memory_limit() {
             MemoryLimit::Finite(bytes) => capacity.min(bytes / 8),

@@ -37,21 +37,22 @@ use crate::window_stream::score_windows;
 
 /// Appends one score column per call to its input. Identical calls run once.
 ///
-/// Rows are scored in windows of at most `rerank.window_rows`, two of which are in flight per partition while the next is
-/// read. They come out in the order they came in, in batches of at most `datafusion.execution.batch_size` rows. The memory
-/// pool accounts for the rows of the windows in flight and of the one that is read. Dropping the stream stops the work within
-/// one device batch.
+/// Rows are scored in windows of at most `rerank.window_rows`, two of which are in flight per partition while the next
+/// is read. They come out in the order they came in, in batches of at most `datafusion.execution.batch_size` rows. The
+/// memory pool accounts for the rows of the windows in flight and of the one that is read. Dropping the stream stops
+/// the work within one device batch.
 ///
-/// Windows follow the input. The first is about one device batch, and each of the next at most four times larger, so that the
-/// first rows of a large query come early. While the models are busy, rows become large windows. While the input has no
-/// more, the rows that wait are scored as soon as no model has anything to do, or once the first has waited for
-/// `rerank.max_delay` and they would not wait in a queue instead: an input that never ends is scored as it comes. With
-/// `rerank.max_delay = 'off'` all windows but the last are full, and the same rows in the same order have the same scores to
-/// the last bit; otherwise they are the same up to rounding.
+/// Windows follow the input. The first is about one device batch, and each of the next at most four times larger, so
+/// that the first rows of a large query come early. While the models are busy, rows become large windows. While the
+/// input has no more, the rows that wait are scored as soon as no model has anything to do, or once the first has
+/// waited for `rerank.max_delay` and they would not wait in a queue instead: an input that never ends is scored as it
+/// comes. With `rerank.max_delay = 'off'` all windows but the last are full, and the same rows in the same order have
+/// the same scores to the last bit; otherwise they are the same up to rounding.
 ///
 /// Metrics of a partition, summed over its calls: `pairs` (rows with query and passage), `scored_pairs` (without
-/// repetitions, and without pairs whose score is in the query's cache: `rerank.score_cache`), `duplicates`, `truncated`,
-/// `tokens` and `padding_tokens` run on the device, `device_batches`, `tokenize_time`, `device_time`, and `wait_time` from submitting a window to having its scores.
+/// repetitions, and without pairs whose score is in the query's cache: `rerank.score_cache`), `duplicates`,
+/// `truncated`, `tokens` and `padding_tokens` run on the device, `device_batches`, `tokenize_time`, `device_time`, and
+/// `wait_time` from submitting a window to having its scores.
 #[derive(Debug, Clone)]
 pub(crate) struct RerankExec {
     calls: Vec<RerankCall>,

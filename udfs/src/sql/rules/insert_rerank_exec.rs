@@ -132,8 +132,8 @@ impl PhysicalOptimizerRule for InsertRerankExec {
 }
 
 /// The projection on the operator in place of DataFusion's. Makes room for the score columns: the variables of a lambda
-/// (`array_transform(list, x -> x + 1)`) are numbered after the columns of their plan's input, and DataFusion 55 numbers
-/// them before it adds the columns of asynchronous functions.
+/// (`array_transform(list, x -> x + 1)`) are numbered after the columns of their plan's input, and DataFusion 55
+/// numbers them before it adds the columns of asynchronous functions.
 fn on_operator(projection: &ProjectionExec, operator: RerankExec) -> Result<Arc<dyn ExecutionPlan>> {
     let added = operator.calls().len();
     let shift = |part: Arc<dyn PhysicalExpr>| {

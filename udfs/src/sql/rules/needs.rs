@@ -5,7 +5,7 @@
 //! where its query is:
 //!
 //! ```text
-//! CASE WHEN cheap THEN rerank(q, p) ELSE 0 END  ->  CASE WHEN cheap THEN rerank(CASE WHEN cheap THEN q END, p) ELSE 0 END
+//! CASE WHEN cheap THEN rerank(q, p) ELSE 0 END -> CASE WHEN cheap THEN rerank(CASE WHEN cheap THEN q END, p) ELSE 0 END
 //! cheap OR rerank(q, p) > 1               ->  cheap OR rerank(CASE WHEN cheap IS NOT TRUE THEN q END, p) > 1
 //! max(rerank(q, p)) FILTER (WHERE cheap)  ->  max(rerank(CASE WHEN cheap THEN q END, p)) FILTER (WHERE cheap)
 //! ```

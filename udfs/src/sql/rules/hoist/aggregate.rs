@@ -16,8 +16,8 @@ use crate::sql::rules::expressions::{has_subquery, substitute};
 use crate::sql::rules::needs::needs;
 
 impl Hoist<'_> {
-    /// A call in `first_value(.. ORDER BY ..)`, which is what DISTINCT ON becomes, waits for the row that is chosen: its
-    /// columns are chosen instead, as a struct, so that they come from one row.
+    /// A call in `first_value(.. ORDER BY ..)`, which is what DISTINCT ON becomes, waits for the row that is chosen:
+    /// its columns are chosen instead, as a struct, so that they come from one row.
     pub(super) fn aggregate(&self, aggregate: Aggregate, late: Late) -> Result<Scored> {
         let groups = aggregate.group_expr.len();
         let expressions = [aggregate.group_expr, aggregate.aggr_expr].concat();
@@ -72,8 +72,8 @@ impl Hoist<'_> {
         self.settle(scored, late, &[])
     }
 
-    /// For `first_value(e)` or `last_value(e)` of an expression with calls: the same function of a struct of the columns
-    /// of `e`, and `e` in terms of it.
+    /// For `first_value(e)` or `last_value(e)` of an expression with calls: the same function of a struct of the
+    /// columns of `e`, and `e` in terms of it.
     fn choose_columns(&self, expression: &Expr) -> Option<(Expr, Expr)> {
         let inner = if let Expr::Alias(alias) = expression { &alias.expr } else { expression };
         let Expr::AggregateFunction(function) = inner else { return None };

@@ -19,10 +19,10 @@ use crate::sql::catalogue::KnownFunctions;
 use crate::sql::rules::expressions::{columns_of, may_fail};
 use crate::sql::rules::needs::{Need, needs};
 
-/// How many projections of calls, or filters by calls, may stand on each other because of conditions. Each is an operator with windows of its
-/// own, streams nest on the stack, and DataFusion's `eliminate_outer_join` expands what a filter reads through all of
-/// them. Further calls are computed under fewer conditions, so for more rows than necessary, unless their arguments could
-/// fail for the others.
+/// How many projections of calls, or filters by calls, may stand on each other because of conditions. Each is an
+/// operator with windows of its own, streams nest on the stack, and DataFusion's `eliminate_outer_join` expands what a
+/// filter reads through all of them. Further calls are computed under fewer conditions, so for more rows than
+/// necessary, unless their arguments could fail for the others.
 pub(super) const MOST_LEVELS: usize = 8;
 
 /// The calls in some expressions, inner ones first.
@@ -49,8 +49,8 @@ struct PlannedCall {
 }
 
 impl Hoist<'_> {
-    /// Plans the calls in `expressions`, which are over the columns of a node's input. `wanted` are the calls that nodes
-    /// above read: if they are among those in `expressions`, their places count too.
+    /// Plans the calls in `expressions`, which are over the columns of a node's input. `wanted` are the calls that
+    /// nodes above read: if they are among those in `expressions`, their places count too.
     pub(super) fn plan_calls(&self, expressions: &[Expr], wanted: &[Need]) -> Result<Calls> {
         self.plan_needs(needs(self.functions, expressions)?, wanted)
     }
@@ -179,8 +179,8 @@ impl Calls {
     }
 
     /// The conditions of a place, with columns in place of calls, up to the first that needs a call that is planned
-    /// later, because it reads this one, or that, unless the arguments may fail, stands too high. Tells whether these are all of them. With fewer conditions,
-    /// more rows are scored than necessary.
+    /// later, because it reads this one, or that, unless the arguments may fail, stands too high. Tells whether these
+    /// are all of them. With fewer conditions, more rows are scored than necessary.
     fn known(&self, functions: &KnownFunctions, place: &[Expr], fails: bool) -> Result<(Vec<Expr>, bool)> {
         let mut known = Vec::with_capacity(place.len());
         for condition in place {
@@ -196,8 +196,8 @@ impl Calls {
     }
 }
 
-/// The calls, those that others read in their arguments and conditions first. Where two read each other, the first comes
-/// first.
+/// The calls, those that others read in their arguments and conditions first. Where two read each other, the first
+/// comes first.
 fn dependent_last(needs: Vec<Need>) -> Result<Vec<Need>> {
     let positions: HashMap<&Expr, usize> = needs.iter().enumerate().map(|(place, need)| (&need.call, place)).collect();
     let mut reads = Vec::with_capacity(needs.len());

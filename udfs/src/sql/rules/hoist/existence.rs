@@ -13,7 +13,7 @@
 //!
 //! ```text
 //! Filter: found IS TRUE
-//!   Aggregate: groupBy=[row], aggr=[bool_or(matched IS NOT NULL AND rerank(t.q, u.p) > 0) AS found, first_value(t.q), ..]
+//!   Aggregate: groupBy=[row], aggr=[bool_or(matched AND rerank(t.q, u.p) > 0) AS found, first_value(t.q), ..]
 //!     Left Join: t.id = u.id
 //!       Window: row_number() AS row
 //!         t

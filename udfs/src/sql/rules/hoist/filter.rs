@@ -60,8 +60,8 @@ impl Hoist<'_> {
     }
 }
 
-/// Groups conditions in the order of evaluation: first those without calls, then, for each condition with new calls, all
-/// conditions that need no others. The last of [`MOST_LEVELS`] stages has the rest.
+/// Groups conditions in the order of evaluation: first those without calls, then, for each condition with new calls,
+/// all conditions that need no others. The last of [`MOST_LEVELS`] stages has the rest.
 fn stages(conditions: Vec<Expr>, calls: &Calls) -> Vec<Vec<Expr>> {
     let mut known = BTreeSet::new();
     let mut stages = vec![Vec::new()];

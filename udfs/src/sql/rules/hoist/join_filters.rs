@@ -1,8 +1,8 @@
 //! Filters by scores below joins, which wait until the join has dropped rows.
 //!
 //! DataFusion pushes filters below joins, where a condition with a call scores every row of its side. `SELECT id FROM t
-//! JOIN u USING (k) WHERE rerank(q, p) > 1` becomes a join of `id, k, q, p` with `u`, and a filter above it. The price is
-//! that the join passes the texts of all rows on.
+//! JOIN u USING (k) WHERE rerank(q, p) > 1` becomes a join of `id, k, q, p` with `u`, and a filter above it. The price
+//! is that the join passes the texts of all rows on.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,8 +16,8 @@ use super::rewrite::Hoist;
 use crate::sql::rules::expressions::{may_wait, substitute};
 
 impl Hoist<'_> {
-    /// Takes the conditions with calls out of the inputs of a join that only drops rows of them, and then out of the join
-    /// itself. They are in terms of the join's result, which may have more columns than before.
+    /// Takes the conditions with calls out of the inputs of a join that only drops rows of them, and then out of the
+    /// join itself. They are in terms of the join's result, which may have more columns than before.
     ///
     /// Leaves them where they are if the join scores pairs to decide which rows match: a filter below it saves those.
     pub(super) fn join_filters(&self, join: Join) -> Result<(Join, Vec<Expr>)> {
@@ -133,8 +133,8 @@ impl Hoist<'_> {
         self.has_calls(std::slice::from_ref(expression))
     }
 
-    /// Whether a join of both inputs has no more pairs to score than they have. A row that an inner join repeats is scored
-    /// once, but only if the query keeps its scores.
+    /// Whether a join of both inputs has no more pairs to score than they have. A row that an inner join repeats is
+    /// scored once, but only if the query keeps its scores.
     pub(super) fn adds_no_pairs(&self, join: &Join) -> bool {
         join.join_type == JoinType::Inner && !join.on.is_empty() && self.keeps_scores
     }

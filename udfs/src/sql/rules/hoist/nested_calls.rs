@@ -1,8 +1,8 @@
 //! Separates calls that another rule has merged.
 //!
-//! Plans are optimized several times. DataFusion merges a projection into the one above it, and may so put a call into the
-//! arguments of another, or into a lambda. Two nested calls would share one operator, which evaluates neither for the
-//! other. In a lambda no operator can compute a call.
+//! Plans are optimized several times. DataFusion merges a projection into the one above it, and may so put a call into
+//! the arguments of another, or into a lambda. Two nested calls would share one operator, which evaluates neither for
+//! the other. In a lambda no operator can compute a call.
 
 use std::sync::Arc;
 

@@ -114,8 +114,8 @@ impl Hoist<'_> {
     }
 }
 
-/// The calls that a node above asks for, in terms of the node's input. Without those that would then be evaluated a second
-/// time with another result, or that would be very long.
+/// The calls that a node above asks for, in terms of the node's input. Without those that would then be evaluated a
+/// second time with another result, or that would be very long.
 fn renamed(wanted: &[Need], sources: &HashMap<Column, Expr>) -> Result<Vec<Need>> {
     let mut needs = Vec::with_capacity(wanted.len());
     for need in wanted {

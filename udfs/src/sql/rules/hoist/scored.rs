@@ -107,8 +107,8 @@ impl Hoist<'_> {
         if scored.order.is_empty() {
             return Ok(scored);
         }
-        // DataFusion spreads rows over more partitions to evaluate expressions, unless a sort above needs their order. If
-        // they stay in order, it drops the sort.
+        // DataFusion spreads rows over more partitions to evaluate expressions, unless a sort above needs their order.
+        // If they stay in order, it drops the sort.
         let mut scored = self.materialize(scored, |source| matches!(source, Expr::Column(_)))?;
         let expr = std::mem::take(&mut scored.order);
         scored.plan = LogicalPlan::Sort(Sort { expr, input: Arc::new(scored.plan), fetch: None });
@@ -152,7 +152,8 @@ impl Hoist<'_> {
         Ok(columns)
     }
 
-    /// Names expressions that have become the same, because they read the same call: a node has no two columns of a name.
+    /// Names expressions that have become the same, because they read the same call: a node has no two columns of a
+    /// name.
     pub(super) fn tell_apart(&self, expressions: &mut [Expr]) {
         for place in 1..expressions.len() {
             let (before, rest) = expressions.split_at_mut(place);

@@ -19,7 +19,8 @@ impl Hoist<'_> {
         let keys = scored.translate_all(keys)?;
         let above = scored.read_above(self, wanted)?;
         let (mut scored, keys) = self.score(scored, keys, &above)?;
-        // Where rows are spread over partitions, DataFusion does not find every expression again in the order of its input.
+        // Where rows are spread over partitions, DataFusion does not find every expression again in the order of its
+        // input.
         let keys = if scored.sources.is_empty() { keys } else { self.columns_for(&mut scored, keys)? };
         let expr: Vec<_> = keys.into_iter().zip(sort.expr).map(|(expr, key)| SortExpr { expr, ..key }).collect();
         scored.order.clone_from(&expr);
