@@ -35,9 +35,14 @@ pub(super) struct Need {
 impl Need {
     /// The call and its conditions with columns replaced by what they stand for.
     pub(super) fn substitute(&self, sources: &HashMap<Column, Expr>) -> Result<Self> {
-        let place = |place: &Vec<Expr>| place.iter().map(|part| substitute(part.clone(), sources)).collect();
+        self.map(|part| substitute(part, sources))
+    }
+
+    /// The call and its conditions, each rewritten.
+    pub(super) fn map(&self, rewrite: impl Fn(Expr) -> Result<Expr>) -> Result<Self> {
+        let place = |place: &Vec<Expr>| place.iter().map(|part| rewrite(part.clone())).collect();
         let places = self.places.iter().map(place).collect::<Result<_>>()?;
-        Ok(Self { call: substitute(self.call.clone(), sources)?, places })
+        Ok(Self { call: rewrite(self.call.clone())?, places })
     }
 
     /// Whether evaluating the texts of the call may be an error.

@@ -106,7 +106,8 @@ impl Hoist<'_> {
     fn side(&self, plan: Arc<LogicalPlan>, side: JoinInput, own: &[Need], wanted: &[Need], late: Late) -> Result<Side> {
         let late = if side == JoinInput::Dropped { Late::No } else { late };
         let scored = self.rewrite(Arc::unwrap_or_clone(plan), &union(own.to_vec(), wanted.to_vec()), late)?;
-        let own = scored.translate_needs(own)?;
+        let below = Scored { columns: scored.columns.clone(), sources: scored.sources.clone(), ..Scored::default() };
+        let own = own.iter().map(|need| need.map(|part| below.translate(part))).collect::<Result<_>>()?;
         let above = scored.read_above(self, wanted)?;
         let mut calls = self.plan_needs(own, &above)?;
         let all = calls.columns();
@@ -118,7 +119,7 @@ impl Hoist<'_> {
             })?;
             scored.columns.retain(|(call, _)| is_null_with_its_row(call, self.functions));
         }
-        Ok(Side { scored, calls })
+        Ok(Side { scored, below, calls })
     }
 
     /// Rewrites a side and computes all its calls there.
@@ -130,13 +131,15 @@ impl Hoist<'_> {
 /// One side of a join, with the calls of the join's condition.
 pub(super) struct Side {
     pub(super) scored: Scored,
+    /// What stands for the columns of the original plan in the terms of `calls`, which do not have their columns yet.
+    below: Scored,
     calls: Calls,
 }
 
 impl Side {
     /// A condition in terms of this side. Columns of the other side stay as they are.
     pub(super) fn translate(&self, condition: Expr) -> Result<Expr> {
-        self.calls.replace(self.scored.translate(condition)?)
+        self.calls.replace(self.below.translate(condition)?)
     }
 }
 

@@ -12,6 +12,7 @@ use crate::sql::rules::expressions::{columns_of, named, replace, substitute};
 use crate::sql::rules::needs::{Need, needs, union};
 
 /// A rewritten plan. It may have more columns than before, in another order; those of its own have generated names.
+#[derive(Default)]
 pub(in crate::sql::rules) struct Scored {
     pub(in crate::sql::rules) plan: LogicalPlan,
     /// Calls that are columns of the plan, in terms of its columns.
