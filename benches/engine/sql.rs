@@ -1,5 +1,6 @@
 //! Queries with the operator, and with the functions alone, as DataFusion runs any asynchronous function: pairs that
-//! the device scored, and seconds. Also how busy the operator keeps the device while the same query reads Parquet.
+//! the device scored, and seconds. Also how soon the operator gives the first rows of Parquet, and how busy it keeps the
+//! device.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -7,9 +8,10 @@ use std::time::Instant;
 
 use anyhow::{Context, Result};
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
-use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::physical_plan::execute_stream;
 use datafusion::prelude::{ParquetReadOptions, SessionConfig, SessionContext};
-use datafusion_rerank::{EngineOptions, ModelRegistry, RerankFunctions, Reranker};
+use datafusion_rerank::{EngineOptions, ModelRegistry, RerankFunctions, Reranker, plan_stats};
+use futures::TryStreamExt;
 use parquet::arrow::ArrowWriter;
 
 use crate::support::table;
@@ -45,7 +47,7 @@ pub(crate) fn run(checkpoint: &Path, rows: usize) -> Result<()> {
         for udf in RerankFunctions::new(models(checkpoint)).udfs() {
             plain.register_udf(udf);
         }
-        busy(&operator, rows).await?;
+        pace(&operator, rows).await?;
         explain(&operator).await?;
         println!("query\tfunction alone: pairs\tseconds\toperator: pairs\tseconds\ttimes faster");
         for (name, sql) in QUERIES {
@@ -113,15 +115,54 @@ async fn measure(ctx: &SessionContext, reranker: &Reranker, sql: &str) -> Result
     Ok(Measured { pairs: reranker.device_stats().pairs - before, seconds, result })
 }
 
-/// Compares device time with wall time for a query over one partition.
-async fn busy(ctx: &SessionContext, rows: usize) -> Result<()> {
+/// Runs of each pace, which alternate. Medians are compared.
+const RUNS: usize = 3;
+
+/// A run of the query that scores every row.
+#[derive(Default)]
+struct Run {
+    /// Seconds to the first rows, and how many came then.
+    first: f64,
+    first_rows: usize,
+    wall: f64,
+    device: f64,
+    batches: u64,
+}
+
+/// How soon the first rows come and how busy the device is, with windows that follow the stream and with full ones.
+async fn pace(ctx: &SessionContext, rows: usize) -> Result<()> {
+    let mut runs = [Vec::new(), Vec::new()];
+    for _ in 0..RUNS {
+        for (delay, runs) in ["50ms", "off"].into_iter().zip(&mut runs) {
+            ctx.sql(&format!("SET rerank.max_delay = '{delay}'")).await?;
+            runs.push(score_every_row(ctx).await?);
+        }
+    }
+    ctx.sql("SET rerank.max_delay = default").await?;
+    println!(
+        "one partition from Parquet, {rows} rows\nwindows\tfirst rows\tafter\tdevice batches\tdevice busy\tseconds"
+    );
+    for (name, mut runs) in ["follow the stream", "are full"].into_iter().zip(runs) {
+        runs.sort_by(|one, other| one.wall.total_cmp(&other.wall));
+        let Run { first, first_rows, wall, device, batches } = runs.swap_remove(RUNS / 2);
+        let in_batches = first / (device / batches as f64);
+        println!("{name}\t{first_rows}\t{first:.2} s\t{in_batches:.1}\t{:.1} %\t{wall:.2}", 100.0 * device / wall);
+    }
+    println!();
+    Ok(())
+}
+
+async fn score_every_row(ctx: &SessionContext) -> Result<Run> {
     let plan = ctx.sql("SELECT id, rerank(query, passage) FROM t").await?.create_physical_plan().await?;
     let start = Instant::now();
-    collect(Arc::clone(&plan), ctx.task_ctx()).await?;
-    let wall = start.elapsed().as_secs_f64();
-    let device = device_nanos(&plan) as f64 / 1e9;
-    println!("one partition from Parquet, {rows} rows: device busy {:.1} % of {wall:.2} s\n", 100.0 * device / wall);
-    Ok(())
+    let mut batches = execute_stream(Arc::clone(&plan), ctx.task_ctx())?;
+    let first = batches.try_next().await?.map_or(0, |batch| batch.num_rows());
+    let mut run = Run { first: start.elapsed().as_secs_f64(), first_rows: first, ..Run::default() };
+    while batches.try_next().await?.is_some() {}
+    run.wall = start.elapsed().as_secs_f64();
+    let stats = plan_stats(&plan);
+    (run.device, run.batches) = (stats.device_time.as_secs_f64(), stats.batches);
+    Ok(run)
 }
 
 /// Prints the EXPLAIN ANALYZE of a query.
@@ -135,11 +176,6 @@ async fn explain(ctx: &SessionContext) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn device_nanos(plan: &Arc<dyn ExecutionPlan>) -> usize {
-    let own = plan.metrics().and_then(|metrics| metrics.sum_by_name("device_time")).map_or(0, |time| time.as_usize());
-    own + plan.children().into_iter().map(device_nanos).sum::<usize>()
 }
 
 fn write_table(file: &Path, rows: usize) -> Result<()> {
