@@ -86,8 +86,13 @@ fn sql_settings(
     settings.engine = engine_options(engine);
     settings.window_rows = window_rows;
     settings.options = score_options(options)?;
-    let names = models.iter().map(|model| register(&registry, model));
-    if let Some(first) = names.collect::<Result<Vec<_>>>()?.into_iter().next() {
+    let names = models.iter().map(|model| register(&registry, model)).collect::<Result<Vec<_>>>()?;
+    for (place, name) in names.iter().enumerate() {
+        if names[..place].iter().any(|other| other.to_lowercase() == name.to_lowercase()) {
+            bail!("--model {name} is given twice, and the case of a name does not matter; keep one");
+        }
+    }
+    if let Some(first) = names.into_iter().next() {
         settings.model = first;
     }
     if settings.options.cutoff_layers.as_ref().is_some_and(Cutoffs::is_list) {

@@ -66,7 +66,9 @@ pub(crate) fn score(reranker: &Reranker, file: &Path, printer: Printer) -> Resul
         rows += window.batches.iter().map(RecordBatch::num_rows).sum::<usize>();
         output.flush()?;
     }
-    reading.join().map_err(|_| anyhow!("reading stopped"))??;
+    let read = reading.join().map_err(|_| anyhow!("reading stopped"))?;
+    let place = if file == Path::new("-") { "standard input".to_owned() } else { file.display().to_string() };
+    read.with_context(|| place)?;
     if failed > 0 {
         printer.note(&format!("{failed} of {rows} pairs could not be scored; the reasons are in score_error"));
     }

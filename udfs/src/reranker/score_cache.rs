@@ -75,6 +75,11 @@ pub(crate) struct Claim {
 }
 
 impl ScoreCache {
+    /// How many scores of one cutoff layer fit into so many bytes.
+    pub(crate) fn scores_in(bytes: usize) -> usize {
+        bytes / (ENTRY_BYTES + size_of::<f32>())
+    }
+
     /// Keeps scores of at most `capacity` bytes, as far as `budget` has room.
     pub(crate) fn new(capacity: usize, budget: Box<dyn Budget>) -> Self {
         let hashers = [RandomState::default(), RandomState::default()];

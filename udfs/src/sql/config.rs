@@ -313,6 +313,9 @@ impl RerankConfig {
                 "rerank.models. needs a name: SET rerank.models.<name> = '<location>'".to_owned(),
             ));
         }
+        if location == Some("") {
+            return Err(wrong(&format!("{MODELS}{name}"), &"expected a directory or a hub id, got ''"));
+        }
         let name = name.to_lowercase();
         match location {
             Some(location) => self.models.insert(name, location.to_owned()),

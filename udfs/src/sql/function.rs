@@ -127,8 +127,14 @@ impl Function {
             if *parameter == "options" {
                 shape = options::check_type(data_type, *value).map_err(|error| planning(&error))?;
             } else if !is_text(data_type) {
+                let remedy = match data_type {
+                    DataType::Struct(_) | DataType::Map(..) if *parameter == "model" => {
+                        "options come last, as a struct such as {'max_length': 256}"
+                    }
+                    _ => "CAST it to VARCHAR",
+                };
                 return Err(planning(&Error::input(format!(
-                    "{}: {parameter} is {data_type}, expected text; CAST it to VARCHAR",
+                    "{}: {parameter} is {data_type}, expected text; {remedy}",
                     self.name
                 ))));
             }

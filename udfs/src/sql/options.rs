@@ -1,9 +1,12 @@
 //! The options argument: a constant struct, or a JSON object as text.
 
-use datafusion::arrow::array::{Array, ArrayRef, StructArray};
+use std::fmt::{self, Formatter};
+
+use datafusion::arrow::array::{Array, ArrayRef};
 use datafusion::arrow::datatypes::{DataType, Fields};
 use datafusion::common::ScalarValue;
-use serde_json::{Map, Value};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::options::{Cutoffs, ScoreOptions};
@@ -18,9 +21,7 @@ pub(crate) fn check_type(data_type: &DataType, value: Option<&ScalarValue>) -> R
         DataType::Null => Ok(ResultShape::Score),
         DataType::Struct(fields) => {
             // Reading only NULLs finds unknown names.
-            ScoreOptions::from_json(&Value::Object(
-                fields.iter().map(|field| (field.name().clone(), Value::Null)).collect(),
-            ))?;
+            from_entries(fields.iter().map(|field| (field.name().clone(), Value::Null)))?;
             // Values are known later than types, but must not change the function's type.
             if let Some(value) = value {
                 from_scalar(value)?;
@@ -46,12 +47,18 @@ pub(crate) fn from_scalar(value: &ScalarValue) -> Result<ScoreOptions> {
         return Ok(ScoreOptions::default());
     }
     match value {
-        ScalarValue::Struct(entries) => ScoreOptions::from_json(&object(entries, 0)?),
+        ScalarValue::Struct(options) => {
+            let entries = options.fields().iter().zip(options.columns());
+            let entries = entries.map(|(field, column)| Ok((field.name().clone(), json(field.name(), column, 0)?)));
+            from_entries(entries.collect::<Result<Vec<_>>>()?)
+        }
         other => match other.try_as_str() {
             Some(Some(text)) => {
-                let value = serde_json::from_str(text)
-                    .map_err(|error| Error::option("options", format!("'{text}' is not JSON: {error}")))?;
-                ScoreOptions::from_json(&value)
+                let entries: Entries = serde_json::from_str(text).map_err(|error| {
+                    let expected = "expected a struct such as {'max_length': 256} or the same as JSON text";
+                    Error::input(format!("options is '{text}', {expected}: {error}"))
+                })?;
+                from_entries(entries.0)
             }
             _ => Err(Error::option("options", format!("expected a struct or JSON text, got {}", other.data_type()))),
         },
@@ -85,12 +92,46 @@ fn is_list(data_type: &DataType) -> bool {
     )
 }
 
-fn object(entries: &StructArray, row: usize) -> Result<Value> {
-    let mut object = Map::new();
-    for (field, column) in entries.fields().iter().zip(entries.columns()) {
-        object.insert(field.name().clone(), json(field.name(), column, row)?);
+/// Options by name and value. Refuses one that is given twice, also under its other name.
+fn from_entries(entries: impl IntoIterator<Item = (String, Value)>) -> Result<ScoreOptions> {
+    let mut options = ScoreOptions::default();
+    let mut given = Vec::new();
+    for (name, value) in entries {
+        options.set(&name, &value)?;
+        let option = ScoreOptions::declaration(&name).map(|option| option.name);
+        if given.contains(&option) {
+            return Err(Error::option(name, "it is given twice; keep one"));
+        }
+        given.push(option);
     }
-    Ok(Value::Object(object))
+    Ok(options)
+}
+
+/// The entries of a JSON object, those of the same name included.
+struct Entries(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct EntriesVisitor;
+
+        impl<'de> Visitor<'de> for EntriesVisitor {
+            type Value = Entries;
+
+            fn expecting(&self, f: &mut Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of named options")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Entries, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(entry) = map.next_entry()? {
+                    entries.push(entry);
+                }
+                Ok(Entries(entries))
+            }
+        }
+
+        deserializer.deserialize_map(EntriesVisitor)
+    }
 }
 
 /// One value of an option's column as JSON.
@@ -136,7 +177,7 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{
-        BooleanArray, Date32Array, Int32Array, ListArray, NullArray, StringViewArray, UInt64Array,
+        BooleanArray, Date32Array, Int32Array, ListArray, NullArray, StringViewArray, StructArray, UInt64Array,
     };
     use datafusion::arrow::datatypes::{Field, Int64Type};
     use serde_json::json;
@@ -202,9 +243,20 @@ mod tests {
 
     #[test]
     fn unreadable_text_is_an_error() {
-        let error = from_scalar(&ScalarValue::from("max_length=3")).unwrap_err().to_string();
-        assert!(error.starts_with("option options: 'max_length=3' is not JSON"), "{error}");
-        let error = from_scalar(&ScalarValue::from("[1]")).unwrap_err().to_string();
-        assert!(error.contains("expected an object of named options"), "{error}");
+        let error = |text: &str| from_scalar(&ScalarValue::from(text)).unwrap_err().to_string();
+        assert!(error("max_length=3").starts_with("options is 'max_length=3', expected a struct such as"));
+        assert!(error("[1]").contains("expected an object of named options"));
+    }
+
+    #[test]
+    fn an_option_given_twice_is_refused() {
+        let twice = |name: &str| format!("option {name}: it is given twice; keep one");
+        let error = |text: &str| from_scalar(&ScalarValue::from(text)).unwrap_err().to_string();
+        assert_eq!(error(r#"{"normalize": true, "normalize": false}"#), twice("normalize"));
+        assert_eq!(error(r#"{"compress_layers": 1, "compress_layer": 1}"#), twice("compress_layer"));
+        let length: ArrayRef = Arc::new(Int32Array::from(vec![64]));
+        let value = structure(vec![("max_length", Arc::clone(&length)), ("max_length", length)]);
+        assert_eq!(from_scalar(&value).unwrap_err().to_string(), twice("max_length"));
+        assert_eq!(check_type(&value.data_type(), None).unwrap_err().to_string(), twice("max_length"));
     }
 }

@@ -37,15 +37,16 @@
 //! |---|---|
 //! | `Limit`, `Sort` with a limit, `Filter` | moves above, unless the node reads its score |
 //! | semi-join and anti-join | moves above, on the side that is kept |
-//! | inner join by keys | moves above, unless `rerank.score_cache` is 0 |
+//! | inner join by keys | moves above, unless `rerank.score_cache` holds fewer scores than four windows have rows |
 //! | inner join without keys, outer join, `Sort`, window function, projection, alias | moves above only if a node further up drops rows. On a side of an outer join where NULLs may take the place of rows, only a call that is then NULL does |
 //! | aggregate | stays; but `first_value(call ORDER BY ..)`, which is what `DISTINCT ON` becomes, chooses the call's columns, and the call runs for the chosen row |
 //! | `UNION`, `DISTINCT`, subqueries in expressions, all others | stays |
 //!
 //! A condition with calls moves as the call does: a filter that DataFusion has pushed below a semi-join, an anti-join or an
-//! inner join by keys moves above it again, unless the join itself scores pairs to find its matches. Rows that an inner
-//! join repeats are scored once, as long as the query's cache has their scores. The join passes the texts on, so a filter
-//! that drops most rows by their scores may be better below a large join: `SET rerank.score_cache = 0` leaves it there.
+//! inner join by keys moves above it again, unless the join itself scores pairs to find its matches, or an expression on
+//! the way could fail for rows that the filter drops. Rows that an inner join repeats are scored once, as long as the
+//! query's cache has their scores. The join passes the texts on, so a filter that drops most rows by their scores may be
+//! better below a large join: `SET rerank.score_cache = 0` leaves it there.
 //!
 //! An expression with a volatile function stays where it is. Rows that were sorted stay in order: the sort is repeated
 //! above the call, and DataFusion drops it where nothing has changed the order.

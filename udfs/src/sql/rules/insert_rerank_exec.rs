@@ -26,6 +26,7 @@ use datafusion::physical_expr::{PhysicalExpr, ScalarFunctionExpr};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::async_func::AsyncFuncExec;
+use datafusion::physical_plan::filter::{FilterExec, FilterExecBuilder};
 use datafusion::physical_plan::projection::ProjectionExec;
 
 use super::hoist_rerank_calls::HoistRerankCalls;
@@ -111,44 +112,65 @@ impl PhysicalOptimizerRule for InsertRerankExec {
     fn optimize(&self, plan: Arc<dyn ExecutionPlan>, options: &ConfigOptions) -> Result<Arc<dyn ExecutionPlan>> {
         let config = RerankConfig::of(options);
         let scores = QueryScores::default();
-        // From the top, so that a projection is seen with the operator below it that is still DataFusion's.
-        let replaced = plan.transform_down(|plan| {
-            if let Some(projection) = plan.downcast_ref::<ProjectionExec>()
-                && projection.input().is::<AsyncFuncExec>()
-                && let Some(operator) = self.replace(projection.input(), &config, &scores)?
-            {
-                return on_operator(projection, operator).map(Transformed::yes);
-            }
+        let mut inserted = false;
+        let replaced = plan.transform_up(|plan| {
             if !plan.is::<AsyncFuncExec>() {
                 return Ok(Transformed::no(plan));
             }
             Ok(match self.replace(&plan, &config, &scores)? {
-                Some(operator) => Transformed::yes(Arc::new(operator) as Arc<dyn ExecutionPlan>),
+                Some(operator) => {
+                    inserted = true;
+                    Transformed::yes(Arc::new(operator) as Arc<dyn ExecutionPlan>)
+                }
                 None => Transformed::no(plan),
             })
         })?;
-        Ok(replaced.data)
+        if !inserted {
+            return Ok(replaced.data);
+        }
+        Ok(replaced.data.transform_up(with_distant_lambda_variables)?.data)
     }
 }
 
-/// The projection on the operator in place of DataFusion's. Makes room for the score columns: the variables of a lambda
-/// (`array_transform(list, x -> x + 1)`) are numbered after the columns of their plan's input, and DataFusion 55
-/// numbers them before it adds the columns of asynchronous functions.
-fn on_operator(projection: &ProjectionExec, operator: RerankExec) -> Result<Arc<dyn ExecutionPlan>> {
-    let added = operator.calls().len();
-    let shift = |part: Arc<dyn PhysicalExpr>| {
-        Ok(match part.downcast_ref::<LambdaVariable>() {
-            Some(variable) => {
-                let moved = LambdaVariable::new(variable.index() + added, Arc::clone(variable.field()));
-                Transformed::yes(Arc::new(moved) as Arc<dyn PhysicalExpr>)
-            }
-            None => Transformed::no(part),
-        })
+/// Added to the numbers of lambdas' variables.
+const DISTANCE: usize = 1 << 20;
+
+/// Keeps the variables of lambdas (`array_transform(list, x -> x + 1)`) apart from columns. They are numbered after the
+/// columns of their plan's input when DataFusion 55 plans it. It does not number them anew when it adds the columns of
+/// asynchronous functions, nor when it merges a projection into the one above, and then reads a column in their place. It
+/// tells the two apart by whether the input has a column of that number.
+fn with_distant_lambda_variables(plan: Arc<dyn ExecutionPlan>) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    let mut moved = false;
+    let mut distant = |expression: &Arc<dyn PhysicalExpr>| -> Result<Arc<dyn PhysicalExpr>> {
+        let expression = Arc::clone(expression).transform_up(|part| {
+            Ok(match part.downcast_ref::<LambdaVariable>() {
+                Some(variable) if variable.index() < DISTANCE => {
+                    let variable = LambdaVariable::new(variable.index() + DISTANCE, Arc::clone(variable.field()));
+                    Transformed::yes(Arc::new(variable) as Arc<dyn PhysicalExpr>)
+                }
+                _ => Transformed::no(part),
+            })
+        })?;
+        moved |= expression.transformed;
+        Ok(expression.data)
     };
-    let expressions = projection.expr().iter().map(|ProjectionExpr { expr, alias }| {
-        Ok(ProjectionExpr { expr: Arc::clone(expr).transform_up(shift)?.data, alias: alias.clone() })
-    });
-    let expressions = expressions.collect::<Result<Vec<_>>>()?;
-    let schema = projection.schema();
-    Ok(Arc::new(ProjectionExec::try_new_with_schema_metadata(expressions, Arc::new(operator), &schema)?))
+    if let Some(projection) = plan.downcast_ref::<ProjectionExec>() {
+        let expressions = projection
+            .expr()
+            .iter()
+            .map(|ProjectionExpr { expr, alias }| Ok(ProjectionExpr { expr: distant(expr)?, alias: alias.clone() }));
+        let expressions = expressions.collect::<Result<Vec<_>>>()?;
+        if moved {
+            let (input, schema) = (Arc::clone(projection.input()), projection.schema());
+            let plan = ProjectionExec::try_new_with_schema_metadata(expressions, input, &schema)?;
+            return Ok(Transformed::yes(Arc::new(plan)));
+        }
+    } else if let Some(filter) = plan.downcast_ref::<FilterExec>() {
+        let predicate = distant(filter.predicate())?;
+        if moved {
+            let filter = FilterExecBuilder::from(filter).with_predicate(predicate).build()?;
+            return Ok(Transformed::yes(Arc::new(filter)));
+        }
+    }
+    Ok(Transformed::no(plan))
 }

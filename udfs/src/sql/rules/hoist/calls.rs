@@ -196,13 +196,14 @@ impl Calls {
     }
 }
 
-/// The calls, those that others read in their arguments and conditions first. Where two read each other, the first
-/// comes first.
+/// The calls, those that others read in their arguments and conditions first. `needs` has those in arguments first; where
+/// two read each other, its order stays.
 fn dependent_last(needs: Vec<Need>) -> Result<Vec<Need>> {
     let positions: HashMap<&Expr, usize> = needs.iter().enumerate().map(|(place, need)| (&need.call, place)).collect();
-    let mut reads = Vec::with_capacity(needs.len());
+    let mut readers: Vec<Vec<usize>> = vec![Vec::new(); needs.len()];
+    let mut unknown = vec![0_usize; needs.len()];
     for (place, need) in needs.iter().enumerate() {
-        let mut read = BTreeSet::new();
+        let mut read: BTreeSet<usize> = BTreeSet::new();
         for part in need.places.iter().flatten().chain([&need.call]) {
             part.apply(|part| {
                 let call = if matches!(part, Expr::ScalarFunction(_)) { positions.get(part) } else { None };
@@ -210,27 +211,26 @@ fn dependent_last(needs: Vec<Need>) -> Result<Vec<Need>> {
                 Ok(TreeNodeRecursion::Continue)
             })?;
         }
-        reads.push(read);
+        unknown[place] = read.len();
+        for call in read {
+            readers[call].push(place);
+        }
     }
-    let mut order = Vec::with_capacity(needs.len());
-    let mut visited = vec![false; needs.len()];
-    for start in 0..needs.len() {
-        let mut path = Vec::new();
-        let mut next = Some(start);
-        loop {
-            if let Some(place) = next.filter(|place| !std::mem::replace(&mut visited[*place], true)) {
-                path.push((place, reads[place].iter()));
-            }
-            let Some((place, read)) = path.last_mut() else { break };
-            next = read.next().copied();
-            if next.is_none() {
-                order.push(*place);
-                path.pop();
+    let mut waiting: BTreeSet<usize> = (0..needs.len()).collect();
+    let mut ready: BTreeSet<usize> = waiting.iter().copied().filter(|place| unknown[*place] == 0).collect();
+    let mut needs: Vec<_> = needs.into_iter().map(Some).collect();
+    let mut ordered = Vec::with_capacity(needs.len());
+    while let Some(place) = ready.pop_first().or_else(|| waiting.first().copied()) {
+        waiting.remove(&place);
+        ordered.extend(needs[place].take());
+        for reader in &readers[place] {
+            unknown[*reader] -= 1;
+            if unknown[*reader] == 0 && waiting.contains(reader) {
+                ready.insert(*reader);
             }
         }
     }
-    let mut needs: Vec<_> = needs.into_iter().map(Some).collect();
-    Ok(order.into_iter().filter_map(|place| needs[place].take()).collect())
+    Ok(ordered)
 }
 
 /// The call with NULL arguments unless all conditions of one of the `places` are true. The call itself if there are no

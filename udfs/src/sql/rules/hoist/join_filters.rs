@@ -9,17 +9,18 @@ use std::sync::Arc;
 
 use datafusion::common::{Column, JoinType};
 use datafusion::error::Result;
-use datafusion::logical_expr::utils::{conjunction, split_conjunction_owned};
+use datafusion::logical_expr::utils::{conjunction, split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{Expr, Filter, Join, LogicalPlan, Projection, SubqueryAlias};
 
 use super::rewrite::Hoist;
-use crate::sql::rules::expressions::{may_wait, substitute};
+use crate::sql::rules::expressions::{may_fail, may_wait, substitute};
 
 impl Hoist<'_> {
     /// Takes the conditions with calls out of the inputs of a join that only drops rows of them, and then out of the
     /// join itself. They are in terms of the join's result, which may have more columns than before.
     ///
-    /// Leaves them where they are if the join scores pairs to decide which rows match: a filter below it saves those.
+    /// Leaves them where they are if the join scores pairs to decide which rows match, since a filter below it saves
+    /// those, and if it may fail, since the filter may drop the rows that make it fail.
     pub(super) fn join_filters(&self, join: Join) -> Result<(Join, Vec<Expr>)> {
         let takes = match join.join_type {
             JoinType::Inner => [self.adds_no_pairs(&join); 2],
@@ -27,10 +28,7 @@ impl Hoist<'_> {
             JoinType::RightSemi | JoinType::RightAnti => [false, true],
             JoinType::Left | JoinType::Right | JoinType::Full | JoinType::LeftMark | JoinType::RightMark => [false; 2],
         };
-        let is_inner = join.join_type == JoinType::Inner;
-        let keys_score = join.on.iter().flat_map(|(left, right)| [left, right]).any(|key| self.scores(key));
-        let condition_scores = join.filter.iter().any(|condition| self.scores(condition));
-        if keys_score || condition_scores && !is_inner {
+        if self.needs_filters_below(&join) {
             return Ok((join, Vec::new()));
         }
         let mut taken = Vec::new();
@@ -45,7 +43,7 @@ impl Hoist<'_> {
             }
         }
         let mut filter = join.filter.clone();
-        if is_inner && takes[0] {
+        if join.join_type == JoinType::Inner && takes[0] {
             let (own, stays) = filter.map(|condition| self.split(condition)).unwrap_or_default();
             taken.extend(own);
             filter = stays;
@@ -55,6 +53,16 @@ impl Hoist<'_> {
         let Join { on, join_type, join_constraint, null_equality, null_aware, .. } = join;
         let join = Join::try_new(left, right, on, filter, join_type, join_constraint, null_equality, null_aware)?;
         Ok((join, taken))
+    }
+
+    /// Whether a join scores pairs or may fail while it looks for matches. Conditions of an inner join that score do not
+    /// count: they leave it too.
+    fn needs_filters_below(&self, join: &Join) -> bool {
+        let is_inner = join.join_type == JoinType::Inner;
+        let conditions = join.filter.iter().flat_map(split_conjunction);
+        let own = conditions.filter(|condition| !is_inner || !self.scores(condition));
+        let keys = join.on.iter().flat_map(|(left, right)| [left, right]);
+        keys.chain(own).any(|part| self.scores(part) || may_fail(part))
     }
 
     /// Takes conditions with calls out of the filters at the top of a plan, below names and further joins.
@@ -78,8 +86,10 @@ impl Hoist<'_> {
                 let names: HashMap<Column, Expr> = inner.into_iter().zip(outer).collect();
                 Ok((LogicalPlan::SubqueryAlias(alias), in_terms_of(taken, &names)?))
             }
-            // What stays here is scored for the rows that the filters below leave.
-            LogicalPlan::Projection(projection) if projection.expr.iter().any(|part| self.stays(part)) => {
+            // What stays here is evaluated for the rows that the filters below leave.
+            LogicalPlan::Projection(projection)
+                if projection.expr.iter().any(|part| self.stays(part) || !self.scores(part) && may_fail(part)) =>
+            {
                 Ok((LogicalPlan::Projection(projection), Vec::new()))
             }
             LogicalPlan::Projection(Projection { mut expr, input, schema, .. }) => {

@@ -10,10 +10,14 @@ use datafusion::logical_expr::{DmlStatement, Expr, Filter, LogicalPlan, WriteOp}
 use datafusion::optimizer::OptimizerConfig;
 
 use super::scored::{Late, Scored};
+use crate::reranker::ScoreCache;
 use crate::sql::catalogue::KnownFunctions;
 use crate::sql::config::RerankConfig;
 use crate::sql::rules::expressions::{has_call, name_of};
 use crate::sql::rules::needs::Need;
+
+/// A cache that holds fewer windows than this forgets a score before a join repeats its row.
+const KEPT_WINDOWS: usize = 4;
 
 /// Prefix of the columns that the rule adds.
 const PREFIX: &str = "__rerank";
@@ -41,7 +45,8 @@ impl<'a> Hoist<'a> {
             taken.extend(columns.filter(|name| name.starts_with(PREFIX)).cloned());
             Ok(TreeNodeRecursion::Continue)
         })?;
-        let keeps_scores = RerankConfig::of(&config.options()).score_cache > 0;
+        let settings = RerankConfig::of(&config.options());
+        let keeps_scores = ScoreCache::scores_in(settings.score_cache) / KEPT_WINDOWS >= settings.window_rows;
         Ok(Self { functions, names: config.alias_generator(), keeps_scores, taken })
     }
 
