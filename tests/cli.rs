@@ -764,7 +764,8 @@ fn json_lines_fail_one_by_one() {
     assert!(printed[1]["score"].is_null() && printed[1]["score_error"].as_str().unwrap().contains("not a number"));
     assert!(printed[2]["score"].is_number());
     let error = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(error, "error: line 5: there is no passage; a line is an object with query and passage\n");
+    let expected = "line 5: there is no passage; a line is an object with query and passage";
+    assert_eq!(error, format!("error: {}: {expected}\n", input.display()));
 
     std::fs::write(&input, rows[..4].join("\n")).unwrap();
     command.assert().success().stderr("1 of 3 pairs could not be scored; the reasons are in score_error\n");

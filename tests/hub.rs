@@ -690,7 +690,7 @@ fn weights_are_pruned_and_models_are_not() {
     std::fs::remove_dir_all(machine.cached()).unwrap();
     assert_eq!(prune(&[M3]).0, m3_line);
     let line = format!(
-        "model 'org/other': it is neither a known name (gemma, gemma2, m3, minicpm), nor a directory, nor in the Hugging Face cache; if it is a hub id, run `rerank model pull org/other` or `hf download org/other`; and there are no weights of it in {}",
+        "model 'org/other': it is neither a known name (gemma, gemma2, m3, minicpm, tiny), nor a directory, nor in the Hugging Face cache; if it is a hub id, run `rerank model pull org/other` or `hf download org/other`; and there are no weights of it in {}",
         machine.at("cache").display()
     );
     assert_fails(machine.offline(&["model", "prune", "org/other"]), &line);

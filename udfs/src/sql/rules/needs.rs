@@ -15,13 +15,13 @@
 use std::collections::HashMap;
 
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{Column, DFSchema};
+use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, WindowFunction};
 use datafusion::logical_expr::utils::split_conjunction_owned;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, lit};
 
-use super::expressions::{has_call, has_subquery, may_fail, reads_lambda_variable, reads_only, substitute};
+use super::expressions::{has_call, has_subquery, may_fail, reads_lambda_variable, reads_only, replace, substitute};
 use crate::sql::catalogue::KnownFunctions;
 
 /// A call, and for each place that reads it the conditions under which it does, from the outside in. Each condition is
@@ -45,6 +45,24 @@ impl Need {
         Ok(Self { call: rewrite(self.call.clone())?, places })
     }
 
+    /// With NULL for the call in its own conditions. Where a condition evaluates the call, that place needs it already;
+    /// where it does not, its value does not depend on it.
+    pub(super) fn without_itself(&self) -> Result<Self> {
+        let reads_itself = |part: &Expr| part.exists(|part| Ok(*part == self.call));
+        let mut null = None;
+        let mut need = self.clone();
+        for condition in need.places.iter_mut().flatten() {
+            if reads_itself(condition)? {
+                let null = match &null {
+                    Some(null) => null,
+                    None => null.insert([(self.call.clone(), null_of(&self.call)?)]),
+                };
+                *condition = replace(std::mem::take(condition), null)?;
+            }
+        }
+        Ok(need)
+    }
+
     /// Whether evaluating the texts of the call may be an error.
     pub(super) fn may_fail(&self) -> bool {
         let Expr::ScalarFunction(call) = &self.call else { return true };
@@ -56,6 +74,16 @@ impl Need {
         let mut all = self.places.iter().flatten().chain([&self.call]);
         all.all(|part| reads_only(part, schema))
     }
+}
+
+/// NULL of the type of a call, which its texts do not change.
+fn null_of(call: &Expr) -> Result<Expr> {
+    let mut call = call.clone();
+    if let Expr::ScalarFunction(call) = &mut call {
+        call.args.iter_mut().take(2).for_each(|text| *text = lit(""));
+    }
+    let value = ScalarValue::try_from(call.get_type(&DFSchema::empty())?)?;
+    Ok(Expr::Literal(value, None))
 }
 
 /// The distinct calls in `expressions`. Calls in arguments of others and in conditions come before those that depend on

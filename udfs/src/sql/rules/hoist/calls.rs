@@ -60,13 +60,13 @@ impl Hoist<'_> {
         let mut calls = Calls::default();
         for need in dependent_last(own)? {
             let fails = need.may_fail();
-            let Need { call, places } = need;
+            let Need { call, places } = need.without_itself()?;
             let Expr::ScalarFunction(inner) = &call else { continue };
             let mut conditions = Vec::new();
             for place in &places {
                 conditions.push(calls.known(self.functions, place, fails)?.0);
             }
-            let wanted = wanted.iter().find(|wanted| wanted.call == call);
+            let wanted = wanted.iter().find(|wanted| wanted.call == call).map(Need::without_itself).transpose()?;
             let mut wanted_conditions = Vec::new();
             for place in wanted.iter().flat_map(|wanted| &wanted.places) {
                 wanted_conditions.push(calls.known(self.functions, place, fails)?);
