@@ -141,6 +141,7 @@ impl Reranker {
             let encoded = catch_panic(&location, "encoding a window", || encode(&reranker));
             let (pairs, finish) = match encoded {
                 Ok(EncodedWindow::Scores { pairs, finish }) => (pairs, finish),
+                #[cfg(feature = "datafusion")]
                 Ok(EncodedWindow::Known(result)) => {
                     drop(submitted);
                     return answer.give(Ok(result));
@@ -181,6 +182,7 @@ impl Reranker {
 /// What becomes of a window once it is encoded.
 pub(super) enum EncodedWindow<T> {
     /// Nothing has to be scored.
+    #[cfg(feature = "datafusion")]
     Known(T),
     /// The pairs for the engine, and what their scores are made into.
     Scores { pairs: Encoded, finish: Box<dyn FnOnce(WindowScores) -> T + Send> },

@@ -28,5 +28,6 @@ mod waiting_rows;
 mod windows;
 
 pub(crate) use pace::Following;
+#[cfg(feature = "datafusion")]
 pub(crate) use waiting_rows::WaitingRows;
 pub(crate) use windows::score_windows;

@@ -18,7 +18,7 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{AggregateFunction, Case, WindowFunction};
-use datafusion::logical_expr::utils::split_conjunction_owned;
+use datafusion::logical_expr::utils::{split_conjunction, split_conjunction_owned};
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, lit};
 
 use super::expressions::{has_call, has_subquery, may_fail, reads_lambda_variable, reads_only, replace, substitute};
@@ -147,7 +147,12 @@ impl Places<'_> {
 
     fn record(&mut self, call: &Expr, conditions: &[Expr]) {
         // A lambda's variables have values within it only, and the call is computed for the row.
-        let place: Vec<Expr> = conditions.iter().take_while(|part| !reads_lambda_variable(part)).cloned().collect();
+        // Without such a condition, one behind it must not be evaluated where it fails.
+        let known = conditions.iter().take_while(|part| !reads_lambda_variable(part)).count();
+        let (before, behind) = conditions.split_at(known);
+        let behind = behind.iter().flat_map(split_conjunction);
+        let behind = behind.filter(|part| !reads_lambda_variable(part) && !may_fail(part));
+        let place: Vec<Expr> = before.iter().chain(behind).cloned().collect();
         match self.found.iter_mut().find(|found| found.call == *call) {
             Some(found) if found.places.contains(&place) => {}
             Some(found) => found.places.push(place),
