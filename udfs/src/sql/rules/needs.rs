@@ -48,6 +48,10 @@ impl Need {
     /// With NULL for the call in its own conditions. Where a condition evaluates the call, that place needs it already;
     /// where it does not, its value does not depend on it.
     pub(super) fn without_itself(&self) -> Result<Self> {
+        // One that is a column already has its value.
+        if !matches!(self.call, Expr::ScalarFunction(_)) {
+            return Ok(self.clone());
+        }
         let reads_itself = |part: &Expr| part.exists(|part| Ok(*part == self.call));
         let mut null = None;
         let mut need = self.clone();
