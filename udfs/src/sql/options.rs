@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::error::{Error, Result};
 use crate::options::{Cutoffs, ScoreOptions};
 
+const EXPECTED: &str = "expected a struct such as {'max_length': 256} or the same as JSON text";
+
 /// Checks what the options' type alone shows: that every option exists, and whether the call returns one score or a
 /// list. A struct's fields are known long before their values.
 ///
@@ -32,9 +34,7 @@ pub(crate) fn check_type(data_type: &DataType, value: Option<&ScalarValue>) -> R
             let options = value.map(from_scalar).transpose()?.unwrap_or_default();
             Ok(ResultShape::of_options(&options))
         }
-        other => Err(Error::input(format!(
-            "options is {other}, expected a struct such as {{'max_length': 256}} or the same as JSON text"
-        ))),
+        other => Err(Error::input(format!("options is {other}, {EXPECTED}"))),
     }
 }
 
@@ -54,10 +54,8 @@ pub(crate) fn from_scalar(value: &ScalarValue) -> Result<ScoreOptions> {
         }
         other => match other.try_as_str() {
             Some(Some(text)) => {
-                let entries: Entries = serde_json::from_str(text).map_err(|error| {
-                    let expected = "expected a struct such as {'max_length': 256} or the same as JSON text";
-                    Error::input(format!("options is '{text}', {expected}: {error}"))
-                })?;
+                let entries: Entries = serde_json::from_str(text)
+                    .map_err(|error| Error::input(format!("options is '{text}', {EXPECTED}: {error}")))?;
                 from_entries(entries.0)
             }
             _ => Err(Error::option("options", format!("expected a struct or JSON text, got {}", other.data_type()))),

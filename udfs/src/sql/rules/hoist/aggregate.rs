@@ -83,8 +83,8 @@ impl Hoist<'_> {
             && !params.distinct
             && params.filter.is_none()
             && params.null_treatment != Some(NullTreatment::IgnoreNulls)
-            && self.has_calls(std::slice::from_ref(value))
-            && !params.order_by.iter().any(|key| self.has_calls(std::slice::from_ref(&key.expr)))
+            && self.scores(value)
+            && !params.order_by.iter().any(|key| self.scores(&key.expr))
             && !value.is_volatile()
             && !has_subquery(value);
         if !waits {

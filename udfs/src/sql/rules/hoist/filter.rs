@@ -28,14 +28,14 @@ impl Hoist<'_> {
     /// field of a call that returns a struct (`rerank_details(..)['score']`) further down than any filter.
     fn below_projection(&self, parts: Vec<Expr>, input: LogicalPlan) -> Result<(Vec<Expr>, LogicalPlan)> {
         let projection = match input {
-            LogicalPlan::Projection(projection) if self.has_calls(&projection.expr) => projection,
+            LogicalPlan::Projection(projection) if projection.expr.iter().any(|part| self.scores(part)) => projection,
             input => return Ok((parts, input)),
         };
         let sources = sources(&projection);
         let (mut above, mut below) = (Vec::new(), Vec::new());
         for part in parts {
             let source = substitute(part.clone(), &sources)?;
-            if source.is_volatile() || self.has_calls(std::slice::from_ref(&source)) {
+            if source.is_volatile() || self.scores(&source) {
                 above.push(part);
             } else {
                 below.push(source);

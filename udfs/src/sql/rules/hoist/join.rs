@@ -19,7 +19,7 @@ impl Hoist<'_> {
     /// other joins, a call that reads one side runs on that side. One that reads both decides which rows have a match:
     /// see [`Self::existence`]; outer joins refuse it.
     pub(super) fn join(&self, join: Join, wanted: &[Need], late: Late) -> Result<Scored> {
-        let (join, waiting) = self.join_filters(join)?;
+        let (join, waiting, _) = self.join_filters(join)?;
         if let Some(predicate) = conjunction(waiting) {
             return self.filter(predicate, LogicalPlan::Join(join), wanted, late);
         }

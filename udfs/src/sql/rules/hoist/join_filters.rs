@@ -17,16 +17,12 @@ use crate::sql::rules::expressions::{may_fail, may_wait, substitute};
 
 impl Hoist<'_> {
     /// Takes the conditions with calls out of the inputs of a join that only drops rows of them, and then out of the
-    /// join itself. They are in terms of the join's result, which may have more columns than before.
+    /// join itself. They are in terms of the join's result, which may have more columns than before. The columns that
+    /// are returned with them stand for expressions with calls.
     ///
     /// Leaves them where they are if the join scores pairs to decide which rows match, since a filter below it saves
     /// those, and if it may fail, since the filter may drop the rows that make it fail.
-    pub(super) fn join_filters(&self, join: Join) -> Result<(Join, Vec<Expr>)> {
-        let (join, taken, _) = self.take_from_join(join)?;
-        Ok((join, taken))
-    }
-
-    fn take_from_join(&self, join: Join) -> Result<(Join, Vec<Expr>, HashSet<Column>)> {
+    pub(super) fn join_filters(&self, join: Join) -> Result<(Join, Vec<Expr>, HashSet<Column>)> {
         let takes = match join.join_type {
             JoinType::Inner => [self.adds_no_pairs(&join); 2],
             JoinType::LeftSemi | JoinType::LeftAnti => [true, false],
@@ -139,7 +135,7 @@ impl Hoist<'_> {
                 Ok(Taken { plan, conditions: in_terms_of(taken, &names)?, scored })
             }
             LogicalPlan::Join(join) => {
-                let (join, conditions, scored) = self.take_from_join(join)?;
+                let (join, conditions, scored) = self.join_filters(join)?;
                 Ok(Taken { plan: LogicalPlan::Join(join), conditions, scored })
             }
             plan => Ok(Taken::nothing(plan)),
@@ -159,10 +155,6 @@ impl Hoist<'_> {
     /// Whether an expression has calls and cannot wait.
     fn stays(&self, expression: &Expr) -> bool {
         self.scores(expression) && !may_wait(expression)
-    }
-
-    fn scores(&self, expression: &Expr) -> bool {
-        self.has_calls(std::slice::from_ref(expression))
     }
 
     /// Whether a join of both inputs has no more pairs to score than they have. A row that an inner join repeats is

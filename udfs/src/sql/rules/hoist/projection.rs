@@ -27,7 +27,7 @@ impl Hoist<'_> {
         for ((expression, column), (qualifier, field)) in expr.into_iter().zip(schema.columns()).zip(schema.iter()) {
             let expression = scored.translate(expression)?;
             let waits = late == Late::Yes && may_wait(&expression);
-            if waits && self.has_calls(std::slice::from_ref(&expression)) {
+            if waits && self.scores(&expression) {
                 waiting.insert(column, expression.unalias_nested().data);
             } else {
                 expressions.push(expression);

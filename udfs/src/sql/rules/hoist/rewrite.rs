@@ -120,7 +120,8 @@ impl<'a> Hoist<'a> {
         }
     }
 
-    pub(super) fn has_calls(&self, expressions: &[Expr]) -> bool {
-        expressions.iter().any(|part| has_call(part, self.functions).is_some())
+    /// Whether an expression has calls.
+    pub(super) fn scores(&self, expression: &Expr) -> bool {
+        has_call(expression, self.functions).is_some()
     }
 }
